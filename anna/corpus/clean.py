@@ -1,0 +1,58 @@
+"""What a text looks like in every table, and the form in which two texts are compared."""
+
+import re
+import unicodedata
+
+_SURROGATES = re.compile(r"[\ud800-\udfff]")
+"""Stand for bytes that are not UTF-8 (PEP 383), and for broken JSON escapes."""
+
+_NOT_TEXT = re.compile(r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u200b\ufeff]")
+"""Control characters that are no whitespace, the zero-width space and the byte-order mark."""
+
+_LINE_BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)
+"""The one piece of HTML that is common in otherwise plain text, and whitespace there."""
+
+
+class UnusableError(ValueError):
+    """A row that cannot be used; `reason` is what it is counted under."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+def clean_text(text: str) -> str:
+    """Return `text` in Unicode NFC, without control characters, whitespace runs made one space, ends stripped.
+
+    Raises:
+        UnusableError: `undecodable` if it holds bytes that were not UTF-8, `empty_text` if nothing is left.
+    """
+    if not text.isascii():
+        if _SURROGATES.search(text):
+            raise UnusableError("undecodable")
+        text = unicodedata.normalize("NFC", text)
+    cleaned = " ".join(_LINE_BREAK.sub(" ", _NOT_TEXT.sub("", text)).split())
+    if not cleaned:
+        raise UnusableError("empty_text")
+    return cleaned
+
+
+class _Folding(dict[int, int]):
+    """Code point -> itself, or a space where it is punctuation; filled as it is asked."""
+
+    def __missing__(self, code: int) -> int:
+        is_punctuation = unicodedata.category(chr(code)).startswith("P")
+        self[code] = ord(" ") if is_punctuation else code
+        return self[code]
+
+
+_FOLDING = _Folding()
+
+
+def normalise(text: str) -> str:
+    """Return the form in which texts count as equal: case, punctuation and whitespace folded.
+
+    Never empty for a text that is not: one of nothing but punctuation stands for itself.
+    """
+    folded = text.casefold()
+    return " ".join(folded.translate(_FOLDING).split()) or folded

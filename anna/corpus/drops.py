@@ -1,0 +1,54 @@
+"""Whatever is read and not kept, counted by reason."""
+
+from collections import Counter
+from functools import partial
+from typing import Literal, Protocol
+
+import pyarrow as pa
+
+Part = Literal["train", "held_out"]
+
+EXAMPLE_CHARACTERS = 160
+"""How much of the first case is shown."""
+
+
+class Drop(Protocol):
+    """Counts one case of `reason`; `example` says where it was and how it begins."""
+
+    def __call__(self, reason: str, example: str) -> None: ...
+
+
+class DropLog:
+    """Counts of what was not kept, by task, part and reason, with the first case of each."""
+
+    def __init__(self) -> None:
+        self._rows: Counter[tuple[str, Part, str]] = Counter()
+        self._examples: dict[tuple[str, Part, str], str] = {}
+
+    def of(self, task: str, part: Part) -> Drop:
+        """Return the function that counts for one part of one task."""
+        return partial(self._add, task, part)
+
+    def _add(self, task: str, part: Part, reason: str, example: str) -> None:
+        key = (task, part, reason)
+        self._rows[key] += 1
+        if key not in self._examples:
+            shown = example.encode("utf-8", "backslashreplace").decode("utf-8")
+            self._examples[key] = shown[:EXAMPLE_CHARACTERS]
+
+    def by_reason(self, task: str, part: Part) -> dict[str, int]:
+        """Return counts of one part of one task, by reason in alphabetical order."""
+        return {key[2]: rows for key, rows in sorted(self._rows.items()) if key[:2] == (task, part)}
+
+    def table(self) -> pa.Table:
+        """Return the columns of `schemas.INGEST_DROPS`."""
+        keys = list(self._rows)
+        return pa.table(
+            {
+                "task": pa.array([task for task, _, _ in keys], pa.string()),
+                "part": pa.array([part for _, part, _ in keys], pa.string()),
+                "reason": pa.array([reason for _, _, reason in keys], pa.string()),
+                "rows": pa.array([self._rows[key] for key in keys], pa.int32()),
+                "example": pa.array([self._examples[key] for key in keys], pa.string()),
+            }
+        )

@@ -1,0 +1,171 @@
+"""Rows of every file format, and of the hub, as dictionaries.
+
+Bytes that are not UTF-8 become lone surrogates (PEP 383) here, so that one rule in `anna.corpus.clean` finds them in
+any format. A row that cannot be read at all is None.
+"""
+
+import csv
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from anna import origins
+from anna.corpus import ontologies
+from anna.corpus.sources import Reading
+from anna.errors import InputError
+from anna.origins import HubOrigin, describe
+
+Raw = dict[str, Any] | None
+"""A source row by the source's own column names; None where it is malformed."""
+
+FIELD_CHARACTERS = 2**31 - 1
+"""Longest CSV field; the library's own limit is 131,072, and some documents are longer."""
+
+
+def read(reading: Reading) -> Iterator[Raw]:
+    """Yield the rows of a source in its own order.
+
+    Raises:
+        InputError: If it cannot be fetched, or a file as a whole is not of its format.
+    """
+    if isinstance(reading.origin, HubOrigin):
+        yield from _hub(reading.origin)
+        return
+    if reading.format is None:
+        raise InputError(f"{describe(reading.origin)} has no format; add it in params.yaml")
+    yield from FORMATS[reading.format](origins.fetch(reading.origin), reading)
+
+
+def _jsonl(path: Path, _: Reading) -> Iterator[Raw]:
+    with _open(path) as file:
+        for line in file:
+            if line.strip():
+                yield _json_object(line)
+
+
+def _json(path: Path, _: Reading) -> Iterator[Raw]:
+    tree = ontologies.load_json(path)
+    rows = list(tree.values()) if isinstance(tree, dict) else tree
+    if not isinstance(rows, list):
+        raise InputError(f"{path} holds {type(rows).__name__}, expected a list or a mapping of rows; correct the file")
+    yield from (row if isinstance(row, dict) else None for row in rows)
+
+
+def _csv(path: Path, reading: Reading) -> Iterator[Raw]:
+    with _open(path, newline="") as file:
+        yield from _separated(csv.reader(file, strict=True), reading)
+
+
+def _tsv(path: Path, reading: Reading) -> Iterator[Raw]:
+    """Tab-separated values know no quotes: a quotation mark is one."""
+    with _open(path, newline="") as file:
+        yield from _separated(csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE), reading)
+
+
+def _separated(rows: Any, reading: Reading) -> Iterator[Raw]:
+    csv.field_size_limit(FIELD_CHARACTERS)
+    header = list(reading.header) if reading.header else None
+    while True:
+        try:
+            row = next(rows)
+        except StopIteration:
+            return
+        except csv.Error:
+            yield None
+            continue
+        if header is None:
+            header = row
+        elif row:
+            yield dict(zip(header, row, strict=False)) if len(row) <= len(header) else None
+
+
+def _parquet(path: Path, _: Reading) -> Iterator[Raw]:
+    try:
+        for batch in pq.ParquetFile(path).iter_batches():
+            yield from batch.to_pylist()
+    except pa.ArrowException as error:
+        raise InputError(f"{path} is not a readable Parquet file ({error}); correct the path or the file") from None
+
+
+def _lines(path: Path, reading: Reading) -> Iterator[Raw]:
+    pattern = re.compile(reading.pattern or "")
+    with _open(path) as file:
+        for line in file:
+            if line.strip():
+                match = pattern.fullmatch(line.rstrip("\r\n"))
+                yield match.groupdict() if match else None
+
+
+def _folders(path: Path, _: Reading) -> Iterator[Raw]:
+    """Yield one row per file: the name of its folder is its label."""
+    files = sorted(file for file in path.glob("*/*") if file.is_file() and not file.name.startswith("."))
+    if not files:
+        raise InputError(f"{path} has no folder with files in it, expected one per label; correct the path")
+    for file in files:
+        yield {"text": file.read_text(encoding="utf-8-sig", errors="surrogateescape"), "label": file.parent.name}
+
+
+def _obo(path: Path, reading: Reading) -> Iterator[Raw]:
+    with _open(path) as file:
+        terms = ontologies.parse_obo(file)
+    yield from ontologies.synonym_pairs(terms) if reading.records == "synonym_pairs" else ontologies.synonyms(terms)
+
+
+def _stix(path: Path, _: Reading) -> Iterator[Raw]:
+    yield from ontologies.procedures(ontologies.load_json(path))
+
+
+FORMATS: dict[str, Callable[[Path, Reading], Iterator[Raw]]] = {
+    "jsonl": _jsonl,
+    "json": _json,
+    "csv": _csv,
+    "tsv": _tsv,
+    "parquet": _parquet,
+    "lines": _lines,
+    "folders": _folders,
+    "obo": _obo,
+    "stix": _stix,
+}
+
+
+def _hub(origin: HubOrigin) -> Iterator[Raw]:
+    """Yield the rows of a data set of the hub, or of the folder that stands in for it on this machine."""
+    import datasets  # heavy; only hub sources need it
+
+    mirror = origins.hub_mirror("datasets", origin.repo)
+    place = describe(origin) if mirror is None else str(mirror / (origin.name or ""))
+    try:
+        if mirror is None:
+            data = datasets.load_dataset(origin.repo, origin.name, revision=origin.revision, split=origin.split)
+        else:
+            data = datasets.load_from_disk(place)
+    except Exception as error:  # the library raises a score of types; each means the same to the user
+        cause = " ".join(str(error).split())[:300]
+        raise InputError(
+            f"data set {place} did not load ({type(error).__name__}: {cause}); check repo, name, revision, split and "
+            f"network, or save it with `datasets` under ${origins.HUB_DIR_VARIABLE}/datasets/{origin.repo}"
+        ) from None
+    if isinstance(data, datasets.DatasetDict):
+        if origin.split not in data:
+            raise InputError(f"data set {place} has no split {origin.split!r}, only {sorted(data)}; correct the split")
+        data = data[origin.split]
+    yield from data
+
+
+def _open(path: Path, newline: str | None = None) -> TextIO:
+    if not path.is_file():
+        raise InputError(f"{path} is a folder, expected a file; correct the path or the format in params.yaml")
+    return path.open(encoding="utf-8-sig", errors="surrogateescape", newline=newline)
+
+
+def _json_object(line: str) -> Raw:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError:
+        return None
+    return row if isinstance(row, dict) else None

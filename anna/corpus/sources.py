@@ -1,0 +1,156 @@
+"""What params say of a source: where its rows lie, how they are read, and which of our columns theirs become."""
+
+import re
+import string
+from typing import Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from anna.origins import HubOrigin, Origin
+from anna.params import Strict
+
+Format = Literal["jsonl", "json", "csv", "tsv", "parquet", "lines", "folders", "obo", "stix"]
+
+_PAIRS = (("text1", "text2", "score"),)
+_LABELLED = (("text", "label"),)
+
+COLUMNS: dict[str, tuple[tuple[str, ...], ...]] = {
+    "retrieval": (("query", "doc"), ("query", "docs"), ("query", "doc", "negatives"), ("query", "docs", "negatives")),
+    "sts": _PAIRS,
+    "classification": _LABELLED,
+    "Retrieval": (("query", "doc"), ("query", "docs")),
+    "Reranking": (("query", "doc", "relevance"),),
+    "STS": _PAIRS,
+    "Classification": _LABELLED,
+    "Clustering": _LABELLED,
+    "PairClassification": _PAIRS,
+    "Summarization": (("source", "good", "bad"), ("source", "summaries", "relevances")),
+    "distractors": (("doc",), ("docs",)),
+}
+"""The sets of our columns that each kind of training source and type of held-out task can be filled from. A plural name
+holds a list."""
+
+
+class Reading(Strict):
+    """How rows are read and selected. Rows that are not selected are counted as drops, by reason."""
+
+    origin: Origin
+    format: Format | None = None
+    """Of the file or folder; none for the hub."""
+    header: tuple[str, ...] | None = None
+    """Column names of a CSV or TSV file that does not begin with them."""
+    pattern: str | None = None
+    """Of `lines`: a regular expression whose named groups are the columns."""
+    records: Literal["synonyms", "synonym_pairs"] | None = None
+    """Of `obo`: what a row is."""
+    columns: dict[str, str] = Field(min_length=1)
+    """Our column -> the source's column, or a template of its columns such as "{title} -- {passage}"."""
+    require: tuple[str, ...] = ()
+    """Source columns without which a row is not meant for this use."""
+    where: dict[str, str | bool | int | float] = {}
+    """Source column -> the value that a row must have."""
+    unless: dict[str, str | bool | int | float] = {}
+    """Source column -> the value that a row must not have."""
+    minus: tuple["Reading", ...] = ()
+    """Rows to leave out: those that equal one of these in each of its columns."""
+    rows: int | None = Field(default=None, gt=0)
+    """How many to keep, drawn by a seeded hash of their content; null for all."""
+
+    @field_validator("pattern")
+    @classmethod
+    def _compiles(cls, pattern: str | None) -> str | None:
+        try:
+            groups = re.compile(pattern or "").groupindex
+        except re.error as error:
+            raise ValueError(f"not a regular expression: {error}") from None
+        if pattern is not None and not groups:
+            raise ValueError("has no named group such as (?P<text>.+)")
+        return pattern
+
+    @field_validator("columns")
+    @classmethod
+    def _are_templates(cls, columns: dict[str, str]) -> dict[str, str]:
+        for ours, theirs in columns.items():
+            if not all(source_columns(theirs)):
+                raise ValueError(f"{ours}: {theirs!r} has an empty column name")
+        return columns
+
+    @model_validator(mode="after")
+    def _format_fits(self) -> Self:
+        if isinstance(self.origin, HubOrigin) != (self.format is None):
+            raise ValueError("format: must be given for wheel and files, and left out for the hub")
+        for name, formats in (("header", ("csv", "tsv")), ("pattern", ("lines",)), ("records", ("obo",))):
+            if getattr(self, name) is not None and self.format not in formats:
+                raise ValueError(f"{name}: only for format {' or '.join(formats)}")
+            if getattr(self, name) is None and name != "header" and self.format in formats:
+                raise ValueError(f"{name}: missing for format {self.format}")
+        return self
+
+    def check_columns(self, use: str) -> None:
+        """Raise ValueError unless the mapped columns are a set that `use` can be filled from."""
+        if set(self.columns) not in [set(names) for names in COLUMNS[use]]:
+            wanted = " or ".join(str(sorted(names)) for names in COLUMNS[use])
+            raise ValueError(f"columns: got {sorted(self.columns)}, expected {wanted} for {use}")
+
+
+class TrainSource(Reading):
+    """Rows that one training task, a collection of its own, is made of."""
+
+    task: str = Field(pattern=r"^[\w.-]+$")
+    """Name of the task; selects the collection searched and the instruction."""
+    kind: Literal["retrieval", "sts", "classification"]
+    """How positives are made: given; pairs from a similarity on; another text of the class."""
+    positive_at: float | None = None
+    """Of `sts`: the similarity from which a pair is a positive."""
+
+    @model_validator(mode="after")
+    def _kind_fits(self) -> Self:
+        self.check_columns(self.kind)
+        if (self.positive_at is None) == (self.kind == "sts"):
+            raise ValueError("positive_at: must be given for kind sts, and for no other")
+        return self
+
+
+class ExampleSource(Strict):
+    """Where in-context examples come from when a held-out source is scored whole."""
+
+    origin: Origin
+    """Read as the task's own source is."""
+
+
+class HeldOutSource(Reading):
+    """Rows of one held-out task."""
+
+    task: str = Field(pattern=r"^[\w.-]+$")
+    """Name of the task; unique among the held-out tasks."""
+    type: Literal[
+        "Retrieval", "Reranking", "STS", "Classification", "Clustering", "PairClassification", "Summarization"
+    ]
+    """Category of MTEB. `rows` counts queries, pairs, texts or sources summarised."""
+    relevant: tuple[str, ...] = ()
+    """Of Reranking: values of `relevance` that mean relevant."""
+    train_rows: int | None = Field(default=None, gt=0)
+    """Of Classification: texts that the classifier is fitted on, classes in turn."""
+    distractors: tuple[Reading, ...] = ()
+    """Of Retrieval: documents that no query of the task asks for."""
+    examples: ExampleSource | None = None
+    """Where in-context examples come from; null: from the task's own rows, which are then not scored."""
+
+    @model_validator(mode="after")
+    def _type_fits(self) -> Self:
+        self.check_columns(self.type)
+        for reading in self.distractors:
+            reading.check_columns("distractors")
+        for name, owner in (("relevant", "Reranking"), ("train_rows", "Classification"), ("distractors", "Retrieval")):
+            if getattr(self, name) and self.type != owner:
+                raise ValueError(f"{name}: only for type {owner}")
+            if not getattr(self, name) and self.type == owner and name != "distractors":
+                raise ValueError(f"{name}: missing for type {owner}")
+        return self
+
+
+def source_columns(template: str) -> tuple[str, ...]:
+    """Return the source columns that a column name or a template with braces names."""
+    if "{" not in template:
+        return (template,)
+    return tuple(name for _, name, _, _ in string.Formatter().parse(template) if name is not None)

@@ -1,0 +1,171 @@
+"""Tables, metrics and folders on disk: checked, atomic, the same bytes for the same content.
+
+Every Parquet file has a JSON sidecar beside it, kept in git, so that a diff shows what changed in the data.
+"""
+
+import json
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from anna.errors import InputError
+
+ROW_GROUP_SIZE = 65_536
+"""Rows per Parquet row group: fixed, so that bytes depend on content alone."""
+
+
+class SchemaError(InputError):
+    """A table that breaks its schema, its key or its order."""
+
+
+def sidecar(path: Path) -> Path:
+    """Return where the JSON description of table `path` lies."""
+    return path.with_suffix(".json")
+
+
+def write(path: Path, table: pa.Table, schema: pa.Schema, **provenance: Any) -> None:
+    """Sort `table` by its key, check it and write it with its sidecar; nothing appears if anything fails.
+
+    Args:
+        path: Where the Parquet file goes; its sidecar goes beside it.
+        table: Columns of `schema`, in any order of columns and rows.
+        schema: One of `anna.schemas`.
+        provenance: What produced the scores (unit, teacher, revision ...), for the sidecar.
+
+    Raises:
+        SchemaError: If columns, types, nulls or key break the schema.
+    """
+    table = _conform(path, table, schema)
+    table = table.sort_by([(name, "ascending") for name in _key(schema)]).combine_chunks()
+    _check(path, table, schema)
+    with atomic(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd", row_group_size=ROW_GROUP_SIZE, store_schema=True)
+    fields = [
+        {"name": f.name, "type": str(f.type), "nullable": f.nullable, "meaning": f.metadata[b"meaning"].decode()}
+        for f in schema
+    ]
+    write_json(
+        sidecar(path),
+        {"table": _name(schema), "key": list(_key(schema)), "rows": table.num_rows, **provenance, "fields": fields},
+    )
+
+
+def read(path: Path, schema: pa.Schema) -> pa.Table:
+    """Return the table at `path`, checked against `schema`.
+
+    Raises:
+        InputError: If the file is missing or unreadable.
+        SchemaError: If its columns, nulls, key or order are not the schema's.
+    """
+    if not path.is_file():
+        raise InputError(f"{path} does not exist; make it with: dvc repro")
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(f"{path} is not a readable Parquet file ({error}); delete it and run: dvc repro") from None
+    if not table.schema.equals(schema):
+        got = {f.name: str(f.type) for f in table.schema}
+        want = {f.name: str(f.type) for f in schema}
+        raise SchemaError(f"{path} has columns {got}, expected {want}; it was written by other code, run: dvc repro")
+    _check(path, table, schema)
+    return table
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write `value` as indented JSON, atomically. NaN and infinity are refused.
+
+    Raises:
+        InputError: If a number is not finite.
+    """
+    try:
+        text = json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False)
+    except ValueError as error:
+        raise InputError(f"{path}: a metric is NaN or infinite ({error}); nothing written") from None
+    with atomic(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the JSON object at `path`.
+
+    Raises:
+        InputError: If the file is missing or not a JSON object.
+    """
+    if not path.is_file():
+        raise InputError(f"{path} does not exist; make it with: dvc repro")
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not valid JSON ({error}); delete it and run: dvc repro") from None
+    if not isinstance(value, dict):
+        raise InputError(f"{path} holds {type(value).__name__}, expected a JSON object; run: dvc repro")
+    return value
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`, a file or a folder to be, that takes its place only on success."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        yield temporary
+        if path.is_dir():
+            shutil.rmtree(path)
+        temporary.replace(path)
+    finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary)
+        else:
+            temporary.unlink(missing_ok=True)
+
+
+def _name(schema: pa.Schema) -> str:
+    return str(schema.metadata[b"name"].decode())
+
+
+def _key(schema: pa.Schema) -> tuple[str, ...]:
+    return tuple(schema.metadata[b"key"].decode().split(","))
+
+
+def _conform(path: Path, table: pa.Table, schema: pa.Schema) -> pa.Table:
+    if set(table.column_names) != set(schema.names):
+        raise SchemaError(f"{path}: got columns {table.column_names}, expected {schema.names} ({_name(schema)})")
+    try:
+        return table.select(schema.names).cast(schema)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as error:
+        raise SchemaError(f"{path}: cannot become table {_name(schema)}: {error}") from None
+
+
+def _check(path: Path, table: pa.Table, schema: pa.Schema) -> None:
+    """Refuse nulls where none belong, NaN, and keys that repeat or are out of order."""
+    for field in schema:
+        column = table[field.name]
+        if not field.nullable and column.null_count:
+            raise SchemaError(f"{path}: column {field.name!r} has {column.null_count} nulls, expected none")
+        if pa.types.is_floating(field.type) and not pc.all(pc.is_finite(column.drop_null())).as_py() and len(column):
+            raise SchemaError(f"{path}: column {field.name!r} has NaN or infinite values, expected finite ones")
+    keys = table.select(list(_key(schema)))
+    if keys.num_rows < 2:
+        return
+    order = _compare_neighbours(keys)
+    if not pc.all(order).as_py():
+        place = pc.index(order, False).as_py() + 1
+        row = keys.slice(place, 1).to_pylist()[0]
+        raise SchemaError(f"{path}: row {place} {row} repeats or is out of order in key {list(_key(schema))}")
+
+
+def _compare_neighbours(keys: pa.Table) -> pa.ChunkedArray:
+    """Return, for each row but the first, whether it comes strictly after the one before."""
+    before, after = keys.slice(0, keys.num_rows - 1), keys.slice(1)
+    result = pa.chunked_array([pa.repeat(False, keys.num_rows - 1)])
+    for name in reversed(keys.column_names):
+        is_equal = pc.equal(before[name], after[name])
+        result = pc.or_(pc.less(before[name], after[name]), pc.and_(is_equal, result))
+    return result

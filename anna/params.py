@@ -1,0 +1,120 @@
+"""Typed, frozen sections of `params.yaml`; whatever is unknown or mistyped is one exact error."""
+
+import difflib
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from anna.errors import InputError
+
+PARAMS_FILE = Path("params.yaml")
+
+SECTIONS = (
+    "random",
+    "ingest",
+    "retrieve_bm25",
+    "retrieve_dense",
+    "rerank",
+    "label",
+    "filter",
+    "student",
+    "prompts",
+    "train",
+    "export",
+    "evaluate",
+)
+"""Every section that params.yaml may have. A stage's own section has its name; `random`, `student` and `prompts` are
+shared and listed by each stage that reads them."""
+
+
+class Strict(BaseModel):
+    """A frozen model in which an unknown key is an error and a field's docstring is its description."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True, protected_namespaces=()
+    )
+
+
+class Params(Strict):
+    """One section of `params.yaml`."""
+
+    section: ClassVar[str]
+
+    @classmethod
+    def load(cls, path: Path = PARAMS_FILE) -> Self:
+        """Return the validated section of `path`.
+
+        Raises:
+            InputError: If the file is missing or not a mapping, a section is unknown or absent, or a value is unknown,
+                missing or out of range. All faults of the section are named at once.
+        """
+        tree = _read(path)
+        if cls.section not in tree:
+            raise InputError(f"{path} has no section {cls.section!r} (it has {sorted(tree)}); add it, see presets/")
+        try:
+            return cls.model_validate(tree[cls.section])
+        except ValidationError as error:
+            raise InputError(_explain(path, cls, error)) from None
+
+
+class RandomParams(Params):
+    """The one root of all randomness; every stage derives its own streams from it (`anna.seeding`)."""
+
+    section: ClassVar[str] = "random"
+
+    seed: int
+    """Root seed. Same seed, params and machine: the same bytes."""
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise InputError(f"{path} does not exist in {Path.cwd()}; run from the project root or copy a preset there")
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}; correct it there") from None
+    if not isinstance(tree, dict):
+        raise InputError(f"{path} holds {type(tree).__name__}, expected a mapping of sections {list(SECTIONS)}")
+    for name in tree:
+        if name not in SECTIONS:
+            raise InputError(
+                f"{path}: unknown section {name!r}{_did_you_mean(str(name), SECTIONS)}; remove or rename it"
+            )
+    return tree
+
+
+def _explain(path: Path, cls: type[Params], error: ValidationError) -> str:
+    """Return one line that names every faulty key, its value and what was expected."""
+    faults = []
+    for fault in error.errors(include_url=False):
+        place = ".".join([cls.section, *(str(part) for part in fault["loc"])])
+        if fault["type"] == "extra_forbidden":
+            hint = _did_you_mean(str(fault["loc"][-1]), _names(cls))
+            faults.append(f"{place}: unknown key{hint}; remove or rename it")
+        elif fault["type"] == "missing":
+            faults.append(f"{place}: missing; add it")
+        else:
+            faults.append(f"{place}: got {fault['input']!r}: {fault['msg'].removeprefix('Value error, ')}")
+    return f"{path}: " + " | ".join(faults)
+
+
+def _names(cls: type[BaseModel]) -> list[str]:
+    """Return the field names of `cls` and of every model nested in it."""
+    names: list[str] = []
+    pending: list[Any] = [cls]
+    seen: set[Any] = set()
+    while pending:
+        item = pending.pop()
+        pending.extend(getattr(item, "__args__", ()))
+        if isinstance(item, type) and issubclass(item, BaseModel) and item not in seen:
+            seen.add(item)
+            names.extend(item.model_fields)
+            pending.extend(field.annotation for field in item.model_fields.values())
+    return names
+
+
+def _did_you_mean(name: str, known: list[str] | tuple[str, ...]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""

@@ -1,0 +1,148 @@
+"""Which queries, documents and in-context examples make up each training batch.
+
+A plan depends on groups, seed and epoch alone, so every rank makes the same one and knows what the others hold.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from anna import seeding
+from anna.errors import InputError
+
+
+class Group(NamedTuple):
+    """A query with its positive, its hard negatives and the teacher's probabilities over them, positive first."""
+
+    query_id: str
+    task: str
+    doc_ids: tuple[str, ...]
+    soft_labels: tuple[float, ...]
+
+
+class Batch(NamedTuple):
+    """Groups of one task, and the groups whose query and positive are shown as in-context examples."""
+
+    task: str
+    groups: tuple[Group, ...]
+    examples: tuple[Group, ...]
+
+    def share(self, rank: int, world_size: int) -> tuple[Group, ...]:
+        """Return the groups that `rank` embeds; shares differ by at most one group."""
+        return self.groups[rank::world_size]
+
+
+def plan_epoch(groups: Sequence[Group], *, batch_queries: int, max_examples: int, seed: int, epoch: int) -> list[Batch]:
+    """Return the batches of one epoch, in order: every group exactly once, one task per batch.
+
+    A task's last batch takes in a remainder of less than half a batch, so sizes lie between half and one and a half of
+    `batch_queries` (or the task is smaller than that).
+
+    Args:
+        groups: All training groups.
+        batch_queries: Queries per batch, over all ranks.
+        max_examples: k_max; each batch shows k examples, k uniform in 0..k_max (BGE-EN-ICL: 5, drawn per query).
+        seed: Root seed.
+        epoch: From 0; each has an order of its own.
+
+    Reference: one task per batch: SFR-Embedding-Mistral, and BGE-EN-ICL's `same_dataset_within_batch`.
+    """
+    by_task: dict[str, list[Group]] = {}
+    for group in sorted(groups):
+        by_task.setdefault(group.task, []).append(group)
+    batches: list[Batch] = []
+    for task, members in by_task.items():
+        order = seeding.rng(seed, "order", task, epoch).permutation(len(members))
+        for number, chunk in enumerate(_chunks(order, batch_queries)):
+            chosen = tuple(members[index] for index in chunk)
+            stream = seeding.rng(seed, "examples", task, epoch, number)
+            batches.append(Batch(task, chosen, draw_examples(members, chosen, max_examples, stream)))
+    order = seeding.rng(seed, "batches", epoch).permutation(len(batches))
+    return [batches[index] for index in order]
+
+
+def draw_examples(
+    members: Sequence[Group], batch: Sequence[Group], max_examples: int, stream: np.random.Generator
+) -> tuple[Group, ...]:
+    """Return k groups of the task, k uniform in 0..max_examples, that share no query and no document with `batch`."""
+    num_examples = int(stream.integers(0, max_examples + 1))
+    if num_examples == 0:
+        return ()
+    queries = {group.query_id for group in batch}
+    docs = {doc_id for group in batch for doc_id in group.doc_ids}
+    allowed = [g for g in members if g.query_id not in queries and g.doc_ids[0] not in docs]
+    picked = stream.permutation(len(allowed))[:num_examples]
+    return tuple(allowed[index] for index in picked)
+
+
+def check_world(batches: Sequence[Batch], world_size: int) -> None:
+    """Refuse a batch that would leave a rank without a query.
+
+    Raises:
+        InputError: With the task, its size and the remedy.
+    """
+    for batch in batches:
+        if len(batch.groups) < world_size:
+            raise InputError(
+                f"task {batch.task!r} has a batch of {len(batch.groups)} queries for {world_size} ranks; "
+                "give the task more rows or train on fewer ranks"
+            )
+
+
+class Layout(NamedTuple):
+    """Where each document of a batch is, and how queries and documents relate. Columns are documents of all ranks."""
+
+    doc_ids: list[list[str]]
+    """Distinct documents that each rank embeds, by rank."""
+    columns: list[list[list[int]]]
+    """Columns of each group's documents, positive first, by rank and query."""
+    is_masked: list[list[list[int]]]
+    """Columns of documents that are no negatives of a query though in its batch, by rank and query."""
+
+
+def lay_out(batch: Batch, world_size: int, positives: Mapping[str, frozenset[str]], group_only: bool) -> Layout:
+    """Return the layout of a batch: each document once, labelled positives masked.
+
+    Args:
+        batch: The batch of all ranks.
+        world_size: Number of ranks.
+        positives: Every labelled positive of a query, by query_id.
+        group_only: Whether queries are compared with their own group alone (label tasks: a document of another query
+            may be of the same class).
+    """
+    shares = [batch.share(rank, world_size) for rank in range(world_size)]
+    place: dict[str, int] = {}
+    doc_ids: list[list[str]] = []
+    for share in shares:
+        fresh = [d for d in dict.fromkeys(d for g in share for d in g.doc_ids) if d not in place]
+        # ZeRO-3 ranks must run the same passes, so a rank whose documents all lie elsewhere embeds one again.
+        fresh = fresh or [share[0].doc_ids[0]]
+        start = sum(len(block) for block in doc_ids)
+        place.update({doc_id: start + offset for offset, doc_id in enumerate(fresh)})
+        doc_ids.append(fresh)
+    columns = [[[place[d] for d in g.doc_ids] for g in share] for share in shares]
+    ids = [doc_id for block in doc_ids for doc_id in block]
+    is_masked = [
+        [_not_negative(g, ids, place, positives.get(g.query_id, frozenset()), group_only) for g in share]
+        for share in shares
+    ]
+    return Layout(doc_ids, columns, is_masked)
+
+
+def _not_negative(
+    group: Group, ids: Sequence[str], place: Mapping[str, int], positives: frozenset[str], group_only: bool
+) -> list[int]:
+    own = {place[doc_id] for doc_id in group.doc_ids}
+    return [
+        column
+        for column, doc_id in enumerate(ids)
+        if column not in own and (group_only or doc_id in positives or place[doc_id] != column)
+    ]
+
+
+def _chunks(order: np.ndarray, size: int) -> list[np.ndarray]:
+    """Return consecutive pieces of `size`, the last one with a remainder below half a piece."""
+    count = max(1, len(order) // size + (len(order) % size >= (size + 1) // 2))
+    ends = [min((number + 1) * size, len(order)) for number in range(count - 1)]
+    return np.split(order, ends)

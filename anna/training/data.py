@@ -1,0 +1,54 @@
+"""From the pipeline's tables to training groups and their texts."""
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from anna.errors import InputError
+from anna.training.batches import Group
+from anna.training.loop import Texts
+
+
+def training_groups(groups: pa.Table, queries: pa.Table) -> list[Group]:
+    """Return the groups of the training split.
+
+    Raises:
+        InputError: If there is none.
+    """
+    tasks = {row["query_id"]: row["task"] for row in queries.to_pylist() if row["split"] == "train"}
+    chosen = [
+        Group(
+            row["query_id"],
+            tasks[row["query_id"]],
+            (row["positive_id"], *row["negative_ids"]),
+            tuple(row["soft_labels"]),
+        )
+        for row in groups.to_pylist()
+        if row["query_id"] in tasks
+    ]
+    if not chosen:
+        raise InputError(
+            f"data/groups.parquet has no group of the training split ({groups.num_rows} groups in all); "
+            "loosen filter.margin or take more ingest rows"
+        )
+    return chosen
+
+
+def training_texts(corpus: pa.Table, queries: pa.Table, qrels: pa.Table) -> Texts:
+    """Return all texts by id, labelled positives by query, and which tasks are label tasks."""
+    relevant = qrels.filter(pc.greater(qrels["relevance"], 0)).group_by("query_id").aggregate([("doc_id", "list")])
+    positives = {row["query_id"]: frozenset(row["doc_id_list"]) for row in relevant.to_pylist()}
+    label_tasks = queries.filter(pc.equal(queries["kind"], "classification"))["task"].unique().to_pylist()
+    return Texts(
+        queries=dict(zip(queries["query_id"].to_pylist(), queries["text"].to_pylist(), strict=True)),
+        docs=dict(zip(corpus["doc_id"].to_pylist(), corpus["text"].to_pylist(), strict=True)),
+        positives=positives,
+        group_only=frozenset(label_tasks),
+    )
+
+
+def examples_by_task(examples: pa.Table) -> dict[str, list[tuple[str, str]]]:
+    """Return each task's in-context examples as (query, response), in the order they are shown."""
+    by_task: dict[str, list[tuple[str, str]]] = {}
+    for row in examples.to_pylist():
+        by_task.setdefault(row["task"], []).append((row["query"], row["response"]))
+    return by_task

@@ -1,0 +1,131 @@
+"""A DeepSpeed engine around the encoder: ZeRO 0 to 3, on one process or many, CPU or GPU."""
+
+import contextlib
+import logging
+import os
+import socket
+from collections.abc import Sequence
+from typing import Any
+
+import deepspeed
+import torch
+import torch.distributed as dist
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import Tensor, nn
+
+from anna.errors import InputError
+from anna.modeling.encoder import Encoder
+from anna.training.recipe import TrainParams
+
+_log = logging.getLogger(__name__)
+
+
+class BatchEncoder(nn.Module):
+    """What the engine wraps: one call embeds a rank's queries and documents, in the same passes on every rank."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(
+        self, queries: Sequence[Sequence[int]], docs: Sequence[Sequence[int]], shared: tuple[int, int]
+    ) -> tuple[Tensor, Tensor]:
+        """Return the unit vectors of queries and of documents; what `shared` counts is computed once."""
+        return self.encoder(queries, shared[0]), self.encoder(docs, shared[1])
+
+
+def init_distributed() -> tuple[int, int]:
+    """Join the process group that the launcher describes, or make one of this process alone; return rank and size."""
+    if "RANK" not in os.environ:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        alone = {
+            "RANK": "0",
+            "LOCAL_RANK": "0",
+            "WORLD_SIZE": "1",
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+        }
+        os.environ.update(alone)
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    if not dist.is_initialized():
+        deepspeed.init_distributed(dist_backend="nccl" if torch.cuda.is_available() else "gloo", verbose=False)
+    return dist.get_rank(), dist.get_world_size()
+
+
+def add_lora(encoder: Encoder, *, rank: int, alpha: int, dropout: float) -> None:
+    """Freeze the backbone and put LoRA adapters on all its linear layers (BGE-EN-ICL: rank 32, alpha 64)."""
+    config = LoraConfig(
+        r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules="all-linear", bias="none", task_type=None
+    )
+    encoder.backbone = get_peft_model(encoder.backbone, config)
+
+
+def start_engine(encoder: Encoder, recipe: TrainParams) -> Any:
+    """Return a DeepSpeed engine over the encoder's trainable weights, with AdamW; it moves them to the GPU if any."""
+    module = BatchEncoder(encoder)
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, betas=(0.9, 0.98))
+    is_bf16 = torch.cuda.is_available() and encoder.dtype == torch.bfloat16
+    config = {
+        # One DeepSpeed micro-batch is one contrastive batch, so the sizes that it would derive are not used.
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_clipping": recipe.max_gradient_norm,
+        "zero_optimization": {"stage": recipe.zero_stage},
+        "zero_allow_untested_optimizer": True,
+        "bf16": {"enabled": is_bf16},
+        "steps_per_print": 10**9,
+    }
+    engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, model_parameters=trained, config=config)
+    return engine
+
+
+def step(engine: Any) -> float:
+    """Take an optimizer step and return the norm of the whole gradient before clipping."""
+    # Without ZeRO, DeepSpeed clips but does not keep the norm; the gradients are then whole on every rank.
+    gradients = [p.grad for p in engine.module.parameters() if p.grad is not None]
+    whole = torch.nn.utils.get_total_norm(gradients) if engine.zero_optimization_stage() == 0 else None
+    engine.step()
+    return float(engine.get_global_grad_norm() if whole is None else whole)
+
+
+def weights(module: nn.Module, *, trained_only: bool) -> dict[str, Tensor]:
+    """Return whole copies of the weights on the CPU, whatever the ZeRO stage; every rank must call this.
+
+    Args:
+        module: The encoder's backbone.
+        trained_only: Leave out what has no gradient.
+    """
+    chosen = [(name, p) for name, p in module.named_parameters() if p.requires_grad or not trained_only]
+    is_sharded = any(hasattr(parameter, "ds_id") for _, parameter in chosen)
+    gather = deepspeed.zero.GatheredParameters([p for _, p in chosen]) if is_sharded else contextlib.nullcontext()
+    with gather:
+        return {name: parameter.detach().to("cpu", copy=True) for name, parameter in chosen}
+
+
+def check_moved(before: dict[str, Tensor], after: dict[str, Tensor]) -> float:
+    """Return the relative size of the update over all trained weights, after refusing one that is not an update.
+
+    Raises:
+        InputError: If any weight is NaN or infinite, or no value changed in some trained weight: the adapter that was
+            saved would be the untrained one (peft #1402), or worthless (ainode #186).
+    """
+    moved = total = 0.0
+    for name, new in after.items():
+        if not torch.isfinite(new).all():
+            raise InputError(f"weight {name} has NaN or infinite values after training; lower train.learning_rate")
+        change = (new.double() - before[name].double()).pow(2).sum().item()
+        if change == 0.0:
+            raise InputError(
+                f"weight {name} did not move in training; nothing is saved. Check train.learning_rate and "
+                "that train.max_steps > 0"
+            )
+        moved, total = moved + change, total + before[name].double().pow(2).sum().item()
+    return float((moved / max(total, 1e-12)) ** 0.5)
+
+
+def is_adapted(encoder: Encoder) -> bool:
+    """Return whether the encoder's backbone carries a LoRA adapter."""
+    return isinstance(encoder.backbone, PeftModel)

@@ -1,0 +1,60 @@
+"""How the student is trained: the `train` section of params.yaml."""
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from anna.modeling.base import Dtype
+from anna.params import Params, Strict
+
+
+class LoraParams(Strict):
+    """Low-rank adapters on all linear layers."""
+
+    rank: int = Field(gt=0)
+    """BGE-EN-ICL: 32."""
+    alpha: int = Field(gt=0)
+    """BGE-EN-ICL: 64."""
+    dropout: float = Field(ge=0, lt=1)
+
+
+class TrainParams(Params):
+    """How the student is trained."""
+
+    section: ClassVar[str] = "train"
+
+    method: Literal["full", "lora"]
+    """Which weights move: all, or adapters."""
+    lora: LoraParams
+    freeze_token_table: bool
+    """Leave the token table as it is (full only): most of a small model's weights, and rarely worth their time."""
+    gradient_checkpointing: bool
+    """Recompute activations in the backward pass: a third more time, a fraction of the memory."""
+    zero_stage: Literal[0, 1, 2, 3]
+    """DeepSpeed ZeRO: 1 shards optimizer states over ranks, 2 gradients too, 3 weights too."""
+    processes: int = Field(gt=0)
+    """Processes started on this machine when no launcher has started us."""
+    dtype: Dtype
+    """Of matrix products; auto is bfloat16 where the hardware has it."""
+    epochs: int = Field(gt=0)
+    max_steps: int | None = Field(gt=0)
+    """Stop after so many steps; null: all of `epochs`. The learning rate ends at zero either way."""
+    batch_queries: int = Field(ge=2)
+    """Queries per batch, over all ranks: each is compared with all documents of the batch."""
+    query_tokens: int = Field(ge=4)
+    """Longest query, EOS included; the prompt comes on top."""
+    doc_tokens: int = Field(ge=4)
+    """Longest document, EOS included."""
+    max_examples: int = Field(ge=0)
+    """k_max: each batch shows k in-context examples, k uniform in 0..k_max (BGE-EN-ICL: 5)."""
+    temperature: float = Field(gt=0)
+    """Divides the cosines, in both terms of the loss (BGE-EN-ICL: 0.02)."""
+    kd_weight: float = Field(ge=0)
+    """Weight of the soft-label term (BGE-EN-ICL: 1); 0 trains on hard labels alone."""
+    false_negative_margin: float | None = Field(ge=0)
+    """In-batch documents with a cosine above the positive's by this are masked (Qwen3-Embedding: 0.1); null: none."""
+    learning_rate: float = Field(gt=0)
+    """Peak (BGE-EN-ICL: 1e-4 with LoRA)."""
+    warmup_steps: int = Field(ge=0)
+    weight_decay: float = Field(ge=0)
+    max_gradient_norm: float = Field(gt=0)

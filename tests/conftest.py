@@ -1,0 +1,84 @@
+"""Tiny real models, built here so that no test needs a network."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import MistralConfig, MistralForCausalLM, PreTrainedTokenizerFast
+
+from anna.modeling.base import append_eos, load_student
+from anna.modeling.encoder import Encoder, EncoderConfig, TaskPrompt
+from anna.prompts import Example
+
+WORDS = (
+    "what is the capital of France and who wrote this book about rivers mountains music science water a city where "
+    "people live near the sea Paris Berlin Madrid is a capital. Instruct: Query: Response: given a question retrieve "
+    "passages that answer it similar sentences one two three four five six seven eight nine ten"
+)
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a random three-layer Mistral and a byte-level tokenizer that adds no EOS by itself."""
+    folder = tmp_path_factory.mktemp("tiny") / "model"
+    save_tiny(folder)
+    return folder
+
+
+def save_tiny(folder: Path, *, sliding_window: int | None = None) -> None:
+    """Write a random three-layer causal Mistral and its tokenizer to `folder`."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=["<s>", "</s>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator([WORDS] * 3, trainer)
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>", bos_token="<s>", pad_token="</s>")
+    config = MistralConfig(
+        vocab_size=len(fast),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        sliding_window=sliding_window,
+        max_position_embeddings=512,
+        initializer_range=0.2,
+        bos_token_id=0,
+        eos_token_id=1,
+        pad_token_id=1,
+        tie_word_embeddings=True,
+    )
+    torch.manual_seed(0)
+    MistralForCausalLM(config).save_pretrained(folder)
+    fast.save_pretrained(folder)
+
+
+@pytest.fixture
+def tiny_config() -> EncoderConfig:
+    """An encoder.json with one asymmetric and one symmetric task."""
+    examples = (Example("who wrote it", "this book about rivers"), Example("one two", "three four five"))
+    return EncoderConfig(
+        base="tiny",
+        layers=2,
+        max_tokens=128,
+        example_tokens=16,
+        tasks={
+            "Capitals": TaskPrompt(instruction="given a question retrieve", symmetric=False, examples=examples),
+            "Similar": TaskPrompt(instruction="similar sentences", symmetric=True, examples=examples[:1]),
+        },
+    )
+
+
+@pytest.fixture
+def tiny_encoder(tiny_checkpoint: Path, tiny_config: EncoderConfig) -> Encoder:
+    """A fresh two-layer encoder of random weights."""
+    backbone, tokenizer = load_student(tiny_checkpoint, 2)
+    append_eos(tokenizer)
+    return Encoder(backbone, tokenizer, tiny_config, torch.float32).eval()

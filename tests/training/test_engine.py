@@ -1,0 +1,54 @@
+"""ZeRO stages and ranks are ways of computing the same thing."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+REPO = Path(__file__).parents[2]
+RUNS = [f"{stage}:{method}" for method in ("full", "lora") for stage in (0, 1, 2, 3)]
+
+
+def train_all(checkpoint: Path, out: Path, ranks: int) -> dict[str, Any]:
+    """Run the worker on `ranks` gloo processes and return what it saved, by run."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"] if ranks > 1 else []
+    command = [sys.executable, *launcher, "-m", "tests.training.worker", str(checkpoint), str(out), *RUNS]
+    environment = {k: v for k, v in os.environ.items() if k not in {"RANK", "WORLD_SIZE", "LOCAL_RANK"}}
+    environment["OMP_NUM_THREADS"] = "1"
+    done = subprocess.run(command, cwd=REPO, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    saved: dict[str, Any] = torch.load(out, weights_only=False)
+    assert saved["world_size"] == ranks
+    return saved
+
+
+@pytest.fixture(scope="module")
+def results(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, Any]]:
+    """Every run, by number of ranks."""
+    folder = tmp_path_factory.mktemp("engine")
+    return {ranks: train_all(tiny_checkpoint, folder / f"{ranks}.pt", ranks) for ranks in (1, 2)}
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("run", RUNS)
+def test_stages_and_ranks_give_the_losses_and_weights_of_one_process(
+    run: str, ranks: int, results: dict[int, dict[str, Any]]
+) -> None:
+    expected, got = results[1]["0:" + run.split(":")[1]], results[ranks][run]
+    for ours, theirs in zip(got["records"], expected["records"], strict=True):
+        assert ours["task"] == theirs["task"]
+        for name in ("loss", "info_nce", "soft_label_ce", "gradient_norm"):
+            assert ours[name] == pytest.approx(theirs[name], rel=2e-3, abs=1e-4), name
+    assert got["state"].keys() == expected["state"].keys()
+    for name, weight in expected["state"].items():
+        torch.testing.assert_close(got["state"][name], weight, rtol=0, atol=2e-4, msg=name)
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_the_loss_falls(method: str, results: dict[int, dict[str, Any]]) -> None:
+    losses = [record["loss"] for record in results[1][f"0:{method}"]["records"]]
+    assert sum(losses[-2:]) < sum(losses[:2])

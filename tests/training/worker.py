@@ -1,0 +1,102 @@
+"""One rank of short training runs on the tiny model, one per ZeRO stage and method. Started by the tests.
+
+Usage: python -m tests.training.worker CHECKPOINT OUT STAGE:METHOD [STAGE:METHOD ...]
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from anna.modeling.base import StudentParams
+from anna.modeling.encoder import PromptParams
+from anna.training import engine as engines
+from anna.training import loop, run
+from anna.training.batches import Group
+from anna.training.recipe import TrainParams
+
+NUM_GROUPS = 22
+
+
+def toy_groups() -> list[Group]:
+    """Groups of two tasks, with one or two negatives, some documents shared between groups."""
+    groups = []
+    for number in range(NUM_GROUPS):
+        task = "Capitals" if number % 3 else "Similar"
+        docs = (f"d{number}", f"d{(number * 7 + 3) % 40}", f"d{(number * 5 + 11) % 40}")[: 2 + number % 2]
+        weights = (0.6, 0.3, 0.1)[: len(docs)]
+        groups.append(Group(f"q{number:02d}", task, docs, tuple(w / sum(weights) for w in weights)))
+    return groups
+
+
+def toy_texts() -> loop.Texts:
+    """Texts of mixed lengths; q05 has a second labelled positive that is another query's document."""
+    words = "what is the capital of France and who wrote this book about rivers mountains music science".split()
+    docs = {f"d{n}": " ".join(words[n % 5 : n % 5 + 2 + n % 9]) + f" {n}" for n in range(60)}
+    queries = {f"q{n:02d}": f"{words[n % len(words)]} {n}" for n in range(NUM_GROUPS)}
+    return loop.Texts(queries, docs, {"q05": frozenset({"d5", "d7"})}, frozenset())
+
+
+def recipe(zero_stage: int, method: str) -> TrainParams:
+    """A short, warm recipe without dropout."""
+    return TrainParams.model_validate(
+        {
+            "method": method,
+            "lora": {"rank": 4, "alpha": 8, "dropout": 0.0},
+            "freeze_token_table": False,
+            "gradient_checkpointing": False,
+            "zero_stage": zero_stage,
+            "processes": 1,
+            "dtype": "float32",
+            "epochs": 1,
+            "max_steps": None,
+            "batch_queries": 5,
+            "query_tokens": 16,
+            "doc_tokens": 16,
+            "max_examples": 2,
+            "temperature": 0.1,
+            "kd_weight": 1.0,
+            "false_negative_margin": 0.1,
+            "learning_rate": 0.003,
+            "warmup_steps": 1,
+            "weight_decay": 0.01,
+            "max_gradient_norm": 1.0,
+        }
+    )
+
+
+def prompts() -> PromptParams:
+    """Prompts of the two toy tasks."""
+    tasks = {
+        "Capitals": {"instruction": "given a question retrieve", "symmetric": False},
+        "Similar": {"instruction": "similar sentences", "symmetric": True},
+    }
+    return PromptParams.model_validate({"tasks": tasks, "example_tokens": 8, "max_tokens": 128})
+
+
+def train_tiny(checkpoint: str, chosen: TrainParams) -> dict[str, Any]:
+    """Train, and return what every test compares."""
+    student = StudentParams.model_validate({"model": {"kind": "files", "path": checkpoint}, "layers": 2})
+    torch.manual_seed(0)
+    encoder = run.new_encoder(student, prompts(), {}, chosen)
+    batches = run.plan(toy_groups(), chosen, 3)
+    engine = engines.start_engine(encoder, chosen)
+    records = loop.train(engine, encoder, batches, toy_texts(), chosen)
+    return {"state": engines.weights(encoder.backbone, trained_only=True), "records": records}
+
+
+def main(checkpoint: str, out: str, *runs: str) -> None:
+    """Do every run, and save the results of all from the first rank."""
+    torch.set_num_threads(1)
+    rank, world_size = engines.init_distributed()
+    results: dict[str, Any] = {"world_size": world_size}
+    for name in runs:
+        zero_stage, method = name.split(":")
+        results[name] = train_tiny(checkpoint, recipe(int(zero_stage), method))
+    if rank == 0:
+        torch.save(results, Path(out))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
