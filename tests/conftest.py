@@ -67,7 +67,7 @@ def tiny_config() -> EncoderConfig:
     return EncoderConfig(
         base="tiny",
         layers=2,
-        max_tokens=128,
+        max_tokens=256,
         example_tokens=16,
         tasks={
             "Capitals": TaskPrompt(instruction="given a question retrieve", symmetric=False, examples=examples),

@@ -15,7 +15,8 @@ EXAMPLE_CHARACTERS = 160
 class Drop(Protocol):
     """Counts one case of `reason`; `example` says where it was and how it begins."""
 
-    def __call__(self, reason: str, example: str) -> None: ...
+    def __call__(self, reason: str, example: str) -> None:
+        """Count."""
 
 
 class DropLog:

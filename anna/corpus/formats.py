@@ -117,7 +117,11 @@ def _obo(path: Path, reading: Reading) -> Iterator[Raw]:
 
 
 def _stix(path: Path, _: Reading) -> Iterator[Raw]:
-    yield from ontologies.procedures(ontologies.load_json(path))
+    bundle = ontologies.load_json(path)
+    objects = bundle.get("objects") if isinstance(bundle, dict) else None
+    if not isinstance(objects, list):
+        raise InputError(f"{path} has no list `objects`, expected a STIX bundle; correct the path or the format")
+    yield from ontologies.procedures(objects)
 
 
 FORMATS: dict[str, Callable[[Path, Reading], Iterator[Raw]]] = {

@@ -79,7 +79,7 @@ def _set(term: Term, tag: str, value: str) -> None:
     elif tag == "synonym" and text:
         term.synonyms.append(text)
     elif tag == "is_a":
-        term.parents.append(value.split(" ! ")[0].split(" {")[0])
+        term.parents.append(re.split(" [!{]", value, maxsplit=1)[0])
     elif tag == "is_obsolete":
         term.is_obsolete = value == "true"
 
@@ -94,8 +94,8 @@ def synonyms(terms: Iterable[Term]) -> Iterator[dict[str, Any]]:
 def synonym_pairs(terms: list[Term]) -> Iterator[dict[str, Any]]:
     """Yield rows {name, synonym, is_own} in pairs: a name with a synonym of its own, then with one of a sibling.
 
-    Both are worded differently from the name, and of the siblings' synonyms the one is taken whose overlap with the name
-    is nearest to the own synonym's, so that shared words do not give the answer away.
+    Both are worded differently from the name, and of the siblings' synonyms the one is taken whose overlap with the
+    name is nearest to the own synonym's, so that shared words do not give the answer away.
     """
     siblings = _siblings(terms)
     for term in terms:
@@ -124,7 +124,9 @@ def _siblings(terms: list[Term]) -> dict[str, list[Term]]:
     for term in terms:
         near = {sibling.id: sibling for parent in term.parents for sibling in children[parent]}
         found[term.id] = [
-            near[key] for key in sorted(near) if key not in (term.id, *term.parents) and term.id not in near[key].parents
+            near[key]
+            for key in sorted(near)
+            if key not in (term.id, *term.parents) and term.id not in near[key].parents
         ]
     return found
 
@@ -135,15 +137,12 @@ def word_overlap(text: str, other: str) -> float:
     return len(words & other_words) / len(words | other_words)
 
 
-def procedures(bundle: Any) -> Iterator[dict[str, Any]]:
-    """Yield a row {procedure, technique, description} per observed use of each technique of a STIX bundle.
+def procedures(objects: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield a row {procedure, technique, description} per observed use of each technique among a bundle's objects.
 
     Reference: STIX 2.1, relationships of type "uses" whose target is an attack-pattern that is neither revoked nor
     deprecated. Markdown links become their text; citations go.
     """
-    objects = bundle.get("objects") if isinstance(bundle, dict) else None
-    if not isinstance(objects, list):
-        raise InputError("STIX: got no list `objects`, expected a bundle; correct the path or the format in params.yaml")
     techniques = {item["id"]: item for item in objects if item.get("type") == "attack-pattern" and _is_current(item)}
     for item in objects:
         target = techniques.get(item.get("target_ref", ""))

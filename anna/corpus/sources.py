@@ -47,9 +47,9 @@ class Reading(Strict):
     """Our column -> the source's column, or a template of its columns such as "{title} -- {passage}"."""
     require: tuple[str, ...] = ()
     """Source columns without which a row is not meant for this use."""
-    where: dict[str, str | bool | int | float] = {}
+    where: dict[str, str | bool | int | float] = Field(default_factory=dict)
     """Source column -> the value that a row must have."""
-    unless: dict[str, str | bool | int | float] = {}
+    unless: dict[str, str | bool | int | float] = Field(default_factory=dict)
     """Source column -> the value that a row must not have."""
     minus: tuple["Reading", ...] = ()
     """Rows to leave out: those that equal one of these in each of its columns."""
@@ -84,6 +84,13 @@ class Reading(Strict):
                 raise ValueError(f"{name}: only for format {' or '.join(formats)}")
             if getattr(self, name) is None and name != "header" and self.format in formats:
                 raise ValueError(f"{name}: missing for format {self.format}")
+        return self
+
+    @model_validator(mode="after")
+    def _minus_fits(self) -> Self:
+        for other in self.minus:
+            if not set(other.columns) <= set(self.columns):
+                raise ValueError(f"minus: has columns {sorted(other.columns)}, expected some of {sorted(self.columns)}")
         return self
 
     def check_columns(self, use: str) -> None:

@@ -222,8 +222,9 @@ class Encoder(nn.Module):
         if not ids:
             return None
         with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
-            output = self.backbone(input_ids=torch.tensor([list(ids)], device=self.device), use_cache=True)
-        cache: DynamicCache = output.past_key_values
+            # Made here, because the one that the model makes forgets what lies outside a sliding window.
+            cache = DynamicCache()
+            self.backbone(input_ids=torch.tensor([list(ids)], device=self.device), past_key_values=cache, use_cache=True)
         return cache
 
     def _pad(self, token_ids: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:

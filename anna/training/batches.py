@@ -119,7 +119,8 @@ def lay_out(batch: Batch, world_size: int, positives: Mapping[str, frozenset[str
         # ZeRO-3 ranks must run the same passes, so a rank whose documents all lie elsewhere embeds one again.
         fresh = fresh or [share[0].doc_ids[0]]
         start = sum(len(block) for block in doc_ids)
-        place.update({doc_id: start + offset for offset, doc_id in enumerate(fresh)})
+        for offset, doc_id in enumerate(fresh):
+            place.setdefault(doc_id, start + offset)
         doc_ids.append(fresh)
     columns = [[[place[d] for d in g.doc_ids] for g in share] for share in shares]
     ids = [doc_id for block in doc_ids for doc_id in block]

@@ -1,0 +1,237 @@
+"""The training collections: documents, queries and judgements of each task, free of duplicates and held-out texts."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import pyarrow as pa
+
+from anna import schemas
+from anna.corpus.clean import normalise
+from anna.corpus.decontaminate import HeldOutTexts
+from anna.corpus.dedup import merge_texts
+from anna.corpus.drops import Drop
+from anna.corpus.ids import text_id
+from anna.corpus.rows import Row
+from anna.corpus.sources import TrainSource
+from anna.errors import InputError
+from anna.seeding import derive_seed
+
+MIN_DOCS = 2
+"""A collection of one document has no negative."""
+
+
+class Pair(NamedTuple):
+    """A query and a document with their judgement; of a classification task, a text twice, with its class."""
+
+    query: str
+    doc: str
+    relevance: int
+    label: str | None
+    place: str
+
+
+@dataclass
+class Collection:
+    """One task's documents, queries and judgements, by id."""
+
+    task: str
+    kind: str
+    docs: dict[str, str] = field(default_factory=dict)
+    queries: dict[str, str] = field(default_factory=dict)
+    qrels: dict[tuple[str, str], int] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
+    """Class of each text, by the text; empty where the task has no classes."""
+
+
+def make_pairs(source: TrainSource, rows: Iterable[Row]) -> list[Pair]:
+    """Return the judged pairs of a source's rows; `negatives` and pairs below `positive_at` have relevance 0."""
+    pairs = []
+    for row in rows:
+        if source.kind == "classification":
+            pairs.append(Pair(row.text("text"), row.text("text"), 1, row.text("label"), row.place))
+        elif source.kind == "sts":
+            relevance = int(row.numbers("score")[0] >= (source.positive_at or 0.0))
+            pairs.append(Pair(row.text("text1"), row.text("text2"), relevance, None, row.place))
+        else:
+            query = row.text("query")
+            for name, relevance in (("doc", 1), ("docs", 1), ("negatives", 0)):
+                pairs.extend(Pair(query, doc, relevance, None, row.place) for doc in row.texts(name))
+    return pairs
+
+
+def build_collection(
+    task: str,
+    kind: str,
+    pairs: Sequence[Pair],
+    held_out: HeldOutTexts,
+    drop: Drop,
+    *,
+    near_duplicate: float | None,
+    seed: int,
+) -> Collection:
+    """Return the collection that is left of `pairs` once held-out texts and duplicates are gone.
+
+    Args:
+        task: Name of the task.
+        kind: `retrieval`, `sts` or `classification`.
+        pairs: All pairs of the task.
+        held_out: Texts that no pair may hold.
+        drop: Counts what goes. `contaminated`, `near_contaminated`, `conflicting_labels`, `positive_is_query` and
+            `duplicate_pair` count pairs; `duplicate_document`, `near_duplicate_document` and `duplicate_query` texts
+            that became another; `query_without_positive` queries.
+        near_duplicate: Jaccard similarity from which documents count as one, in (0, 1]; None: equal ones only.
+        seed: Draws the positives of classification.
+
+    Raises:
+        InputError: If fewer than two documents or no query with a positive is left.
+    """
+    pairs = _without_held_out(pairs, held_out, drop)
+    pairs = _without_conflicts(pairs, drop) if kind == "classification" else pairs
+    pairs = _merge_documents(task, pairs, near_duplicate, drop)
+    pairs = _merge_queries(task, pairs, drop) if kind != "classification" else pairs
+    collection = Collection(task, kind, docs={text_id(task, "d", pair.doc): pair.doc for pair in pairs})
+    if kind == "classification":
+        _judge_by_class(collection, pairs, seed, drop)
+    else:
+        _judge(collection, pairs, drop)
+    if len(collection.docs) < MIN_DOCS or not collection.queries:
+        raise InputError(
+            f"training task {task!r} is left with {len(collection.docs)} documents and {len(collection.queries)} queries"
+            f" with a positive, expected {MIN_DOCS} and 1 or more; raise its rows, or check its columns. {remedy}"
+        )
+    return collection
+
+
+def _without_held_out(pairs: Iterable[Pair], held_out: HeldOutTexts, drop: Drop) -> list[Pair]:
+    kept = []
+    for pair in pairs:
+        reason = held_out.verdict(pair.query) or held_out.verdict(pair.doc)
+        if reason:
+            drop(reason, f"{pair.place}: {pair.query}")
+        else:
+            kept.append(pair)
+    return kept
+
+
+def _without_conflicts(pairs: Sequence[Pair], drop: Drop) -> list[Pair]:
+    """Drop texts that occur with more than one class: at least one of them is wrong."""
+    labels = defaultdict(set)
+    for pair in pairs:
+        labels[normalise(pair.doc)].add(pair.label)
+    kept = []
+    for pair in pairs:
+        if len(labels[normalise(pair.doc)]) > 1:
+            drop("conflicting_labels", f"{pair.place}: {pair.doc}")
+        else:
+            kept.append(pair)
+    return kept
+
+
+def _merge_documents(task: str, pairs: Sequence[Pair], near_duplicate: float | None, drop: Drop) -> list[Pair]:
+    """Put the surviving document in place of its duplicates; texts of different classes are never merged."""
+    by_label: defaultdict[str | None, dict[str, str]] = defaultdict(dict)
+    for pair in pairs:
+        by_label[pair.label][text_id(task, "d", pair.doc)] = pair.doc
+    survivor: dict[str, str] = {}
+    for texts in by_label.values():
+        merged = merge_texts(texts, near_duplicate)
+        survivor.update({texts[key]: texts[target] for key, target in merged.survivors.items()})
+        for key in merged.exact:
+            drop("duplicate_document", f"{key}: {texts[key]}")
+        for key in merged.near:
+            drop("near_duplicate_document", f"{key}: {texts[key]}")
+    return [pair._replace(doc=survivor[pair.doc]) for pair in pairs]
+
+
+def _merge_queries(task: str, pairs: Sequence[Pair], drop: Drop) -> list[Pair]:
+    """Put the surviving query in place of its duplicates, so that it has the positives of all."""
+    texts = {text_id(task, "q", pair.query): pair.query for pair in pairs}
+    merged = merge_texts(texts, None)
+    for key in merged.exact:
+        drop("duplicate_query", f"{key}: {texts[key]}")
+    survivor = {texts[key]: texts[target] for key, target in merged.survivors.items()}
+    return [pair._replace(query=survivor[pair.query]) for pair in pairs]
+
+
+def _judge(collection: Collection, pairs: Iterable[Pair], drop: Drop) -> None:
+    """Fill in the queries with a positive and all their judgements; of two of one pair, the higher."""
+    judgements: defaultdict[str, dict[str, int]] = defaultdict(dict)
+    for pair in pairs:
+        judged = judgements[pair.query]
+        if normalise(pair.query) == normalise(pair.doc):
+            drop("positive_is_query", f"{pair.place}: {pair.query}")
+            continue
+        if pair.doc in judged:
+            drop("duplicate_pair", f"{pair.place}: {pair.query}")
+        judged[pair.doc] = max(pair.relevance, judged.get(pair.doc, 0))
+    for query, judged in judgements.items():
+        if not any(judged.values()):
+            drop("query_without_positive", query)
+            continue
+        query_id = text_id(collection.task, "q", query)
+        collection.queries[query_id] = query
+        for doc, relevance in judged.items():
+            collection.qrels[query_id, text_id(collection.task, "d", doc)] = relevance
+
+
+def _judge_by_class(collection: Collection, pairs: Iterable[Pair], seed: int, drop: Drop) -> None:
+    """Make every text a query whose positive is one other text of its class (example-based classes, NV-Embed-v2)."""
+    for pair in pairs:
+        if pair.doc in collection.labels:
+            drop("duplicate_pair", f"{pair.place}: {pair.doc}")
+        collection.labels[pair.doc] = pair.label or ""
+    members: defaultdict[str, list[str]] = defaultdict(list)
+    for text in sorted(collection.labels):
+        members[collection.labels[text]].append(text)
+    for texts in members.values():
+        if len(texts) == 1:
+            drop("query_without_positive", texts[0])
+            continue
+        for position, text in enumerate(texts):
+            query_id = text_id(collection.task, "q", text)
+            # A step of 1 to n - 1 around the class reaches every text but this one.
+            step = 1 + derive_seed(seed, query_id) % (len(texts) - 1)
+            positive = texts[(position + step) % len(texts)]
+            collection.queries[query_id] = text
+            collection.qrels[query_id, text_id(collection.task, "d", positive)] = 1
+
+
+def training_tables(
+    collections: Sequence[Collection], *, validation_share: float, seed: int
+) -> tuple[pa.Table, pa.Table, pa.Table]:
+    """Return corpus, queries and qrels of all tasks.
+
+    Args:
+        collections: One per task.
+        validation_share: Share of queries that are put aside by a hash of their id, in [0, 1).
+        seed: Of that hash.
+    """
+    docs = [
+        {"doc_id": key, "task": each.task, "text": text, "label": each.labels.get(text)}
+        for each in collections
+        for key, text in each.docs.items()
+    ]
+    queries = [
+        {
+            "query_id": key,
+            "task": each.task,
+            "kind": each.kind,
+            "split": "validation" if derive_seed(seed, key) < validation_share * 2**63 else "train",
+            "text": text,
+            "label": each.labels.get(text),
+        }
+        for each in collections
+        for key, text in each.queries.items()
+    ]
+    qrels = [
+        {"query_id": query_id, "doc_id": doc_id, "relevance": relevance}
+        for each in collections
+        for (query_id, doc_id), relevance in each.qrels.items()
+    ]
+    return (
+        pa.Table.from_pylist(docs, schema=schemas.CORPUS),
+        pa.Table.from_pylist(queries, schema=schemas.QUERIES),
+        pa.Table.from_pylist(qrels, schema=schemas.QRELS),
+    )

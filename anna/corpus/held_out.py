@@ -1,0 +1,240 @@
+"""The held-out tasks: what each is scored on, and the in-context examples that it is not scored on."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from anna import schemas
+from anna.corpus.clean import normalise
+from anna.corpus.dedup import merge_texts
+from anna.corpus.drops import Drop
+from anna.corpus.ids import text_id
+from anna.corpus.rows import load_rows, sample
+from anna.corpus.sources import HeldOutSource
+from anna.corpus.units import LABELLED, PAIRS, Unit, choose_examples, make_units, shuffle, take_in_turn
+from anna.errors import InputError
+from anna.prompts import Example
+from anna.seeding import derive_seed
+
+SCHEMAS = {
+    "corpus": schemas.EVAL_CORPUS,
+    "queries": schemas.EVAL_QUERIES,
+    "qrels": schemas.EVAL_QRELS,
+    "pairs": schemas.EVAL_PAIRS,
+    "labelled": schemas.EVAL_LABELLED,
+    "summaries": schemas.EVAL_SUMMARIES,
+    "examples": schemas.EXAMPLES,
+}
+"""The tables of data/eval, by file name."""
+
+MIN_DOCS = 2
+
+
+@dataclass
+class HeldOutTask:
+    """One held-out task."""
+
+    source: HeldOutSource
+    units: list[Unit]
+    """Scored; of classification, the texts that the classifier is fitted on are not among them."""
+    examples: list[Example]
+    fitted: list[Unit] = field(default_factory=list)
+    """Of classification: what the classifier is fitted on."""
+    distractors: list[str] = field(default_factory=list)
+    """Of retrieval: documents that no query asks for."""
+
+
+def load_task(
+    source: HeldOutSource,
+    drop: Drop,
+    *,
+    num_examples: int,
+    max_faulty_share: float,
+    near_duplicate: float | None,
+    seed: int,
+) -> HeldOutTask:
+    """Return a held-out task, read, sampled and split into what is scored and what is shown.
+
+    Args:
+        source: Where its rows come from.
+        drop: Counts all others: besides the reasons of `load_rows` and `make_units`, `example` units that are shown or
+            share a text with one that is, `beyond_rows`, and, of retrieval, `duplicate_document` and
+            `near_duplicate_document`.
+        num_examples: In-context examples to set aside.
+        max_faulty_share: As in `load_rows`.
+        near_duplicate: Jaccard similarity from which documents of a collection count as one, in (0, 1]; None: equal
+            ones only.
+        seed: Of every draw; streams are told apart by task and use.
+
+    Raises:
+        InputError: If there are not enough rows for the examples and for a score.
+    """
+    rows = load_rows(source, drop, max_faulty_share=max_faulty_share)
+    pool = shuffle(make_units(source, rows, drop), derive_seed(seed, "held_out", source.task))
+    examples = _examples(source, pool, num_examples, max_faulty_share, seed)
+    shown = frozenset(normalise(text) for example in examples for text in example)
+    units = [unit for unit in pool if not unit.texts & shown]
+    for unit in pool:
+        if unit.texts & shown:
+            drop("example", unit.text)
+    fitted = take_in_turn(units, source.train_rows) if source.train_rows else []
+    is_fitted = frozenset(fitted)
+    units = [unit for unit in units if unit not in is_fitted]
+    for unit in units[source.rows :] if source.rows else ():
+        drop("beyond_rows", unit.text)
+    distractors = _distractors(source, drop, shown, max_faulty_share, seed)
+    task = HeldOutTask(source, units[: source.rows], examples, fitted, distractors)
+    if source.type == "Retrieval":
+        _merge_documents(task, near_duplicate, drop)
+    _check(task)
+    return task
+
+
+def _examples(
+    source: HeldOutSource, pool: Sequence[Unit], count: int, max_faulty_share: float, seed: int
+) -> list[Example]:
+    avoid: frozenset[str] = frozenset()
+    candidates = pool
+    if source.examples is not None:
+        # Every row of the task is scored, so no example may hold a text of any.
+        avoid = frozenset[str]().union(*(unit.texts for unit in pool))
+        other = source.model_copy(update={"origin": source.examples.origin})
+        rows = load_rows(other, _uncounted, max_faulty_share=max_faulty_share)
+        candidates = shuffle(make_units(other, rows, _uncounted), derive_seed(seed, "examples", source.task))
+    examples = choose_examples(candidates, count, avoid)
+    if len(examples) < count:
+        raise InputError(
+            f"held-out task {source.task!r} has rows for {len(examples)} in-context examples, expected {count}; lower "
+            "ingest.examples_per_task or name another source under its `examples`"
+        )
+    return examples
+
+
+def _uncounted(reason: str, example: str) -> None:
+    """Count nothing: rows read only to take a few examples from are not dropped."""
+
+
+def _distractors(
+    source: HeldOutSource, drop: Drop, shown: frozenset[str], max_faulty_share: float, seed: int
+) -> list[str]:
+    docs: list[str] = []
+    for number, reading in enumerate(source.distractors):
+        rows = load_rows(reading, drop, max_faulty_share=max_faulty_share)
+        for row in sample(rows, reading.rows, drop, seed=derive_seed(seed, "distractors", source.task, number)):
+            docs.extend((*row.texts("doc"), *row.texts("docs")))
+    return [doc for doc in docs if normalise(doc) not in shown]
+
+
+def _merge_documents(task: HeldOutTask, near_duplicate: float | None, drop: Drop) -> None:
+    """Put one document in place of its duplicates, so that no copy of a relevant one counts as wrong."""
+    docs = {other for unit in task.units for other in unit.others}.union(task.distractors)
+    texts = {text_id(task.source.task, "d", doc): doc for doc in docs}
+    merged = merge_texts(texts, near_duplicate)
+    for reason, keys in (("duplicate_document", merged.exact), ("near_duplicate_document", merged.near)):
+        for key in keys:
+            drop(reason, f"{key}: {texts[key]}")
+    survivor = {texts[key]: texts[target] for key, target in merged.survivors.items()}
+    for place, unit in enumerate(task.units):
+        others = tuple(sorted({survivor[other] for other in unit.others}))
+        task.units[place] = unit._replace(others=others, scores=(1.0,) * len(others))
+    task.distractors = [survivor[doc] for doc in task.distractors]
+
+
+def _check(task: HeldOutTask) -> None:
+    """Refuse a task that gives no score."""
+    place = f"held-out task {task.source.task!r}"
+    remedy = "raise its rows, or look at its columns and at what is dropped"
+    if not task.units:
+        raise InputError(f"{place}: nothing is left to score; {remedy}")
+    if task.source.type in LABELLED and len({unit.label for unit in task.units}) < MIN_DOCS:
+        raise InputError(f"{place}: its texts are all of class {task.units[0].label!r}, expected two or more; {remedy}")
+    unknown = {unit.label for unit in task.units} - {unit.label for unit in task.fitted}
+    if task.source.type == "Classification" and unknown:
+        raise InputError(f"{place}: no text of classes {sorted(unknown)} to fit on; raise its train_rows")
+    docs = {other for unit in task.units for other in unit.others}.union(task.distractors)
+    if task.source.type == "Retrieval" and len(docs) < MIN_DOCS:
+        raise InputError(f"{place}: has {len(docs)} document, expected {MIN_DOCS} or more; {remedy}")
+
+
+def held_out_texts(tasks: Iterable[HeldOutTask]) -> set[str]:
+    """Return every text that a task is scored on, fitted on, or shows."""
+    texts: set[str] = set()
+    for task in tasks:
+        for unit in (*task.units, *task.fitted):
+            texts.update((unit.text, *unit.others))
+        texts.update(task.distractors)
+        texts.update(text for example in task.examples for text in example)
+    return texts
+
+
+def held_out_tables(tasks: Iterable[HeldOutTask]) -> dict[str, pa.Table]:
+    """Return the tables of data/eval by name; one that no task fills is empty."""
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in SCHEMAS}
+    for task in tasks:
+        for name, filled in _rows(task).items():
+            rows[name].extend(filled)
+        rows["examples"].extend(
+            {"task": task.source.task, "position": position, "query": example.query, "response": example.response}
+            for position, example in enumerate(task.examples)
+        )
+    return {name: pa.Table.from_pylist(rows[name], schema=schema) for name, schema in SCHEMAS.items()}
+
+
+def _rows(task: HeldOutTask) -> dict[str, list[dict[str, Any]]]:
+    name = task.source.task
+    if task.source.type in LABELLED:
+        splits = (("train", task.fitted), ("test", task.units))
+        return {"labelled": [_labelled(name, split, unit) for split, units in splits for unit in units]}
+    if task.source.type in PAIRS:
+        return {"pairs": [_pair(name, unit) for unit in task.units]}
+    if task.source.type == "Summarization":
+        return {"summaries": [_summaries(name, unit) for unit in task.units]}
+    docs = sorted({other for unit in task.units for other in unit.others}.union(task.distractors))
+    return {
+        "corpus": [{"task": name, "doc_id": text_id(name, "d", doc), "text": doc} for doc in docs],
+        "queries": [
+            {"task": name, "query_id": text_id(name, "q", unit.text), "text": unit.text} for unit in task.units
+        ],
+        "qrels": [
+            {
+                "task": name,
+                "query_id": text_id(name, "q", unit.text),
+                "doc_id": text_id(name, "d", other),
+                "relevance": int(score),
+            }
+            for unit in task.units
+            for other, score in zip(unit.others, unit.scores, strict=True)
+        ],
+    }
+
+
+def _labelled(name: str, split: str, unit: Unit) -> dict[str, Any]:
+    return {
+        "task": name,
+        "text_id": text_id(name, "t", unit.text),
+        "split": split,
+        "text": unit.text,
+        "label": unit.label,
+    }
+
+
+def _pair(name: str, unit: Unit) -> dict[str, Any]:
+    return {
+        "task": name,
+        "pair_id": text_id(name, "p", unit.text, *unit.others),
+        "text1": unit.text,
+        "text2": unit.others[0],
+        "score": unit.scores[0],
+    }
+
+
+def _summaries(name: str, unit: Unit) -> dict[str, Any]:
+    return {
+        "task": name,
+        "text_id": text_id(name, "t", unit.text),
+        "source": unit.text,
+        "summaries": list(unit.others),
+        "relevance": list(unit.scores),
+    }

@@ -1,0 +1,136 @@
+"""All of ingestion: sources in, held-out tasks and training collections out."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from anna import io, log
+from anna.corpus.collection import Collection, Pair, build_collection, make_pairs
+from anna.corpus.decontaminate import HeldOutTexts
+from anna.corpus.drops import DropLog
+from anna.corpus.held_out import HeldOutTask, held_out_texts, load_task
+from anna.corpus.rows import load_rows, sample
+from anna.corpus.sources import HeldOutSource, TrainSource
+from anna.errors import InputError
+from anna.origins import describe
+from anna.seeding import derive_seed
+
+_log = logging.getLogger(__name__)
+
+
+def load_held_out(
+    sources: Sequence[HeldOutSource],
+    drops: DropLog,
+    *,
+    num_examples: int,
+    max_faulty_share: float,
+    near_duplicate: float | None,
+    seed: int,
+) -> list[HeldOutTask]:
+    """Return the held-out tasks; see `load_task` for arguments and errors.
+
+    Raises:
+        InputError: If two tasks have one name.
+    """
+    tasks: dict[str, HeldOutTask] = {}
+    for source in log.progress(sources, unit="held-out tasks", desc="ingest"):
+        if source.task in tasks:
+            raise InputError(f"ingest.held_out has two tasks named {source.task!r}; rename one")
+        task = load_task(
+            source,
+            drops.of(source.task, "held_out"),
+            num_examples=num_examples,
+            max_faulty_share=max_faulty_share,
+            near_duplicate=near_duplicate,
+            seed=seed,
+        )
+        _log.info(
+            "%s (%s) from %s: %d scored, dropped %s",
+            source.task,
+            source.type,
+            describe(source.origin),
+            len(task.units),
+            drops.by_reason(source.task, "held_out"),
+        )
+        tasks[source.task] = task
+    return list(tasks.values())
+
+
+def load_training(
+    sources: Sequence[TrainSource],
+    held_out: Sequence[HeldOutTask],
+    drops: DropLog,
+    *,
+    max_faulty_share: float,
+    near_duplicate: float | None,
+    seed: int,
+) -> list[Collection]:
+    """Return one collection per training task, without any text of `held_out`.
+
+    Sources of one task make one collection. See `load_rows` and `build_collection` for arguments and errors.
+
+    Raises:
+        InputError: If sources of one task are of different kinds.
+    """
+    pairs: dict[str, list[Pair]] = {}
+    kinds: dict[str, str] = {}
+    for source in log.progress(sources, unit="training sources", desc="ingest"):
+        if kinds.setdefault(source.task, source.kind) != source.kind:
+            raise InputError(
+                f"ingest.train: task {source.task!r} is both {kinds[source.task]} and {source.kind}; rename one"
+            )
+        drop = drops.of(source.task, "train")
+        rows = load_rows(source, drop, max_faulty_share=max_faulty_share)
+        kept = sample(rows, source.rows, drop, seed=derive_seed(seed, "train", source.task))
+        pairs.setdefault(source.task, []).extend(make_pairs(source, kept))
+    texts = HeldOutTexts(held_out_texts(held_out), near_duplicate)
+    collections = []
+    for task, task_pairs in pairs.items():
+        drop = drops.of(task, "train")
+        collection = build_collection(
+            task,
+            kinds[task],
+            task_pairs,
+            texts,
+            drop,
+            near_duplicate=near_duplicate,
+            seed=derive_seed(seed, "positives", task),
+        )
+        _log.info("%s: %s, dropped %s", task, _counts(collection), drops.by_reason(task, "train"))
+        collections.append(collection)
+    return collections
+
+
+def write_tables(paths: Mapping[str, Path], tables: Mapping[str, pa.Table], schemas: Mapping[str, pa.Schema]) -> None:
+    """Write each table to the path of its name."""
+    for name, path in paths.items():
+        io.write(path, tables[name], schemas[name])
+
+
+def summarise(collections: Sequence[Collection], held_out: Sequence[HeldOutTask], drops: DropLog) -> dict[str, Any]:
+    """Return the metrics of ingestion: sizes and drops by reason, per task."""
+    return {
+        "train": {
+            each.task: {**_counts(each), "drops": drops.by_reason(each.task, "train")}
+            for each in sorted(collections, key=lambda each: each.task)
+        },
+        "held_out": {
+            each.source.task: {
+                "type": each.source.type,
+                "scored": len(each.units),
+                "drops": drops.by_reason(each.source.task, "held_out"),
+            }
+            for each in sorted(held_out, key=lambda each: each.source.task)
+        },
+    }
+
+
+def _counts(collection: Collection) -> dict[str, int]:
+    return {
+        "docs": len(collection.docs),
+        "queries": len(collection.queries),
+        "qrels": len(collection.qrels),
+    }

@@ -1,0 +1,207 @@
+"""A source's rows in our columns: selected, mapped, checked, cleaned and sampled, with every other row counted."""
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from anna.corpus import formats
+from anna.corpus.clean import UnusableError, clean_text, normalise
+from anna.corpus.drops import Drop
+from anna.corpus.sources import Reading, source_columns
+from anna.errors import InputError
+from anna.origins import describe
+from anna.seeding import derive_seed
+
+Value = str | float | tuple[str, ...] | tuple[float, ...]
+
+_TEXT_LISTS = ("docs", "negatives", "summaries")
+_CLASSES = ("label", "relevance")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a source."""
+
+    place: str
+    """Which source, and which of its rows, counted from 1."""
+    values: dict[str, Value]
+    """By our column."""
+
+    def text(self, name: str) -> str:
+        """Return a column that holds one text or class name."""
+        return str(self.values[name])
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        """Return a column of texts, one or a list; none where the source has no such column."""
+        value = self.values.get(name, ())
+        return tuple(str(item) for item in value) if isinstance(value, tuple) else (str(value),)
+
+    def numbers(self, name: str) -> tuple[float, ...]:
+        """Return a column of numbers, one or a list."""
+        value = self.values[name]
+        return tuple(float(item) for item in value) if isinstance(value, tuple) else (float(value),)
+
+    @property
+    def content(self) -> str:
+        """The values alone, as one string: what sampling depends on."""
+        return json.dumps(self.values, sort_keys=True)
+
+
+def load_rows(reading: Reading, drop: Drop, *, max_faulty_share: float) -> list[Row]:
+    """Return all usable rows of a source, in the order of their content.
+
+    Args:
+        reading: The source; its `rows` is not applied.
+        drop: Counts the rows not returned: `where`, `unless`, `require` and `minus` are choices; `malformed`,
+            `missing_column`, `undecodable`, `empty_text` and `not_a_number` are faults.
+        max_faulty_share: Share of the chosen rows that may have a fault, in [0, 1].
+
+    Raises:
+        InputError: If the source cannot be read, has no such column, has a list where a string belongs or the reverse,
+            has too many faulty rows, or none that is left.
+    """
+    name = describe(reading.origin)
+    rows: list[Row] = []
+    faults: list[str] = []
+    seen: set[str] = set()
+    unwanted = [_minus(other, max_faulty_share) for other in reading.minus]
+    for number, raw in enumerate(formats.read(reading), start=1):
+        place = f"{name} row {number}"
+        seen.update(raw or ())
+        reason = _not_chosen(reading, raw)
+        if reason:
+            drop(reason, f"{place}: {raw}")
+            continue
+        try:
+            row = Row(place, _values(reading, raw, place))
+        except UnusableError as error:
+            faults.append(f"{error.reason} at {place}")
+            drop(error.reason, f"{place}: {raw}")
+            continue
+        if any(_normal_key(row, columns) in keys for columns, keys in unwanted):
+            drop("minus", f"{place}: {raw}")
+            continue
+        rows.append(row)
+    _check(reading, rows, faults, seen, max_faulty_share)
+    return sorted(rows, key=lambda row: row.content)
+
+
+def sample(rows: list[Row], size: int | None, drop: Drop, *, seed: int) -> list[Row]:
+    """Return `size` different rows, those whose content hashes lowest; null for all.
+
+    The choice depends on seed and content alone: neither on the order of the rows nor on what else there is. Repeated
+    rows are counted as `duplicate_row`, those left over as `beyond_rows`.
+    """
+    distinct: dict[str, Row] = {}
+    for row in rows:
+        if distinct.setdefault(row.content, row) is not row:
+            drop("duplicate_row", f"{row.place}: {row.content}")
+    ordered = sorted(distinct, key=lambda content: (derive_seed(seed, content), content))
+    for content in ordered[size:] if size is not None else ():
+        drop("beyond_rows", f"{distinct[content].place}: {content}")
+    return [distinct[content] for content in ordered[:size]]
+
+
+def _not_chosen(reading: Reading, raw: formats.Raw) -> str | None:
+    """Return which rule of selection leaves the row out, if one does."""
+    if raw is None:
+        return None
+    if any(str(raw.get(column)) != str(value) for column, value in reading.where.items()):
+        return "where"
+    if any(str(raw.get(column)) == str(value) for column, value in reading.unless.items()):
+        return "unless"
+    if any(raw.get(column) in (None, "") for column in reading.require):
+        return "require"
+    return None
+
+
+def _values(reading: Reading, raw: formats.Raw, place: str) -> dict[str, Value]:
+    if raw is None:
+        raise UnusableError("malformed")
+    return {ours: _value(ours, theirs, raw, place) for ours, theirs in reading.columns.items()}
+
+
+def _value(ours: str, theirs: str, raw: dict[str, Any], place: str) -> Value:
+    """Return the value of our column `ours`, of the type that its name implies."""
+    names = source_columns(theirs)
+    parts = [raw.get(name) for name in names]
+    if any(part is None for part in parts):
+        raise UnusableError("missing_column")
+    if theirs not in names:
+        texts = {name: _string(part, ours, name, place) for name, part in zip(names, parts, strict=True)}
+        return clean_text(theirs.format_map(texts))
+    part = parts[0]
+    if ours in _TEXT_LISTS:
+        return tuple(clean_text(_string(item, ours, theirs, place)) for item in _list(part, ours, theirs, place))
+    if ours == "relevances":
+        return tuple(_number(item) for item in _list(part, ours, theirs, place))
+    if ours == "score":
+        return _number(part)
+    is_class = ours in _CLASSES and isinstance(part, bool | int | float)
+    return clean_text(str(part) if is_class else _string(part, ours, theirs, place))
+
+
+def _string(value: Any, ours: str, theirs: str, place: str) -> str:
+    if isinstance(value, str):
+        return value
+    remedy = (
+        f"map the column to {ours}s" if isinstance(value, list) and f"{ours}s" in _TEXT_LISTS else "correct the row"
+    )
+    raise InputError(f"{place}, column {theirs!r}: got {_show(value)}, expected a string for {ours}; {remedy}")
+
+
+def _list(value: Any, ours: str, theirs: str, place: str) -> Sequence[Any]:
+    if isinstance(value, list | tuple):
+        return value
+    remedy = "map the column to doc" if ours == "docs" else f'write it as a list, such as ["{value}"]'
+    raise InputError(f"{place}, column {theirs!r}: got {_show(value)}, expected a list for {ours}; {remedy}")
+
+
+def _number(value: Any) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise UnusableError("not_a_number") from None
+    if not math.isfinite(number):
+        raise UnusableError("not_a_number")
+    return number
+
+
+def _show(value: Any) -> str:
+    return f"{type(value).__name__} {str(value)[:60]!r}"
+
+
+def _minus(reading: Reading, max_faulty_share: float) -> tuple[tuple[str, ...], set[tuple[str, ...]]]:
+    """Return the columns that rows to leave out are known by, and their values."""
+    columns = tuple(sorted(reading.columns))
+    rows = load_rows(reading, lambda reason, example: None, max_faulty_share=max_faulty_share)
+    return columns, {_normal_key(row, columns) for row in rows}
+
+
+def _normal_key(row: Row, columns: Sequence[str]) -> tuple[str, ...]:
+    return tuple(normalise(text) for column in columns for text in _as_texts(row, column))
+
+
+def _as_texts(row: Row, column: str) -> Iterator[str]:
+    value = row.values[column]
+    yield from (str(item) for item in value) if isinstance(value, tuple) else (str(value),)
+
+
+def _check(reading: Reading, rows: list[Row], faults: list[str], seen: set[str], max_faulty_share: float) -> None:
+    """Refuse a source with a column that no row has, with too many faults, or with no row left."""
+    name = describe(reading.origin)
+    mapped = [column for template in reading.columns.values() for column in source_columns(template)]
+    for column in (*mapped, *reading.where, *reading.unless, *reading.require):
+        if seen and column not in seen:
+            raise InputError(f"{name}: no row has a column {column!r}, only {sorted(seen)}; correct it in params.yaml")
+    if len(faults) > max_faulty_share * (len(rows) + len(faults)):
+        raise InputError(
+            f"{name}: {len(faults)} of {len(rows) + len(faults)} rows are faulty, more than max_faulty_share "
+            f"{max_faulty_share}; the first is {faults[0]}. Correct the source or raise ingest.max_faulty_share"
+        )
+    if not rows:
+        raise InputError(
+            f"{name}: no row is left; correct the path, or where, unless, require and minus in params.yaml"
+        )

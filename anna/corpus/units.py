@@ -1,0 +1,163 @@
+"""What held-out tasks score, in one shape for all seven types, and which of it is shown as in-context examples."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from anna.corpus.clean import normalise
+from anna.corpus.drops import Drop
+from anna.corpus.rows import Row
+from anna.corpus.sources import HeldOutSource
+from anna.prompts import Example
+from anna.seeding import derive_seed
+
+LABELLED = ("Classification", "Clustering")
+PAIRS = ("STS", "PairClassification")
+
+HIGH_SHARE = 0.8
+"""Of the highest score of a task: what an in-context example's response must reach (4 of 5 in STS)."""
+
+
+class Unit(NamedTuple):
+    """A text with other texts and their scores, or with its class."""
+
+    text: str
+    """Query, first text of a pair, labelled text, or text that was summarised."""
+    others: tuple[str, ...] = ()
+    """Documents, second text, or summaries."""
+    scores: tuple[float, ...] = ()
+    """Relevance, similarity or judgement of each of the others."""
+    label: str = ""
+    """Class, where the task has classes."""
+
+    @property
+    def texts(self) -> frozenset[str]:
+        """All its texts, normalised."""
+        return frozenset(normalise(text) for text in (self.text, *self.others))
+
+
+def make_units(source: HeldOutSource, rows: Sequence[Row], drop: Drop) -> list[Unit]:
+    """Return the units of a source's rows, whatever their order.
+
+    Args:
+        source: Its type says how rows are grouped: by text for queries, sources and classes, not at all for pairs.
+        rows: Usable rows.
+        drop: Counts `duplicate_pair` and `duplicate_text` rows that repeat another, `conflicting_labels` texts with two
+            classes, `unequal_lists` rows whose lists differ in length, and `one_sided` queries and sources for which
+            there is nothing to tell apart.
+    """
+    if source.type in LABELLED:
+        return _labelled(rows, drop)
+    judgements = _group(_judgements(source, rows, drop), drop)
+    if source.type in PAIRS:
+        return [
+            Unit(text, (other,), (score,)) for text, judged in judgements.items() for other, score in judged.items()
+        ]
+    units = [Unit(text, tuple(judged), tuple(judged.values())) for text, judged in judgements.items()]
+    if source.type == "Retrieval":
+        return units
+    for unit in units:
+        if len(set(unit.scores)) == 1:
+            drop("one_sided", unit.text)
+    return [unit for unit in units if len(set(unit.scores)) > 1]
+
+
+def _judgements(source: HeldOutSource, rows: Iterable[Row], drop: Drop) -> Iterator[tuple[Row, str, str, float]]:
+    for row in rows:
+        if source.type in PAIRS:
+            yield row, row.text("text1"), row.text("text2"), row.numbers("score")[0]
+        elif source.type == "Reranking":
+            yield row, row.text("query"), row.text("doc"), float(row.text("relevance") in source.relevant)
+        elif source.type == "Retrieval":
+            for doc in (*row.texts("doc"), *row.texts("docs")):
+                yield row, row.text("query"), doc, 1.0
+        elif "good" in row.values:
+            yield row, row.text("source"), row.text("good"), 1.0
+            yield row, row.text("source"), row.text("bad"), 0.0
+        elif len(row.texts("summaries")) != len(row.numbers("relevances")):
+            drop("unequal_lists", f"{row.place}: {row.text('source')}")
+        else:
+            for summary, score in zip(row.texts("summaries"), row.numbers("relevances"), strict=True):
+                yield row, row.text("source"), summary, score
+
+
+def _group(judgements: Iterable[tuple[Row, str, str, float]], drop: Drop) -> dict[str, dict[str, float]]:
+    """Return text -> other -> score, in order of the texts; of two judgements of one pair, the higher."""
+    grouped: defaultdict[str, dict[str, float]] = defaultdict(dict)
+    for row, text, other, score in judgements:
+        if other in grouped[text]:
+            drop("duplicate_pair", f"{row.place}: {text}")
+        grouped[text][other] = max(score, grouped[text].get(other, score))
+    return {text: dict(sorted(grouped[text].items())) for text in sorted(grouped)}
+
+
+def _labelled(rows: Iterable[Row], drop: Drop) -> list[Unit]:
+    units: defaultdict[str, list[Unit]] = defaultdict(list)
+    for row in rows:
+        units[normalise(row.text("text"))].append(Unit(row.text("text"), label=row.text("label")))
+    kept = []
+    for same in units.values():
+        is_conflict = len({unit.label for unit in same}) > 1
+        for unit in same if is_conflict else same[1:]:
+            drop("conflicting_labels" if is_conflict else "duplicate_text", unit.text)
+        if not is_conflict:
+            kept.append(min(same))
+    return sorted(kept)
+
+
+def shuffle(units: Iterable[Unit], seed: int) -> list[Unit]:
+    """Return the units in an order that depends on seed and content alone."""
+    return sorted(units, key=lambda unit: (derive_seed(seed, unit.text, *unit.others), unit))
+
+
+def choose_examples(units: Sequence[Unit], count: int, avoid: frozenset[str]) -> list[Example]:
+    """Return up to `count` in-context examples, of different texts and, as far as there are, of different classes.
+
+    Args:
+        units: Candidates; the first that will do are taken.
+        count: How many.
+        avoid: Normalised texts that no example may hold.
+
+    Returns:
+        Query and highest-scoring document; or a text and another of its class.
+    """
+    usable = [unit for unit in units if not unit.texts & avoid]
+    candidates = _class_examples(usable) if usable and usable[0].label else _scored_examples(usable)
+    chosen: list[Example] = []
+    shown: set[str] = set()
+    for example in candidates:
+        texts = {normalise(example.query), normalise(example.response)}
+        if len(chosen) < count and len(texts) == 2 and not texts & shown:
+            chosen.append(example)
+            shown |= texts
+    return chosen
+
+
+def _scored_examples(units: Sequence[Unit]) -> Iterator[Example]:
+    high = HIGH_SHARE * max((max(unit.scores) for unit in units), default=0.0)
+    for unit in units:
+        score, index = max((score, -index) for index, score in enumerate(unit.scores))
+        if score >= high:
+            yield Example(unit.text, unit.others[-index])
+
+
+def _class_examples(units: Sequence[Unit]) -> Iterator[Example]:
+    twos = take_in_turn(units, len(units), run=2)
+    for unit, other in zip(twos[::2], twos[1::2], strict=True):
+        yield Example(unit.text, other.text)
+
+
+def take_in_turn(units: Sequence[Unit], count: int, run: int = 1) -> list[Unit]:
+    """Return the first `count` units, taking `run` of each class in turn; a class with fewer left gives no more."""
+    classes: defaultdict[str, list[Unit]] = defaultdict(list)
+    for unit in units:
+        classes[unit.label].append(unit)
+    rounds = max((len(members) // run for members in classes.values()), default=0)
+    taken = [
+        unit
+        for start in range(0, rounds * run, run)
+        for members in classes.values()
+        if len(members) >= start + run
+        for unit in members[start : start + run]
+    ]
+    return taken[:count]

@@ -1,0 +1,167 @@
+"""What is compared: the trained student, the same model untrained, the dense teacher and BM25.
+
+Building one loads nothing: a contender whose results are all known from an earlier run is never loaded.
+"""
+
+import hashlib
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from mteb.types import PromptType
+
+from anna import prompts
+from anna.errors import InputError
+from anna.evaluation import mteb_model, tasks
+from anna.evaluation.mteb_model import CachedEmbedder, Embed, PromptedModel, Search, SearchModel
+from anna.evaluation.scores import WITH_EXAMPLES, ZERO_SHOT
+from anna.modeling import base, batching, encoder, pooling
+from anna.modeling.base import Dtype, StudentParams, compute_dtype
+from anna.modeling.encoder import Encoder, EncoderConfig
+from anna.origins import Origin, WheelOrigin, fetch_model, sha256
+
+_SCORING_CODE = (prompts, base, batching, encoder, pooling, mteb_model, tasks)
+"""Modules that decide a score; an edit there makes every stored result miss."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A model to score, in each of its modes."""
+
+    name: str
+    models: Mapping[str, PromptedModel | SearchModel]
+    """By mode."""
+    identity: Callable[[str, str], Mapping[str, Any]]
+    """(task, mode) -> everything that decides the score beside the task's data; what results are stored under."""
+    types: frozenset[str] | None
+    """mteb types that it can be scored on; None: all."""
+    embedder: CachedEmbedder | None
+    """What holds its vectors and weights, to be dropped when done."""
+
+
+@dataclass(frozen=True)
+class EncodeSettings:
+    """How the student's texts are encoded."""
+
+    max_tokens: int
+    """Longest text; the prompt comes on top."""
+    tokens_per_batch: int
+    dtype: Dtype
+    examples: int
+    """In-context examples of the second mode; 0 leaves that mode out."""
+
+
+def student(folder: Path, settings: EncodeSettings) -> Contender:
+    """Return the exported model at `folder`."""
+    if not folder.is_dir():
+        raise InputError(f"{folder} does not exist; make it with: dvc repro export")
+    config = EncoderConfig.load(folder)
+    identity = {"content": content_hash(folder, skip=encoder.CONFIG_FILE)}
+    return _prompted("student", config, partial(Encoder.load, folder), identity, settings)
+
+
+def untrained(params: StudentParams, folder: Path, settings: EncodeSettings) -> Contender:
+    """Return the student before training, with the prompts of the exported model at `folder`."""
+    config = EncoderConfig.load(folder)
+    identity = {"content": model_hash(params.model), "layers": params.layers}
+    return _prompted("untrained", config, partial(Encoder.untrained, params, config), identity, settings)
+
+
+def _prompted(
+    name: str,
+    config: EncoderConfig,
+    load: Callable[[torch.dtype], Encoder],
+    identity: Mapping[str, Any],
+    settings: EncodeSettings,
+) -> Contender:
+    """Return an encoder of ours as a contender, without and with in-context examples."""
+    dtype = compute_dtype(settings.dtype)
+
+    def load_embed() -> Embed:
+        loaded = load(dtype).to("cuda" if torch.cuda.is_available() else "cpu")
+        return lambda texts, prefix: loaded.encode(
+            texts,
+            prefix=prefix,
+            max_tokens=settings.max_tokens,
+            tokens_per_batch=settings.tokens_per_batch,
+            desc=f"{name}: encoding",
+        )
+
+    shots = {ZERO_SHOT: 0, WITH_EXAMPLES: settings.examples} if settings.examples else {ZERO_SHOT: 0}
+    embedder = CachedEmbedder(load_embed)
+
+    def prefix_with(num_examples: int) -> Callable[[str, PromptType | None], str]:
+        return lambda task, side: (
+            config.prefix(task, num_examples) if side != PromptType.document or config.task(task).symmetric else ""
+        )
+
+    def identify(task: str, mode: str) -> Mapping[str, Any]:
+        limits = {"max_tokens": settings.max_tokens, "tokens_per_batch": settings.tokens_per_batch}
+        prompt = {"prefix": config.prefix(task, shots[mode]), "symmetric": config.task(task).symmetric}
+        return {**identity, **limits, **prompt, "dtype": str(dtype), "limit": config.max_tokens, "code": code_hash()}
+
+    models = {mode: PromptedModel(name, mode, embedder, prefix_with(count)) for mode, count in shots.items()}
+    return Contender(name, models, identify, None, embedder)
+
+
+def dense(
+    origin: Origin, settings: Mapping[str, Any], prompts: tuple[str, str], load: Callable[[], Embed], *code: Any
+) -> Contender:
+    """Return the dense teacher, with its own prompts on the two sides of searches and none elsewhere.
+
+    Args:
+        origin: Where the model comes from.
+        settings: What else decides its vectors.
+        prompts: What it wants before a search query and before a document; may be "".
+        load: Loads it.
+        code: Functions behind `load`; their modules' source is part of what results are stored under.
+    """
+    embedder, content = CachedEmbedder(load), model_hash(origin)
+    by_side = {PromptType.query: prompts[0], PromptType.document: prompts[1], None: ""}
+
+    def identify(task: str, mode: str) -> Mapping[str, Any]:
+        return {"content": content, "prompts": prompts, **settings, "code": code_hash(*code)}
+
+    model = PromptedModel("teacher", ZERO_SHOT, embedder, lambda task, side: by_side[side])
+    return Contender("teacher", {ZERO_SHOT: model}, identify, None, embedder)
+
+
+def bm25(search: Search, settings: Mapping[str, Any], *code: Any) -> Contender:
+    """Return BM25, for retrieval tasks.
+
+    Args:
+        search: Finds documents for queries.
+        settings: What decides its scores.
+        code: Functions behind `search`, as for `dense`.
+    """
+
+    def identify(task: str, mode: str) -> Mapping[str, Any]:
+        return {**settings, "code": code_hash(*code)}
+
+    models = {ZERO_SHOT: SearchModel("bm25", ZERO_SHOT, search)}
+    return Contender("bm25", models, identify, frozenset({"Retrieval"}), None)
+
+
+def model_hash(origin: Origin) -> str:
+    """Return a hash that changes with the model's bytes. A wheel is pinned by one already."""
+    return f"{origin.sha256} {origin.path}" if isinstance(origin, WheelOrigin) else content_hash(fetch_model(origin))
+
+
+def content_hash(path: Path, skip: str = "") -> str:
+    """Return a hash of a file, or of the names and bytes of all files of a folder but those named `skip`."""
+    if path.is_file():
+        return sha256(path)
+    files = sorted(file for file in path.rglob("*") if file.is_file() and file.name != skip)
+    lines = [f"{file.relative_to(path)} {sha256(file)}" for file in files]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+@cache
+def code_hash(*more: Any) -> str:
+    """Return a hash of the source of all code that decides a score, and of the modules of functions `more`."""
+    files = [inspect.getfile(thing) for thing in (*_SCORING_CODE, *more)]
+    return hashlib.sha256("".join(sha256(Path(file)) for file in files).encode()).hexdigest()

@@ -1,0 +1,157 @@
+"""Score contenders on tasks with mteb, keep every result, and reuse those that nothing has changed for."""
+
+import csv
+import hashlib
+import json
+import logging
+import math
+import random
+import shutil
+from collections.abc import Iterable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import datasets
+import mteb
+import numpy as np
+from mteb.abstasks.abstask import AbsTask
+from mteb.results import TaskResult
+
+from anna import io, log
+from anna.errors import InputError
+from anna.evaluation.contenders import Contender
+from anna.evaluation.mteb_model import PromptedModel, SearchModel
+from anna.evaluation.scores import Score
+
+_LIBRARIES = ("mteb", "torch", "transformers", "sentence-transformers", "scikit-learn", "bm25s")
+"""Whose versions are part of what results are stored under."""
+
+_LOADER_BATCH = 1024
+"""Texts per batch of mteb's data loader. Models make their own batches, by tokens."""
+
+_log = logging.getLogger(__name__)
+
+
+def evaluate_all(contenders: Sequence[Contender], tasks: Sequence[AbsTask], store: Path, results: Path) -> list[Score]:
+    """Return the score of every contender on every task it can be scored on, in each of its modes.
+
+    Args:
+        contenders: In the order of the result.
+        tasks: In the order of the result.
+        store: Folder of results of all runs, by fingerprint: of model, prompt, task data, code and libraries. What is
+            there is not computed again, so after a training change only the student is.
+        results: Folder that gets this run's results in mteb's format, `<model>/<mode>/<task>.json`. Dates and
+            durations are left out, so that equal scores are equal bytes.
+
+    Raises:
+        InputError: If a model has no prompt for a task, a task's data cannot be had, or a score is not a number.
+    """
+    datasets.disable_progress_bars()
+    jobs = [(c, [t for t in tasks if c.types is None or t.metadata.type in c.types]) for c in contenders]
+    for contender, own in jobs:
+        _check_prompts(contender, own)
+    scores: list[Score] = []
+    with io.atomic(results) as folder:
+        for contender, own in jobs:
+            scores.extend(_evaluate(contender, own, store, folder))
+    return scores
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[str | float]]) -> None:
+    """Write a small table for a plot, atomically."""
+    with io.atomic(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([header, *rows])
+
+
+def _evaluate(contender: Contender, tasks: Sequence[AbsTask], store: Path, folder: Path) -> list[Score]:
+    """Score one contender, file its results under `folder` and drop its weights."""
+    by_mode: dict[str, list[Score]] = {mode: [] for mode in contender.models}
+    reused = 0
+    with log.timed(f"{contender.name}: {len(tasks)} tasks"):
+        for task in log.progress(tasks, unit="task", desc=contender.name):
+            was_loaded = task.data_loaded
+            for mode, model in contender.models.items():
+                path = store / contender.name / f"{_fingerprint(contender, task, mode)}.json"
+                reused += path.is_file()
+                if not path.is_file():
+                    _run(model, task, path)
+                target = folder / contender.name / mode / f"{task.metadata.name}.json"
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, target)
+                by_mode[mode].append(_score(contender.name, mode, task, path))
+            if task.data_loaded and not was_loaded:
+                task.unload_data()
+            if contender.embedder:
+                contender.embedder.forget()
+    if contender.embedder:
+        contender.embedder.close()
+    if reused:
+        _log.info("%s: %d results of an earlier run reused from %s", contender.name, reused, store)
+    return [score for scores in by_mode.values() for score in scores]
+
+
+def _run(model: PromptedModel | SearchModel, task: AbsTask, path: Path) -> None:
+    """Score `model` on `task` with mteb and keep the result at `path`."""
+    _load_data(task)
+    # Tasks draw from their own generators while they run: without this, a score depends on what ran before.
+    task.rng_state, task.np_rng = random.Random(task.seed), np.random.default_rng(task.seed)
+    result = mteb.evaluate(
+        model,
+        task,
+        cache=None,
+        co2_tracker=False,
+        encode_kwargs={"batch_size": _LOADER_BATCH, "show_progress_bar": False},
+        show_progress_bar=False,
+    ).task_results[0]
+    timeless = result.model_copy(update={"date": None, "evaluation_time": None, "evaluation_phases": None})
+    with io.atomic(path) as temporary:
+        timeless.to_disk(temporary)
+
+
+def _load_data(task: AbsTask) -> None:
+    if task.data_loaded:
+        return
+    try:
+        task.load_data()
+    except Exception as error:  # the hub client raises a score of types; each means the same to the user
+        reason = " ".join(str(error).split())[:300]
+        raise InputError(
+            f"data of mteb task {task.metadata.name!r} did not arrive from the hub ({reason}); check the network, or "
+            "set evaluate.benchmark: held_out"
+        ) from None
+
+
+def _score(name: str, mode: str, task: AbsTask, path: Path) -> Score:
+    value = float(TaskResult.from_disk(path).get_score())
+    metadata = task.metadata
+    if not math.isfinite(value):
+        raise InputError(
+            f"{metadata.name}: {metadata.main_score} of {name} ({mode}) is {value}; its vectors are NaN or all equal. "
+            f"Check the model, then delete {path}"
+        )
+    return Score(name, mode, metadata.name, metadata.type, metadata.main_score, value)
+
+
+def _check_prompts(contender: Contender, tasks: Sequence[AbsTask]) -> None:
+    """Name every task without a prompt at once, before anything is computed."""
+    faults = []
+    for task in tasks:
+        try:
+            contender.identity(task.metadata.name, next(iter(contender.models)))
+        except InputError as error:
+            faults.append((task.metadata.name, error))
+    if faults:
+        missing = [name for name, _ in faults]
+        raise InputError(f"{contender.name} has no prompt for tasks {missing}: {faults[0][1]}")
+
+
+def _fingerprint(contender: Contender, task: AbsTask, mode: str) -> str:
+    """Return a hash of all that decides the score. A difference can only cause a computation, never a stale score."""
+    metadata = task.metadata
+    parts = {
+        "model": contender.identity(metadata.name, mode),
+        "task": [metadata.name, metadata.type, metadata.main_score, metadata.dataset, task.seed],
+        "parts": [list(task.hf_subsets), list(task.eval_splits)],
+        "libraries": {name: version(name) for name in _LIBRARIES},
+    }
+    return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).hexdigest()

@@ -1,0 +1,134 @@
+"""From one score per model, mode and task to the few numbers that are compared: plain arithmetic."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+CATEGORIES = ("Classification", "Clustering", "PairClassification", "Reranking", "Retrieval", "STS", "Summarization")
+"""The seven categories of MTEB(eng, v2)."""
+
+ZERO_SHOT, WITH_EXAMPLES = "zero_shot", "with_examples"
+"""Modes: the instruction alone, or in-context examples before it."""
+
+_CATEGORY_OF_TYPE = {
+    "InstructionRetrieval": "Retrieval",
+    "InstructionReranking": "Reranking",
+    "MultilabelClassification": "Classification",
+}
+
+_BASELINE_CATEGORIES = ("Retrieval",)
+"""What the summary holds of every model but the student, beside the mean; the other numbers are in the detail."""
+
+
+class Score(NamedTuple):
+    """The main score of one task."""
+
+    model: str
+    mode: str
+    task: str
+    type: str
+    """The task's mteb type."""
+    metric: str
+    """Name of the main score."""
+    value: float
+    """On mteb's scale, 0 to 1 (correlations: -1 to 1)."""
+
+
+def category(task_type: str) -> str:
+    """Return the category of a task's mteb type; types that MTEB(eng, v2) lacks are their own category."""
+    return _CATEGORY_OF_TYPE.get(task_type, task_type)
+
+
+def category_means(scores: Iterable[Score]) -> dict[str, float]:
+    """Return each category's unweighted mean over its tasks, in the order of `CATEGORIES`, others last.
+
+    Categories without a task are absent.
+    """
+    values: dict[str, list[float]] = {}
+    for score in scores:
+        values.setdefault(category(score.type), []).append(score.value)
+    known = [name for name in CATEGORIES if name in values]
+    return {name: sum(values[name]) / len(values[name]) for name in [*known, *sorted(set(values) - set(known))]}
+
+
+def mean_over_categories(scores: Iterable[Score]) -> float:
+    """Return the mean of the category means, mteb's "mean over task types": each category counts the same.
+
+    Raises:
+        ValueError: If there is no score.
+    """
+    means = category_means(scores)
+    if not means:
+        raise ValueError("no score to average")
+    return sum(means.values()) / len(means)
+
+
+def summary(scores: Sequence[Score]) -> dict[str, dict[str, float]]:
+    """Return what `dvc metrics show` shows, rounded to 5 decimals.
+
+    The student: mean and every category. Other models: mean and retrieval. With examples: the mean. A model that was
+    not scored on every category (BM25) gets no mean, which would not compare.
+    """
+    complete = set(category_means(scores))
+    result: dict[str, dict[str, float]] = {}
+    for (model, mode), group in _groups(scores).items():
+        means = category_means(group)
+        shown = {"mean": mean_over_categories(group)} if set(means) == complete else {}
+        if mode == ZERO_SHOT:
+            shown |= {name: mean for name, mean in means.items() if model == "student" or name in _BASELINE_CATEGORIES}
+        if shown:
+            result[column(model, mode)] = {name: round(value, 5) for name, value in shown.items()}
+    return result
+
+
+def by_task(scores: Sequence[Score]) -> dict[str, dict[str, dict[str, dict[str, Any]]]]:
+    """Return every score: model, mode, task -> type, metric, score."""
+    result: dict[str, dict[str, dict[str, dict[str, Any]]]] = {}
+    for s in scores:
+        tasks = result.setdefault(s.model, {}).setdefault(s.mode, {})
+        tasks[s.task] = {"type": s.type, "metric": s.metric, "score": round(s.value, 5)}
+    return result
+
+
+def rows(scores: Sequence[Score]) -> list[tuple[str, str, float]]:
+    """Return (model and mode, category, mean) for every model and category, for a bar plot."""
+    return [
+        (column(*key), name, round(mean, 5))
+        for key, group in _groups(scores).items()
+        for name, mean in category_means(group).items()
+    ]
+
+
+def table(scores: Sequence[Score]) -> str:
+    """Return a text table, categories down and models across; a dash where a model was not scored."""
+    groups = {column(*key): group for key, group in _groups(scores).items()}
+    means = {name: category_means(group) for name, group in groups.items()}
+    lines = list(dict.fromkeys(name for per_model in means.values() for name in per_model))
+    for name, group in groups.items():
+        if len(means[name]) == len(lines):
+            means[name]["mean"] = mean_over_categories(group)
+    head = " " * 20 + "".join(name.rjust(_width(name)) for name in means)
+    body = [
+        line.ljust(20) + "".join(_cell(of_model.get(line), _width(name)) for name, of_model in means.items())
+        for line in [*lines, "mean"]
+    ]
+    return "\n".join([head, *body])
+
+
+def column(model: str, mode: str) -> str:
+    """Return the name of a model in a mode: `student`, `student_with_examples`."""
+    return model if mode == ZERO_SHOT else f"{model}_{mode}"
+
+
+def _width(name: str) -> int:
+    return max(8, len(name)) + 2
+
+
+def _cell(value: float | None, width: int) -> str:
+    return ("-" if value is None else f"{value:.4f}").rjust(width)
+
+
+def _groups(scores: Iterable[Score]) -> dict[tuple[str, str], list[Score]]:
+    groups: dict[tuple[str, str], list[Score]] = {}
+    for score in scores:
+        groups.setdefault((score.model, score.mode), []).append(score)
+    return groups

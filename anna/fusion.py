@@ -1,0 +1,102 @@
+"""Fuse the teachers' scores of each query's candidates, and turn the result into soft labels.
+
+Legend: C candidates of all queries together, flat, one query after another; Q queries; K teachers. `starts_Q` is the
+first row of each query (`anna.segments`).
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anna import segments
+from anna.segments import Float, Int
+
+
+def fill_missing(scores_C: Float, starts_Q: Int) -> Float:
+    """Replace each missing score by the lowest that the same teacher gave to the same query, (C,).
+
+    A teacher lists its best candidates only, so what it does not list is at most as good as the last one listed: the
+    fill is an upper bound of the true score. A query that the teacher has not scored at all gets zeros, hence a z-score
+    of zero: the teacher has no say in it.
+
+    Args:
+        scores_C: The teacher's raw scores; NaN where it gave none.
+        starts_Q: First row of each query.
+    """
+    is_missing_C = np.isnan(scores_C)
+    low_Q = segments.lowest(np.where(is_missing_C, np.inf, scores_C), starts_Q)
+    low_Q = np.where(np.isfinite(low_Q), low_Q, 0.0)
+    fill_C = segments.spread(low_Q, starts_Q, len(scores_C))
+    return np.where(is_missing_C, fill_C, scores_C)
+
+
+def standardise_scores(scores_C: Float, starts_Q: Int) -> Float:
+    """Return z-scores within each query, (C,): mean 0 and population standard deviation 1.
+
+    Args:
+        scores_C: Finite scores in any unit.
+        starts_Q: First row of each query.
+
+    Returns:
+        z-scores; all zero for a query whose scores are all equal.
+    """
+    counts_Q = segments.count(starts_Q, len(scores_C))
+    mean_Q = segments.total(scores_C, starts_Q) / counts_Q
+    centred_C = scores_C - np.repeat(mean_Q, counts_Q)
+    deviation_Q = np.sqrt(segments.total(centred_C**2, starts_Q) / counts_Q)
+    # Equal scores are told by comparing them: the deviation of 0.1, 0.1, 0.1 is not exactly zero.
+    is_flat_Q = segments.highest(scores_C, starts_Q) == segments.lowest(scores_C, starts_Q)
+    is_flat_Q |= deviation_Q == 0
+    z_C = centred_C / np.repeat(np.where(is_flat_Q, 1.0, deviation_Q), counts_Q)
+    return np.where(np.repeat(is_flat_Q, counts_Q), 0.0, z_C)
+
+
+def fuse_scores(signals_KC: Sequence[Float], weights_K: Sequence[float], starts_Q: Int) -> Float:
+    """Return `sum_k w_k z_k` for every candidate, (C,), where z is the z-score within the query.
+
+    Args:
+        signals_KC: Each teacher's raw scores, NaN where it gave none (`fill_missing`).
+        weights_K: Weight of each teacher, >= 0.
+        starts_Q: First row of each query.
+
+    Raises:
+        ValueError: If the numbers of signals and weights differ.
+    """
+    fused_C = np.zeros(len(signals_KC[0]), dtype=np.float64)
+    for scores_C, weight in zip(signals_KC, weights_K, strict=True):
+        fused_C += weight * standardise_scores(fill_missing(scores_C, starts_Q), starts_Q)
+    return fused_C
+
+
+def soften(fused_C: Float, teacher_temperature: float, starts_Q: Int) -> Float:
+    """Return `softmax(fused / teacher_temperature)` over the candidates of each query, (C,), summing to 1 per query.
+
+    Args:
+        fused_C: Fused scores.
+        teacher_temperature: Divides the scores, > 0; small is close to one-hot, large close to uniform.
+        starts_Q: First row of each query.
+    """
+    counts_Q = segments.count(starts_Q, len(fused_C))
+    # The maximum is taken off before dividing, so that no temperature overflows.
+    exponent_C = (fused_C - np.repeat(segments.highest(fused_C, starts_Q), counts_Q)) / teacher_temperature
+    weight_C = np.exp(exponent_C)
+    return np.asarray(weight_C / np.repeat(segments.total(weight_C, starts_Q), counts_Q))
+
+
+def entropies(soft_labels_C: Float, starts_Q: Int) -> tuple[Float, Float]:
+    """Return the entropy of each query's soft labels in nats, and as a share of its largest value, log n; both (Q,).
+
+    The share is NaN for a query with one candidate, which has no entropy to share.
+    """
+    logs_C = np.log(soft_labels_C, out=np.zeros_like(soft_labels_C), where=soft_labels_C > 0)
+    entropy_Q = np.maximum(-segments.total(soft_labels_C * logs_C, starts_Q), 0.0)
+    counts_Q = segments.count(starts_Q, len(soft_labels_C))
+    most_Q = np.log(np.where(counts_Q > 1, counts_Q, np.nan))
+    return entropy_Q, entropy_Q / most_Q
+
+
+def order_by_score(scores_C: NDArray[np.float32], starts_Q: Int) -> Int:
+    """Return the row order, (C,), that puts each query's best candidate first; ties keep the order they come in."""
+    query_C = np.repeat(np.arange(len(starts_Q)), segments.count(starts_Q, len(scores_C)))
+    return np.lexsort((-scores_C, query_C)).astype(np.int64)

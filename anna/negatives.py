@@ -1,0 +1,163 @@
+"""Judge every candidate of every query: hard negative, or dropped for exactly one reason.
+
+Legend: C candidates of all queries together, flat, one query after another, best first; Q queries. `starts_Q` is the
+first row of each query (`anna.segments`). s is a candidate's fused score, p the reference positive's, b the query's
+background.
+"""
+
+from enum import IntEnum
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anna import segments
+from anna.segments import Bool, Float, Int
+
+Rule = Literal["adaptive", "percent", "absolute", "none"]
+
+
+class Verdict(IntEnum):
+    """What became of a candidate; the lower-case name is the reason that the tables hold."""
+
+    KEPT = 0
+    LABELLED_POSITIVE = 1
+    DUPLICATE_OF_POSITIVE = 2
+    ABOVE_POSITIVE = 3
+    INSIDE_MARGIN = 4
+    BEYOND_QUOTA = 5
+    WEAK_POSITIVE = 6
+    TOO_FEW_NEGATIVES = 7
+
+    @property
+    def reason(self) -> str:
+        """Name as in the tables."""
+        return self.name.lower()
+
+
+QUERY_VERDICTS = (Verdict.WEAK_POSITIVE, Verdict.TOO_FEW_NEGATIVES)
+"""Verdicts on a whole query; they fall on those of its candidates that nothing else speaks against."""
+
+
+class Judgement(NamedTuple):
+    """Verdicts and what they rest on."""
+
+    verdicts: NDArray[np.int8]
+    """`Verdict` of each candidate, (C,)."""
+    query_verdicts: NDArray[np.int8]
+    """`Verdict` of each query, (Q,): KEPT, WEAK_POSITIVE or TOO_FEW_NEGATIVES."""
+    positives: Int
+    """Row of the labelled positive that the teacher ranks first, (Q,)."""
+    references: Float
+    """p, the score that the margin is measured from, (Q,)."""
+
+
+def judge_candidates(
+    scores_C: Float,
+    is_positive_C: Bool,
+    is_duplicate_C: Bool,
+    has_class_Q: Bool,
+    starts_Q: Int,
+    *,
+    rule: Rule,
+    margin: float,
+    background_quantile: float,
+    negatives_per_query: int,
+    min_negatives: int,
+    max_positive_rank: int | None,
+) -> Judgement:
+    """Return one verdict for every candidate and every query.
+
+    A candidate is judged by the first of these that holds: labelled positive; text of a positive; s > p; inside the
+    margin; more than `negatives_per_query` better ones kept. The rules, what they keep:
+
+        adaptive   s <= p - margin * (p - b), b a low quantile of the query's scores (ours)
+        percent    s - low < (1 - margin) * (p - low), low the query's lowest score
+        absolute   s <= p - margin
+        none       all (the ablation): labelled positives and duplicates still go
+
+    Differs: NV-Retriever's TopK-PercPos is `s < (1 - margin) * p` on cosines. Fused scores are z-scores, and for a
+    negative p that bound lies above p: it would keep what scores above the positive. Counted from the query's lowest
+    score nothing is negative. No rule but `none` keeps a candidate with s > p, whatever the scale or sign.
+
+    Args:
+        scores_C: Fused scores, falling within each query.
+        is_positive_C: Whether the candidate is labelled positive; at least one per query.
+        is_duplicate_C: Whether its text is that of a positive.
+        has_class_Q: Whether the query's positives are the documents of its class.
+        starts_Q: First row of each query.
+        rule: One of the above.
+        margin: In the rule's unit, >= 0: a share of p - b, of p - low, or fused score.
+        background_quantile: Which quantile of a query's scores is its background, in [0, 1].
+        negatives_per_query: Most negatives kept, hardest first, >= 0.
+        min_negatives: A query that keeps fewer is dropped, >= 0.
+        max_positive_rank: A query whose best positive the teacher ranks below this is dropped; None: any rank.
+
+    Reference: Moreira et al. 2024, arXiv:2407.15831, section 3 (percent, absolute).
+    """
+    positive_Q, reference_Q = _reference(scores_C, is_positive_C, has_class_Q, starts_Q)
+    background_Q = _background(rule, scores_C, starts_Q, background_quantile)
+    p_C, b_C = (segments.spread(values_Q, starts_Q, len(scores_C)) for values_Q in (reference_Q, background_Q))
+    is_above_C = (scores_C > p_C) & (rule != "none")
+    is_inside_C = ~_clears(rule, scores_C, p_C, b_C, margin)
+    is_open_C = ~(is_positive_C | is_duplicate_C | is_above_C | is_inside_C)
+    is_kept_C = is_open_C & (segments.number_within(is_open_C, starts_Q) <= negatives_per_query)
+    is_weak_Q = reference_Q <= background_Q
+    if max_positive_rank is not None:
+        is_weak_Q |= positive_Q - starts_Q >= max_positive_rank
+    is_short_Q = segments.total(is_kept_C, starts_Q) < min_negatives
+    query_verdict_Q = _first_that_holds((is_weak_Q, Verdict.WEAK_POSITIVE), (is_short_Q, Verdict.TOO_FEW_NEGATIVES))
+    query_verdict_C = segments.spread(query_verdict_Q, starts_Q, len(scores_C))
+    verdict_C = _first_that_holds(
+        (is_positive_C, Verdict.LABELLED_POSITIVE),
+        (is_duplicate_C, Verdict.DUPLICATE_OF_POSITIVE),
+        (is_above_C, Verdict.ABOVE_POSITIVE),
+        (is_inside_C, Verdict.INSIDE_MARGIN),
+        *((query_verdict_C == verdict, verdict) for verdict in QUERY_VERDICTS),
+        (~is_kept_C, Verdict.BEYOND_QUOTA),
+    )
+    return Judgement(verdict_C, query_verdict_Q, positive_Q, reference_Q)
+
+
+def share_probability(soft_labels_C: Float, starts_Q: Int) -> Float:
+    """Return soft labels renormalised over each group, (C,): over a part of a softmax, the softmax of that part."""
+    counts_Q = segments.count(starts_Q, len(soft_labels_C))
+    return np.asarray(soft_labels_C / np.repeat(segments.total(soft_labels_C, starts_Q), counts_Q))
+
+
+def _reference(scores_C: Float, is_positive_C: Bool, has_class_Q: Bool, starts_Q: Int) -> tuple[Int, Float]:
+    """Return the row of the best positive and the score p that margins are measured from, both (Q,).
+
+    p is the weakest positive's: each was judged to answer the query. The documents of a class merely share its name,
+    and the weakest of them says nothing about the query, so there p is the best one's.
+    """
+    rows_C = np.arange(len(scores_C))
+    first_Q = np.minimum.reduceat(np.where(is_positive_C, rows_C, len(rows_C)), starts_Q)
+    last_Q = np.maximum.reduceat(np.where(is_positive_C, rows_C, -1), starts_Q)
+    return first_Q, scores_C[np.where(has_class_Q, first_Q, last_Q)]
+
+
+def _background(rule: Rule, scores_C: Float, starts_Q: Int, share: float) -> Float:
+    """Return b: the score that p must exceed for the rule to have any margin, (Q,)."""
+    if rule == "adaptive":
+        return segments.quantile(scores_C, starts_Q, share)
+    if rule == "percent":
+        return segments.lowest(scores_C, starts_Q)
+    return np.full(len(starts_Q), -np.inf)
+
+
+def _clears(rule: Rule, s_C: Float, p_C: Float, b_C: Float, margin: float) -> Bool:
+    """Return whether each candidate is a margin below p."""
+    if rule == "adaptive":
+        return np.asarray(s_C <= p_C - margin * (p_C - b_C))
+    if rule == "percent":
+        return np.asarray(s_C - b_C < (1 - margin) * (p_C - b_C))
+    if rule == "absolute":
+        return np.asarray(s_C <= p_C - margin)
+    return np.ones(len(s_C), dtype=np.bool_)
+
+
+def _first_that_holds(*cases: tuple[Bool, Verdict]) -> NDArray[np.int8]:
+    """Return for each row the verdict of the first case that is true there, else KEPT."""
+    conditions, verdicts = zip(*cases, strict=True)
+    return np.select(list(conditions), [int(verdict) for verdict in verdicts], int(Verdict.KEPT)).astype(np.int8)

@@ -1,0 +1,163 @@
+"""Choose which candidates the most expensive teacher reads, and let it score them."""
+
+import hashlib
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from anna import schemas
+from anna.teachers.tables import frame
+
+Kind = Literal["query_likelihood", "cross_encoder"]
+
+UNITS: dict[Kind, str] = {"query_likelihood": "log probability per query token", "cross_encoder": "logit"}
+"""Unit of each kind's score."""
+
+RRF_K = 60
+"""Cormack, Clarke and Büttcher 2009: the constant that worked best in their pilot study, and in all use since."""
+
+MAX_JUDGED = 4
+"""Documents judged not relevant that are scored per query; ids are hashes, so the first by id are a random sample."""
+
+PAIR = ["query_id", "doc_id"]
+
+
+def choose_candidates(
+    queries: pa.Table,
+    qrels: pa.Table,
+    bm25_run: pa.Table,
+    dense_run: pa.Table,
+    *,
+    depth: int,
+    queries_per_task: int | None,
+) -> pl.DataFrame:
+    """Return the pairs to score, (query_id, doc_id), in that order.
+
+    Of each chosen query: all labelled positives, a few documents judged not relevant, and the best `depth` of both runs
+    by reciprocal rank fusion, `sum over runs of 1 / (60 + rank)`.
+
+    Args:
+        queries: Table QUERIES.
+        qrels: Table QRELS.
+        bm25_run: Table RUN.
+        dense_run: Table RUN.
+        depth: Candidates from the runs, per query.
+        queries_per_task: How many queries of each task, the first by the hash of their id; None: all.
+    """
+    chosen = choose_queries(queries, queries_per_task)
+    ranks = pl.concat([frame(run).select(*PAIR, "rank") for run in (bm25_run, dense_run)])
+    best = best_of_runs(ranks.join(chosen, on="query_id", how="semi"), depth)
+    judged = frame(qrels).join(chosen, on="query_id", how="semi").sort(PAIR)
+    is_positive = pl.col("relevance") > 0
+    positives = judged.filter(is_positive).select(PAIR)
+    negatives = judged.filter(~is_positive).group_by("query_id", maintain_order=True).head(MAX_JUDGED).select(PAIR)
+    return pl.concat([positives, negatives, best]).unique().sort(PAIR)
+
+
+def choose_queries(queries: pa.Table, queries_per_task: int | None) -> pl.DataFrame:
+    """Return the query_id of the first queries of each task by the hash of their id, so that samples nest."""
+    ids = frame(queries.select(["task", "query_id"]))
+    if queries_per_task is None:
+        return ids.select("query_id")
+    digests = [hashlib.blake2b(name.encode(), digest_size=16).hexdigest() for name in ids["query_id"]]
+    ordered = ids.with_columns(pl.Series("digest", digests, dtype=pl.String)).sort("task", "digest", "query_id")
+    return ordered.group_by("task", maintain_order=True).head(queries_per_task).select("query_id")
+
+
+def best_of_runs(ranks: pl.DataFrame, depth: int) -> pl.DataFrame:
+    """Return the best `depth` documents of each query by reciprocal rank fusion, ties by doc_id.
+
+    Args:
+        ranks: Rows (query_id, doc_id, rank) of any number of runs together.
+        depth: Documents per query.
+
+    Reference: Cormack et al. 2009, Reciprocal Rank Fusion outperforms Condorcet.
+    """
+    # Ranks are sorted first, so that equal sums are equal to the last bit.
+    terms = ranks.sort(*PAIR, "rank").with_columns((1.0 / (RRF_K + pl.col("rank"))).alias("fused"))
+    fused = terms.group_by(PAIR, maintain_order=True).agg(pl.col("fused").sum())
+    ordered = fused.sort("query_id", "fused", "doc_id", descending=[False, True, False])
+    return ordered.group_by("query_id", maintain_order=True).head(depth).select(PAIR)
+
+
+def score(
+    kind: Kind,
+    path: Path,
+    pairs: list[tuple[str, str]],
+    *,
+    doc_tokens: int,
+    query_tokens: int,
+    tokens_per_batch: int,
+) -> NDArray[np.float32]:
+    """Return the score of each (query, passage) pair by the reranker at `path`.
+
+    Args:
+        kind: What the model is.
+        path: Folder of safetensors, or of a causal model one GGUF file.
+        pairs: Texts.
+        doc_tokens: Longest passage.
+        query_tokens: Longest query.
+        tokens_per_batch: Largest number of tokens computed at once, padding included.
+
+    Raises:
+        InputError: If the model is not of that kind.
+    """
+    if not pairs:
+        return np.zeros(0, dtype=np.float32)
+    # Each kind brings its own heavy libraries; only the one that is used is loaded.
+    if kind == "cross_encoder":
+        from anna.teachers import cross_encoder
+
+        longest = doc_tokens + query_tokens
+        return cross_encoder.score_pairs(
+            cross_encoder.load_cross_encoder(path, longest),
+            pairs,
+            max_tokens=longest,
+            tokens_per_batch=tokens_per_batch,
+        )
+    from anna.modeling.base import load_causal_lm
+    from anna.teachers import hardware, query_likelihood
+
+    model, tokenizer = load_causal_lm(path)
+    device = hardware.pick_device()
+    return query_likelihood.score_pairs(
+        model.to(device=device, dtype=hardware.fast_dtype(device)),
+        tokenizer,
+        pairs,
+        doc_tokens=doc_tokens,
+        query_tokens=query_tokens,
+        tokens_per_batch=tokens_per_batch,
+    )
+
+
+def texts_of(pairs: pl.DataFrame, corpus: pa.Table, queries: pa.Table) -> list[tuple[str, str]]:
+    """Return the (query, passage) texts of pairs of ids, in their order."""
+    docs = frame(corpus.select(["doc_id", "text"])).rename({"text": "doc"})
+    asked = frame(queries.select(["query_id", "text"]))
+    joined = pairs.join(asked, on="query_id", how="left", maintain_order="left")
+    joined = joined.join(docs, on="doc_id", how="left", maintain_order="left")
+    return list(zip(joined["text"].to_list(), joined["doc"].to_list(), strict=True))
+
+
+def to_run(pairs: pl.DataFrame, scores: NDArray[np.float32]) -> pa.Table:
+    """Return table RUN: the pairs of each query, best first, ties by doc_id."""
+    scored = pairs.with_columns(pl.Series("score", scores, dtype=pl.Float32))
+    ordered = scored.sort("query_id", "score", "doc_id", descending=[False, True, False])
+    ranked = ordered.with_columns(pl.int_range(1, pl.len() + 1, dtype=pl.Int32).over("query_id").alias("rank"))
+    return ranked.select(schemas.RUN.names).to_arrow().cast(schemas.RUN)
+
+
+def summarise(run: pa.Table, queries: pa.Table) -> dict[str, Any]:
+    """Return how much was scored: queries, pairs and distinct passages, overall and by task."""
+    rows = frame(run.select(PAIR)).join(frame(queries.select(["query_id", "task"])), on="query_id", how="left")
+    numbers = [
+        pl.col("query_id").n_unique().alias("queries"),
+        pl.len().alias("pairs"),
+        pl.col("doc_id").n_unique().alias("docs"),
+    ]
+    tasks = rows.group_by("task").agg(numbers).sort("task").to_dicts()
+    return rows.select(numbers).to_dicts()[0] | {"tasks": {row.pop("task"): row for row in tasks}}

@@ -1,0 +1,91 @@
+"""Exact top-k with a stated order of ties and bounded memory.
+
+Legend: Q queries, N documents, K results per query, D dimensions.
+"""
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from anna.segments import Int
+
+Scores = NDArray[np.float32]
+
+SLACK = 32
+"""Results asked of FAISS beyond those wanted, so that ties and rounding at the cut are settled by exact scores."""
+
+ROUNDING = 1e-5
+"""Larger than any error of a float32 inner product of unit vectors."""
+
+CHUNK_BYTES = 256 * 2**20
+"""Largest intermediate array."""
+
+
+def top_k(scores_QN: Scores, k: int) -> tuple[Int, Scores]:
+    """Return the best documents of each query and their scores, both (Q, K), best first, K = min(k, N).
+
+    Ties, at the cut too, go to the document that comes first. Scores may be -inf, not NaN.
+    """
+    num_docs = scores_QN.shape[1]
+    k = min(k, num_docs)
+    kth_Q = np.partition(scores_QN, num_docs - k, axis=1)[:, num_docs - k, None]
+    is_above_QN, is_tied_QN = scores_QN > kth_Q, scores_QN == kth_Q
+    num_open_Q = k - is_above_QN.sum(axis=1, keepdims=True)
+    is_taken_QN = is_above_QN | (is_tied_QN & (np.cumsum(is_tied_QN, axis=1) <= num_open_Q))
+    index_QK = np.nonzero(is_taken_QN)[1].reshape(-1, k)
+    score_QK = np.take_along_axis(scores_QN, index_QK, axis=1)
+    order_QK = np.argsort(-score_QK, axis=1, kind="stable")
+    return np.take_along_axis(index_QK, order_QK, axis=1), np.take_along_axis(score_QK, order_QK, axis=1)
+
+
+def nearest(query_emb_QD: Scores, doc_emb_ND: Scores, k: int, excluded_Q: Int) -> tuple[Int, Scores]:
+    """Return the documents of largest inner product, both (Q, K), best first, K = min(k, N).
+
+    FAISS's exhaustive search finds the candidates; their scores are computed again in float64, one pair at a time, and
+    rounded to float32. So results depend neither on FAISS's blocking nor on which other queries are searched with, and
+    ties go to the document that comes first. A query for which more documents tie at the cut than SLACK has room for
+    is scored against every document.
+
+    Args:
+        query_emb_QD: Unit vectors.
+        doc_emb_ND: Unit vectors, in the order in which ties are broken; N >= 1.
+        k: Results per query, > 0.
+        excluded_Q: One document of each query that must not be found, or -1; its score is returned as -inf.
+    """
+    num_docs = len(doc_emb_ND)
+    num_asked, k = min(k + 1 + SLACK, num_docs), min(k, num_docs)
+    index_QK = np.empty((len(query_emb_QD), k), dtype=np.int64)
+    score_QK = np.empty((len(query_emb_QD), k), dtype=np.float32)
+    step = max(1, CHUNK_BYTES // (8 * num_asked * query_emb_QD.shape[1]))
+    for start in range(0, len(query_emb_QD), step):
+        rows = slice(start, start + step)
+        index_QK[rows], score_QK[rows] = _search(query_emb_QD[rows], doc_emb_ND, k, num_asked, excluded_Q[rows])
+    return index_QK, score_QK
+
+
+def _search(query_emb_QD: Scores, doc_emb_ND: Scores, k: int, num_asked: int, excluded_Q: Int) -> tuple[Int, Scores]:
+    rough_QM, found_QM = faiss.knn(query_emb_QD, doc_emb_ND, num_asked, metric=faiss.METRIC_INNER_PRODUCT)
+    found_QM = np.sort(found_QM.astype(np.int64), axis=1)  # by position, which is how `top_k` breaks ties
+    exact_QM = _inner_products(query_emb_QD[:, None, :], doc_emb_ND[found_QM])
+    exact_QM[found_QM == excluded_Q[:, None]] = -np.inf
+    place_QK, score_QK = top_k(exact_QM, k)
+    index_QK = np.take_along_axis(found_QM, place_QK, axis=1)
+    if num_asked < len(doc_emb_ND):
+        for row in np.flatnonzero(rough_QM.min(axis=1) + ROUNDING >= score_QK[:, -1]):
+            scores_N = _against_all(query_emb_QD[row], doc_emb_ND)
+            if excluded_Q[row] >= 0:
+                scores_N[excluded_Q[row]] = -np.inf
+            index_QK[row], score_QK[row] = (found[0] for found in top_k(scores_N[None], k))
+    return index_QK, score_QK
+
+
+def _against_all(query_emb_D: Scores, doc_emb_ND: Scores) -> Scores:
+    step = max(1, CHUNK_BYTES // (8 * doc_emb_ND.shape[1]))
+    parts = [_inner_products(query_emb_D, doc_emb_ND[i : i + step]) for i in range(0, len(doc_emb_ND), step)]
+    return np.concatenate(parts)
+
+
+def _inner_products(left: Scores, right: Scores) -> Scores:
+    """Sum products along the last axis in float64; the same pair gives the same bits in whatever company."""
+    products = np.multiply(left, right, dtype=np.float64)
+    return np.asarray(products.sum(axis=-1), dtype=np.float32)

@@ -1,0 +1,102 @@
+"""Score the trained student, its untrained self, the dense teacher and BM25 on held-out tasks with mteb.
+
+Minutes on a laptop, GPU hours on a whole benchmark. Results are kept in `runs/mteb` by content, so after a training
+change only the student is scored again, and a killed run goes on where it was. Everything in `evaluate` is safe to
+change: nothing is trained.
+"""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import pyarrow as pa
+from pydantic import Field
+
+from anna import io, log
+from anna.evaluation import contenders, run, scores, tasks
+from anna.evaluation.mteb_model import Embed
+from anna.modeling.base import Dtype, StudentParams
+from anna.origins import fetch_model
+from anna.params import Params
+from anna.teachers.bm25 import Bm25Params, bm25_search
+from anna.teachers.dense import DenseParams, encode_texts, load_model
+
+EVAL_TABLES = tuple(
+    Path(f"data/eval/{name}.parquet") for name in ("corpus", "queries", "qrels", "pairs", "labelled", "summaries")
+)
+MODEL, STORE = Path("models/sentence-transformer"), Path("runs/mteb")
+METRICS, DETAIL = Path("metrics/mteb.json"), Path("metrics/mteb_tasks.json")
+PLOT, RESULTS = Path("metrics/scores.csv"), Path("reports/mteb")
+
+_log = logging.getLogger(__name__)
+
+
+class EvaluateParams(Params):
+    """What is scored, and how."""
+
+    section: ClassVar[str] = "evaluate"
+
+    benchmark: str
+    """`held_out`, or the name of one of mteb's benchmarks, e.g. `MTEB(eng, v2)`."""
+    tasks: list[str] | None = Field(min_length=1)
+    """Tasks of the benchmark to score; null: all."""
+    baselines: list[Literal["untrained", "teacher", "bm25"]]
+    """Scored beside the student."""
+    examples: int = Field(ge=0)
+    """In-context examples of the second mode; 0: zero-shot alone."""
+    max_tokens: int = Field(gt=1)
+    """Longest text, EOS included; the prompt comes on top."""
+    tokens_per_batch: int = Field(gt=0)
+    """Largest number of tokens computed at once, padding included."""
+    dtype: Dtype
+    """Of matrix products; auto is bfloat16 where the hardware has it."""
+
+
+INPUTS = (*EVAL_TABLES, MODEL)
+OUTPUTS = (METRICS, DETAIL, PLOT, RESULTS)
+PARAMS = (EvaluateParams, StudentParams, DenseParams, Bm25Params)
+
+
+def main() -> None:
+    """Score all contenders, write metrics and results, log the table."""
+    params, dense, bm25 = EvaluateParams.load(), DenseParams.load(), Bm25Params.load()
+    chosen = tasks.select_tasks(params.benchmark, params.tasks, lambda: tasks.EvalTables.read(EVAL_TABLES))
+    settings = contenders.EncodeSettings(params.max_tokens, params.tokens_per_batch, params.dtype, params.examples)
+    baselines = {
+        "untrained": lambda: contenders.untrained(StudentParams.load(), MODEL, settings),
+        "teacher": lambda: teacher(dense),
+        "bm25": lambda: lexical(bm25),
+    }
+    compared = [contenders.student(MODEL, settings), *(baselines[name]() for name in params.baselines)]
+    results = run.evaluate_all(compared, chosen, STORE, RESULTS)
+    io.write_json(METRICS, scores.summary(results))
+    io.write_json(DETAIL, scores.by_task(results))
+    run.write_csv(PLOT, ("model", "category", "score"), scores.rows(results))
+    _log.info("mean main score by category\n%s", scores.table(results))
+
+
+def teacher(params: DenseParams) -> contenders.Contender:
+    """Return the dense teacher as it retrieves."""
+
+    def load() -> Embed:
+        model = load_model(fetch_model(params.model), params.max_tokens)
+        return lambda texts, prefix: encode_texts(model, texts, prompt=prefix, tokens_per_batch=params.tokens_per_batch)
+
+    limits = params.model_dump(include={"max_tokens", "tokens_per_batch"})
+    return contenders.dense(params.model, limits, (params.query_prompt, params.doc_prompt), load, encode_texts)
+
+
+def lexical(params: Bm25Params) -> contenders.Contender:
+    """Return BM25 as it retrieves."""
+
+    def search(
+        doc_ids: Sequence[str], docs: Sequence[str], query_ids: Sequence[str], queries: Sequence[str], depth: int
+    ) -> pa.Table:
+        return bm25_search(doc_ids, docs, query_ids, queries, k1=params.k1, b=params.b, depth=depth)
+
+    return contenders.bm25(search, {"k1": params.k1, "b": params.b}, bm25_search)
+
+
+if __name__ == "__main__":
+    log.run_stage("evaluate", main)

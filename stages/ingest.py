@@ -1,0 +1,80 @@
+"""Read every source, clean it, and write the training collections and the held-out tasks.
+
+Half a minute on one core for the default once the wheels are fetched, most of it reading and near-duplicate search.
+`rows` of any source and all shares are safe to change; whatever changes a text changes the ids, and the teachers then
+score the texts that are new.
+"""
+
+from pathlib import Path
+from typing import ClassVar
+
+from pydantic import Field
+
+from anna import io, log, schemas
+from anna.corpus import ingest
+from anna.corpus.collection import training_tables
+from anna.corpus.drops import DropLog
+from anna.corpus.held_out import SCHEMAS, held_out_tables
+from anna.corpus.sources import HeldOutSource, TrainSource
+from anna.params import Params, RandomParams
+from anna.seeding import derive_seed
+
+CORPUS, QUERIES, QRELS = Path("data/corpus.parquet"), Path("data/queries.parquet"), Path("data/qrels.parquet")
+EVAL_TABLES = {name: Path(f"data/eval/{name}.parquet") for name in SCHEMAS}
+DROPS, METRICS = Path("data/ingest_drops.parquet"), Path("metrics/ingest.json")
+
+
+class IngestParams(Params):
+    """Sources and how they are cleaned."""
+
+    section: ClassVar[str] = "ingest"
+
+    max_faulty_share: float = Field(ge=0, le=1)
+    """Of a source's rows: how many may be empty, undecodable, malformed or without a value."""
+    near_duplicate: float | None = Field(default=0.8, gt=0, le=1)
+    """Jaccard similarity of 3-word shingles from which two texts count as one; null: equal texts only."""
+    validation_share: float = Field(ge=0, lt=1)
+    """Of each task's queries, kept out of training."""
+    examples_per_task: int = Field(ge=0)
+    """In-context examples set aside from each held-out task."""
+    train: tuple[TrainSource, ...] = Field(min_length=1)
+    """What the model is trained on."""
+    held_out: tuple[HeldOutSource, ...] = ()
+    """What it is scored on, besides a benchmark of mteb's own."""
+
+
+INPUTS, OUTPUTS = (), (CORPUS, QUERIES, QRELS, *EVAL_TABLES.values(), DROPS, METRICS)
+PARAMS = (RandomParams, IngestParams)
+
+
+def main() -> None:
+    """Run the stage."""
+    params, drops = IngestParams.load(), DropLog()
+    seed = derive_seed(RandomParams.load().seed, "ingest")
+    held_out = ingest.load_held_out(
+        params.held_out,
+        drops,
+        num_examples=params.examples_per_task,
+        max_faulty_share=params.max_faulty_share,
+        near_duplicate=params.near_duplicate,
+        seed=seed,
+    )
+    collections = ingest.load_training(
+        params.train,
+        held_out,
+        drops,
+        max_faulty_share=params.max_faulty_share,
+        near_duplicate=params.near_duplicate,
+        seed=seed,
+    )
+    corpus, queries, qrels = training_tables(collections, validation_share=params.validation_share, seed=seed)
+    io.write(CORPUS, corpus, schemas.CORPUS)
+    io.write(QUERIES, queries, schemas.QUERIES)
+    io.write(QRELS, qrels, schemas.QRELS)
+    ingest.write_tables(EVAL_TABLES, held_out_tables(held_out), SCHEMAS)
+    io.write(DROPS, drops.table(), schemas.INGEST_DROPS)
+    io.write_json(METRICS, ingest.summarise(collections, held_out, drops))
+
+
+if __name__ == "__main__":
+    log.run_stage("ingest", main)

@@ -1,0 +1,73 @@
+"""Score each query's best candidates with the most expensive teacher, a reranker.
+
+Minutes on CPU by default, many GPU hours at the paper's size: cost grows with `depth`, `queries_per_task`, the token
+limits and the model. Queries that are not chosen are labelled from the two retrievers.
+"""
+
+from pathlib import Path
+from typing import ClassVar
+
+from pydantic import Field
+
+from anna import io, log, origins, schemas
+from anna.origins import Origin
+from anna.params import Params
+from anna.teachers import reranker
+
+CORPUS, QUERIES, QRELS = Path("data/corpus.parquet"), Path("data/queries.parquet"), Path("data/qrels.parquet")
+BM25_RUN, DENSE_RUN = Path("data/bm25_run.parquet"), Path("data/dense_run.parquet")
+RUN, METRICS = Path("data/reranker_run.parquet"), Path("metrics/rerank.json")
+
+
+class RerankParams(Params):
+    """The reranker and how much it reads."""
+
+    section: ClassVar[str] = "rerank"
+
+    kind: reranker.Kind
+    """query_likelihood: log P(query given passage) under a causal model. cross_encoder: a sentence-transformers one."""
+    model: Origin
+    """Folder with safetensors; of a causal model also one GGUF file."""
+    depth: int = Field(gt=0)
+    """Candidates scored per query, best of both runs first; labelled positives always."""
+    queries_per_task: int | None = Field(gt=0)
+    """Queries of each task that are reranked, the first by hash; null: all."""
+    doc_tokens: int = Field(gt=0)
+    """Passages are cut to this many tokens."""
+    query_tokens: int = Field(gt=0)
+    """Queries are cut to this many tokens."""
+    tokens_per_batch: int = Field(gt=0)
+    """Largest number of tokens computed at once, padding included; changes no score."""
+
+
+INPUTS, OUTPUTS = (CORPUS, QUERIES, QRELS, BM25_RUN, DENSE_RUN), (RUN, METRICS)
+PARAMS = (RerankParams,)
+
+
+def main() -> None:
+    """Run the stage."""
+    params = RerankParams.load()
+    corpus, queries, qrels = (
+        io.read(CORPUS, schemas.CORPUS),
+        io.read(QUERIES, schemas.QUERIES),
+        io.read(QRELS, schemas.QRELS),
+    )
+    runs = io.read(BM25_RUN, schemas.RUN), io.read(DENSE_RUN, schemas.RUN)
+    pairs = reranker.choose_candidates(
+        queries, qrels, *runs, depth=params.depth, queries_per_task=params.queries_per_task
+    )
+    scores = reranker.score(
+        params.kind,
+        origins.fetch_model(params.model),
+        reranker.texts_of(pairs, corpus, queries),
+        doc_tokens=params.doc_tokens,
+        query_tokens=params.query_tokens,
+        tokens_per_batch=params.tokens_per_batch,
+    )
+    run = reranker.to_run(pairs, scores)
+    io.write(RUN, run, schemas.RUN, unit=reranker.UNITS[params.kind], teacher=origins.describe(params.model))
+    io.write_json(METRICS, reranker.summarise(run, queries))
+
+
+if __name__ == "__main__":
+    log.run_stage("rerank", main)

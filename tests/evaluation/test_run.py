@@ -1,0 +1,191 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from anna.errors import InputError
+from anna.evaluation import contenders, run, scores
+from anna.evaluation.contenders import EncodeSettings
+from anna.evaluation.tasks import held_out_tasks
+from anna.modeling.base import StudentParams
+from anna.modeling.encoder import Encoder, EncoderConfig
+from anna.origins import FilesOrigin
+from tests.evaluation.conftest import TYPES, hash_embed
+
+SETTINGS = EncodeSettings(max_tokens=24, tokens_per_batch=256, dtype="float32", examples=1)
+
+
+@pytest.fixture
+def loads(monkeypatch):
+    """How often an encoder was loaded."""
+    count = []
+    original = Encoder.load.__func__
+    monkeypatch.setattr(Encoder, "load", classmethod(lambda cls, *a, **k: count.append(1) or original(cls, *a, **k)))
+    return count
+
+
+def evaluate(tmp_path, compared, tables, names=("Farm", "Same")):
+    """Score two quick tasks."""
+    tasks = [task for task in held_out_tasks(tables) if task.metadata.name in names]
+    return run.evaluate_all(compared, tasks, tmp_path / "store", tmp_path / "results")
+
+
+def test_every_type_is_scored_in_both_modes_and_twice_the_same(tmp_path, exported, tables):
+    first = evaluate(tmp_path, [contenders.student(exported, SETTINGS)], tables, TYPES)
+    assert {(s.task, s.type) for s in first} == set(TYPES.items())
+    assert len(first) == 14
+    assert [s.mode for s in first] == ["zero_shot"] * 7 + ["with_examples"] * 7
+    again = run.evaluate_all(
+        [contenders.student(exported, SETTINGS)], held_out_tasks(tables)[::-1], tmp_path / "fresh", tmp_path / "again"
+    )
+    assert set(first) == set(again)
+    for file in (tmp_path / "results").rglob("*.json"):
+        assert file.read_bytes() == (tmp_path / "again" / file.relative_to(tmp_path / "results")).read_bytes()
+
+
+def test_results_are_in_mteb_format_without_clock(tmp_path, exported, tables):
+    evaluate(tmp_path, [contenders.student(exported, SETTINGS)], tables)
+    files = sorted(path.relative_to(tmp_path / "results") for path in (tmp_path / "results").rglob("*.json"))
+    assert [str(f) for f in files] == [
+        f"student/{mode}/{task}.json" for mode in ("with_examples", "zero_shot") for task in ("Farm", "Same")
+    ]
+    result = json.loads((tmp_path / "results" / "student/zero_shot/Farm.json").read_text())
+    assert (result["task_name"], result["date"], result["evaluation_time"]) == ("Farm", None, None)
+
+
+def test_known_results_are_reused_without_loading_the_model(tmp_path, exported, tables, loads):
+    first = evaluate(tmp_path, [contenders.student(exported, SETTINGS)], tables)
+    second = evaluate(tmp_path, [contenders.student(exported, SETTINGS)], tables)
+    assert first == second
+    assert len(loads) == 1
+
+
+@pytest.mark.parametrize(
+    "settings", [replace(SETTINGS, max_tokens=23), replace(SETTINGS, tokens_per_batch=255)], ids=["length", "batch"]
+)
+def test_other_settings_are_computed_anew(tmp_path, exported, tables, loads, settings):
+    evaluate(tmp_path, [contenders.student(exported, SETTINGS)], tables)
+    evaluate(tmp_path, [contenders.student(exported, settings)], tables)
+    assert len(loads) == 2
+
+
+def test_other_weights_prompts_and_rows_are_computed_anew(tmp_path, exported, tables, config, loads):
+    evaluate(tmp_path, [contenders.student(exported, SETTINGS)], tables)
+    prompt = config.tasks["Farm"].model_copy(update={"instruction": "other"})
+    config.model_copy(update={"tasks": {**config.tasks, "Farm": prompt}}).save(exported)
+    evaluate(tmp_path, [contenders.student(exported, SETTINGS)], tables)
+    assert len(list((tmp_path / "store" / "student").iterdir())) == 6  # Farm again, in two modes
+    (exported / "extra.json").write_text("{}")
+    evaluate(tmp_path, [contenders.student(exported, SETTINGS)], tables)
+    assert len(list((tmp_path / "store" / "student").iterdir())) == 10  # both again
+    fewer = tables._replace(pairs=tables.pairs.slice(0, len(tables.pairs) - 1))
+    evaluate(tmp_path, [contenders.student(exported, SETTINGS)], fewer)
+    assert len(list((tmp_path / "store" / "student").iterdir())) == 12  # one task, in two modes
+    assert len(loads) == 4
+
+
+def test_documents_of_searches_are_bare_and_encoded_once_for_both_modes(tmp_path, exported, tables, monkeypatch):
+    seen: list[tuple[str, str]] = []
+    original = Encoder.encode
+
+    def encode(self, texts, *, prefix="", **kwargs):
+        seen.extend((prefix, text) for text in texts)
+        return original(self, texts, prefix=prefix, **kwargs)
+
+    monkeypatch.setattr(Encoder, "encode", encode)
+    evaluate(tmp_path, [contenders.student(exported, SETTINGS)], tables, ["Farm"])
+    example = "Instruct: do Farm\nQuery: where is the fox\nResponse: the fox eats here\n\n"
+    opening = "Instruct: do Farm\nQuery: "
+    assert {prefix for prefix, text in seen if text.startswith("where")} == {opening, example + opening}
+    assert {prefix for prefix, text in seen if text.startswith("the")} == {""}
+    assert len(seen) == len(set(seen))
+
+
+def test_texts_of_symmetric_tasks_all_get_the_prompt(tmp_path, exported, tables, monkeypatch):
+    seen: set[str] = set()
+    original = Encoder.encode
+
+    def encode(self, texts, *, prefix="", **kwargs):
+        seen.add(prefix)
+        return original(self, texts, prefix=prefix, **kwargs)
+
+    monkeypatch.setattr(Encoder, "encode", encode)
+    symmetric = ["Alike", "Same", "Kinds", "Digest"]
+    evaluate(tmp_path, [contenders.student(exported, replace(SETTINGS, examples=0))], tables, symmetric)
+    assert seen == {f"Instruct: do {name}\nQuery: " for name in symmetric}
+
+
+def test_tasks_without_a_prompt_are_named_before_anything_runs(tmp_path, exported, tables, config, loads):
+    tasks = {name: prompt for name, prompt in config.tasks.items() if name not in ("Farm", "Same")}
+    config.model_copy(update={"tasks": tasks}).save(exported)
+    with pytest.raises(
+        InputError, match=r"student has no prompt for tasks \['Farm', 'Same'\].*prompts.tasks"
+    ) as caught:
+        evaluate(tmp_path, [contenders.student(exported, SETTINGS)], tables)
+    assert "params.yaml" in str(caught.value)
+    assert not loads
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_model_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"absent does not exist; make it with: dvc repro export"):
+        contenders.student(tmp_path / "absent", SETTINGS)
+
+
+def test_a_score_that_is_no_number_is_refused(tmp_path, exported, tables):
+    origin = FilesOrigin(kind="files", path=exported)
+    flat = contenders.dense(origin, {}, ("", ""), lambda: lambda texts, prefix: np.ones((len(texts), 4), np.float32))
+    with pytest.raises(InputError, match=r"Digest: cosine_spearman of teacher \(zero_shot\) is nan"):
+        evaluate(tmp_path, [flat], tables, ["Digest"])
+
+
+def test_untrained_has_the_prompts_of_the_trained_and_other_weights(tmp_path, exported, tiny_checkpoint, tables):
+    params = StudentParams(model=FilesOrigin(kind="files", path=tiny_checkpoint), layers=1)
+    both = [contenders.student(exported, SETTINGS), contenders.untrained(params, exported, SETTINGS)]
+    result = evaluate(tmp_path, both, tables)
+    assert {s.model for s in result} == {"student", "untrained"}
+    values = {model: [s.value for s in result if s.model == model] for model in ("student", "untrained")}
+    assert values["student"] != values["untrained"]
+
+
+def test_the_teacher_gets_its_own_prompts_and_bm25_retrieval_alone(tmp_path, exported, tables):
+    seen: set[str] = set()
+
+    def embed(texts, prefix):
+        seen.add(prefix)
+        return hash_embed(texts, "")
+
+    def search(doc_ids, docs, query_ids, queries, depth):
+        return pa.table({"query_id": query_ids, "doc_id": doc_ids[: len(query_ids)], "score": [1.0] * len(query_ids)})
+
+    teacher = contenders.dense(FilesOrigin(kind="files", path=exported), {}, ("query: ", "text: "), lambda: embed)
+    bm25 = contenders.bm25(search, {"k1": 1.5, "b": 0.75}, search)
+    result = evaluate(tmp_path, [teacher, bm25], tables)
+    assert seen == {"query: ", "text: ", ""}
+    assert [(s.model, s.task, s.value) for s in result if s.model == "bm25"] == [("bm25", "Farm", 1.0)]
+    summary = scores.summary(result)
+    assert set(summary["bm25"]) == {"Retrieval"}
+
+
+def test_the_plot_table_is_plain_csv(tmp_path):
+    run.write_csv(tmp_path / "scores.csv", ("model", "score"), [("a", 0.5), ("b, c", 1.0)])
+    assert (tmp_path / "scores.csv").read_text() == 'model,score\na,0.5\n"b, c",1.0\n'
+
+
+def test_the_fingerprint_of_a_wheel_needs_no_download():
+    pinned = StudentParams.model_validate(
+        {"model": {"kind": "wheel", "package": "p", "version": "1", "sha256": "a" * 64, "path": "m"}, "layers": 1}
+    )
+    assert contenders.model_hash(pinned.model) == f"{'a' * 64} m"
+
+
+def test_encoder_vectors_reach_mteb_unchanged(exported, config: EncoderConfig):
+    model = contenders.student(exported, SETTINGS).models["zero_shot"]
+    texts = ["where is the fox", "the owl"]
+    batches = [{"text": texts[:1]}, {"text": texts[1:]}]
+    task = type("Task", (), {"name": "Same"})
+    got = model.encode(batches, task_metadata=task, hf_split="test", hf_subset="default")
+    expected = Encoder.load(exported).encode(texts, prefix=config.prefix("Same"), max_tokens=24, tokens_per_batch=256)
+    np.testing.assert_allclose(got, expected, atol=1e-6)

@@ -1,0 +1,68 @@
+"""The exported model, loaded by plain sentence-transformers, is the encoder that was trained."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sentence_transformers import SentenceTransformer
+
+from anna.errors import InputError
+from anna.modeling import export
+from anna.modeling.base import StudentParams
+from anna.modeling.encoder import Encoder
+from anna.training import engine as engines
+from anna.training.engine import add_lora
+from anna.training.run import save_encoder
+
+TEXTS = ["the capital of France", "x", "a very long text about rivers and mountains " * 20]
+
+
+def adapted(encoder: Encoder) -> Encoder:
+    """Give the encoder a LoRA adapter that does something."""
+    add_lora(encoder, rank=4, alpha=8, dropout=0.0)
+    with torch.no_grad():
+        for name, parameter in encoder.backbone.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.1)
+    return encoder.eval()
+
+
+@pytest.mark.parametrize("is_adapted", [False, True])
+def test_export_gives_the_vectors_of_the_trained_encoder(
+    is_adapted: bool, tiny_encoder: Encoder, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    encoder = adapted(tiny_encoder) if is_adapted else tiny_encoder
+    state = engines.weights(encoder.backbone, trained_only=is_adapted)
+    save_encoder(tmp_path / "encoder", encoder, state)
+    student = StudentParams.model_validate({"model": {"kind": "files", "path": tiny_checkpoint}, "layers": 2})
+    loaded = export.load_trained(tmp_path / "encoder", student)
+    texts = {"": TEXTS, "Capitals": TEXTS[:2], "Capitals+examples": TEXTS[:2], "Similar": TEXTS}
+    expected = export.embed(loaded, texts)
+    np.testing.assert_allclose(expected[""], export.embed(encoder, {"": TEXTS})[""], atol=1e-6)
+    export.export(loaded, tmp_path / "out")
+    assert export.compare(expected, texts, tmp_path / "out", 0.9999) > 0.99999
+    again = Encoder.load(tmp_path / "out")
+    np.testing.assert_allclose(export.embed(again, texts)["Similar"], expected["Similar"], atol=1e-6)
+
+
+def test_exported_tokenizer_appends_eos_by_itself_and_prompts_are_named(tiny_encoder: Encoder, tmp_path: Path) -> None:
+    export.export(tiny_encoder, tmp_path / "out")
+    model = SentenceTransformer(str(tmp_path / "out"), device="cpu", local_files_only=True)
+    ids = model.tokenizer(["Paris", "one two three " * 90], truncation=True, max_length=20)["input_ids"]
+    assert [row[-1] for row in ids] == [model.tokenizer.eos_token_id] * 2
+    assert model.prompts["Capitals"] == "Instruct: given a question retrieve\nQuery: "
+    assert model.prompts["Similar+examples"] == (
+        "Instruct: similar sentences\nQuery: who wrote it\nResponse: this book about rivers\n\n"
+        "Instruct: similar sentences\nQuery: "
+    )
+
+
+def test_an_export_that_differs_is_refused(tiny_encoder: Encoder, tmp_path: Path) -> None:
+    texts = {"": TEXTS}
+    expected = export.embed(tiny_encoder, texts)
+    with torch.no_grad():
+        tiny_encoder.backbone.layers[0].mlp.down_proj.weight.mul_(-1)
+    export.export(tiny_encoder, tmp_path / "out")
+    with pytest.raises(InputError, match=r"has cosine .* with the training encoder, expected > 0.9999"):
+        export.compare(expected, texts, tmp_path / "out", 0.9999)

@@ -1,0 +1,129 @@
+"""Groups and drops of a toy collection: the reason of every candidate."""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from anna import io, schemas
+from anna.errors import InputError
+from anna.teachers import filtering
+from tests.teachers.conftest import Toy, table
+
+SETTINGS: dict[str, Any] = {
+    "rule": "absolute",
+    "margin": 0.5,
+    "background_quantile": 0.1,
+    "negatives_per_query": 1,
+    "min_negatives": 1,
+    "max_positive_rank": None,
+}
+
+LABELS = [
+    ("A:q:1", 1, "A:d:3", 2.5, 0.4),
+    ("A:q:1", 2, "A:d:1", 2.0, 0.3),
+    ("A:q:1", 3, "A:d:2", 1.9, 0.2),
+    ("A:q:1", 4, "A:d:4", 1.0, 0.08),
+    ("A:q:1", 5, "A:d:5", -1.0, 0.02),
+    ("A:q:2", 1, "A:d:4", 0.2, 0.6),
+    ("A:q:2", 2, "A:d:3", 0.1, 0.4),
+    ("B:q:1", 1, "B:d:1", 1.0, 0.5),
+    ("B:q:1", 2, "B:d:3", 0.0, 0.3),
+    ("B:q:1", 3, "B:d:2", -1.0, 0.2),
+]
+
+
+@pytest.fixture
+def labels() -> pa.Table:
+    return table(schemas.LABELS, LABELS)
+
+
+def reasons(selection: filtering.Selection) -> dict[tuple[str, str], str]:
+    return {(row["query_id"], row["doc_id"]): row["reason"] for row in selection.drops.to_pylist()}
+
+
+def test_every_candidate_has_its_reason(toy: Toy, labels: pa.Table) -> None:
+    selection = filtering.select_groups(*toy, labels, **SETTINGS)
+    assert reasons(selection) == {
+        ("A:q:1", "A:d:3"): "above_positive",
+        ("A:q:1", "A:d:1"): "labelled_positive",
+        ("A:q:1", "A:d:2"): "duplicate_of_positive",  # but for case and a comma
+        ("A:q:1", "A:d:5"): "beyond_quota",
+        ("A:q:2", ""): "too_few_negatives",
+        ("A:q:2", "A:d:4"): "labelled_positive",
+        ("A:q:2", "A:d:3"): "inside_margin",
+        ("B:q:1", "B:d:1"): "labelled_positive",  # of the query's class, though not in the qrels
+        ("B:q:1", "B:d:2"): "labelled_positive",
+    }
+
+
+def test_groups(toy: Toy, labels: pa.Table, tmp_path: Any) -> None:
+    selection = filtering.select_groups(*toy, labels, **SETTINGS)
+    io.write(tmp_path / "groups.parquet", selection.groups, schemas.GROUPS)
+    io.write(tmp_path / "drops.parquet", selection.drops, schemas.DROPS)
+    first, second = selection.groups.to_pylist()
+    assert (first["query_id"], first["positive_id"], first["negative_ids"]) == ("A:q:1", "A:d:1", ["A:d:4"])
+    np.testing.assert_allclose(first["soft_labels"], [0.3 / 0.38, 0.08 / 0.38], rtol=1e-6)
+    assert (second["query_id"], second["positive_id"], second["negative_ids"]) == ("B:q:1", "B:d:1", ["B:d:3"])
+
+
+def test_margins_and_scores_are_recorded(toy: Toy, labels: pa.Table) -> None:
+    rows = {
+        (row["query_id"], row["doc_id"]): row
+        for row in filtering.select_groups(*toy, labels, **SETTINGS).drops.to_pylist()
+    }
+    assert rows["A:q:1", "A:d:3"]["margin"] == pytest.approx(-0.5)
+    assert rows["A:q:1", "A:d:3"]["score"] == pytest.approx(2.5)
+    assert rows["A:q:2", ""]["margin"] is None
+    assert rows["A:q:2", ""]["score"] is None
+
+
+@pytest.mark.parametrize("rule", ["adaptive", "percent", "absolute", "none"])
+@pytest.mark.parametrize("quota", [0, 1, 3])
+def test_kept_and_dropped_are_all_candidates(toy: Toy, labels: pa.Table, rule: str, quota: int) -> None:
+    settings = SETTINGS | {"rule": rule, "negatives_per_query": quota, "min_negatives": 0}
+    selection = filtering.select_groups(*toy, labels, **settings)
+    metrics = selection.metrics
+    kept = [(row["query_id"], doc) for row in selection.groups.to_pylist() for doc in row["negative_ids"]]
+    dropped = [pair for pair in reasons(selection) if pair[1]]
+    assert sorted(kept + dropped) == sorted((row[0], row[2]) for row in LABELS)
+    assert metrics["negatives"] + sum(metrics["drops"].values()) == metrics["candidates"] == len(LABELS)
+    assert metrics["groups"] + sum(metrics["query_drops"].values()) == metrics["queries"] == 3
+    assert all(len(row["soft_labels"]) == 1 + len(row["negative_ids"]) for row in selection.groups.to_pylist())
+    assert all(sum(row["soft_labels"]) == pytest.approx(1, abs=1e-6) for row in selection.groups.to_pylist())
+
+
+def test_metrics(toy: Toy, labels: pa.Table) -> None:
+    metrics = filtering.select_groups(*toy, labels, **SETTINGS).metrics
+    assert metrics["suspected_missing_positives"] == 1
+    assert metrics["query_drops"] == {"weak_positive": 0, "too_few_negatives": 1}
+    assert metrics["drops"] == {
+        "labelled_positive": 4,
+        "duplicate_of_positive": 1,
+        "above_positive": 1,
+        "inside_margin": 1,
+        "beyond_quota": 1,
+        "weak_positive": 0,
+        "too_few_negatives": 0,
+    }
+    assert metrics["tasks"]["B"]["groups"] == 1
+    assert metrics["tasks"]["B"]["candidates"] == 3
+
+
+def test_punctuation_alone_is_no_duplicate(toy: Toy, labels: pa.Table) -> None:
+    rows = [tuple(row.values()) for row in toy.corpus.to_pylist()]
+    rows = [(*row[:2], {"A:d:4": "!!!", "A:d:3": "???"}.get(row[0], row[2]), row[3]) for row in rows]
+    selection = filtering.select_groups(*toy._replace(corpus=table(schemas.CORPUS, rows)), labels, **SETTINGS)
+    assert reasons(selection)["A:q:2", "A:d:3"] == "inside_margin"
+
+
+def test_no_group_at_all_is_refused(toy: Toy, labels: pa.Table) -> None:
+    with pytest.raises(InputError, match=r"no query of 3 gives a training group .*lower filter.margin"):
+        filtering.select_groups(*toy, labels, **SETTINGS | {"margin": 99.0})
+
+
+def test_soft_labels_of_zero_are_refused(toy: Toy) -> None:
+    rows = [(*row[:4], 1.0 if row[1] == 1 else 0.0) for row in LABELS]
+    with pytest.raises(InputError, match=r"soft labels of query 'A:q:1' are zero .*raise label.teacher_temperature"):
+        filtering.select_groups(*toy, table(schemas.LABELS, rows), **SETTINGS)

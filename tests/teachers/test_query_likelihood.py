@@ -1,0 +1,92 @@
+"""Query likelihood against a plain loop: one pair at a time, no padding, no sharing, all logits."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from anna.errors import InputError
+from anna.modeling.base import load_causal_lm
+from anna.teachers import query_likelihood
+from anna.teachers.query_likelihood import HEAD, TAIL
+
+PASSAGES = [
+    "Paris is the capital of France and people live near the sea.",
+    "rivers",
+    "a book about mountains, science and music " * 3,
+]
+QUERIES = ["what is the capital of France", "who", "one two three four five six seven", "Berlin, Madrid?"]
+PAIRS = [(query, passage) for query in QUERIES for passage in PASSAGES]
+SETTINGS = {"doc_tokens": 24, "query_tokens": 6, "tokens_per_batch": 256}
+
+Model = tuple[PreTrainedModel, PreTrainedTokenizerFast]
+
+
+@pytest.fixture(scope="module")
+def model(tiny_checkpoint: Path) -> Model:
+    return load_causal_lm(tiny_checkpoint)
+
+
+def reference(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, query: str, passage: str) -> float:
+    """Return the score of one pair by the definition."""
+
+    def tokens(text: str) -> list[int]:
+        ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
+
+    prefix = tokens("Passage:") + tokens(" " + passage)[:24] + tokens(TAIL)
+    asked = tokens(" " + query)[:6]
+    with torch.inference_mode():
+        logs = model(input_ids=torch.tensor([prefix + asked])).logits[0].log_softmax(dim=-1)
+    return float(np.mean([logs[len(prefix) - 1 + place, token].item() for place, token in enumerate(asked)]))
+
+
+@pytest.mark.parametrize("tokens_per_batch", [1, 64, 256, 4096])
+def test_equal_to_the_definition_in_any_batch(model: Model, tokens_per_batch: int) -> None:
+    expected = [reference(*model, query, passage) for query, passage in PAIRS]
+    settings = SETTINGS | {"tokens_per_batch": tokens_per_batch}
+    np.testing.assert_allclose(query_likelihood.score_pairs(*model, PAIRS, **settings), expected, atol=1e-5)
+
+
+def test_order_and_company_do_not_matter(model: Model) -> None:
+    scores = dict(zip(PAIRS, query_likelihood.score_pairs(*model, PAIRS, **SETTINGS), strict=True))
+    some = [PAIRS[7], PAIRS[2], PAIRS[7]]
+    np.testing.assert_allclose(
+        query_likelihood.score_pairs(*model, some, **SETTINGS), [scores[pair] for pair in some], atol=1e-5
+    )
+
+
+def test_many_queries_of_a_passage_are_spread_over_rows(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = query_likelihood.score_pairs(*model, PAIRS, **SETTINGS)
+    monkeypatch.setattr(query_likelihood, "MAX_ROW_TOKENS", 1)
+    monkeypatch.setattr(query_likelihood, "LOGITS_AT_ONCE", 3)
+    np.testing.assert_allclose(query_likelihood.score_pairs(*model, PAIRS, **SETTINGS), whole, atol=1e-5)
+
+
+def test_a_query_sees_the_passage_and_itself_only() -> None:
+    row = query_likelihood.Row([5, 6], [[7, 8], [9]], [0, 1])
+    batch = query_likelihood.pack([row, query_likelihood.Row([1], [[2]], [2])])
+    assert batch.ids.tolist() == [[5, 6, 7, 8, 9], [1, 2, 0, 0, 0]]
+    assert batch.positions.tolist() == [[0, 1, 2, 3, 2], [0, 1, 0, 0, 0]]
+    assert batch.visible[0].int().tolist() == [
+        [1, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0],
+        [1, 1, 1, 0, 0],
+        [1, 1, 1, 1, 0],
+        [1, 1, 0, 0, 1],
+    ]
+    assert batch.before.tolist() == [1, 2, 1, 0]
+    assert batch.targets.tolist() == [7, 8, 9, 2]
+    assert batch.pairs.tolist() == [0, 0, 1, 2]
+
+
+def test_text_form() -> None:
+    assert HEAD + "{p}" + TAIL + " {q}" == "Passage: {p}\nQuestion about the passage: {q}"
+
+
+def test_scaled_logits_are_refused(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model[0].config, "final_logit_softcapping", 30.0, raising=False)
+    with pytest.raises(InputError, match=r"final_logit_softcapping 30.0, .*rerank.model"):
+        query_likelihood.score_pairs(*model, PAIRS, **SETTINGS)

@@ -1,0 +1,71 @@
+"""Top-k against sorting everything, with ties at the cut and more ties than the search leaves room for."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+
+from anna.segments import Int
+from anna.teachers import topk
+from anna.teachers.topk import Scores
+
+
+def literal(scores: Scores, k: int) -> tuple[list[list[int]], list[list[float]]]:
+    orders = [sorted(range(scores.shape[1]), key=lambda i: (-row[i], i))[:k] for row in scores]
+    return orders, [[float(row[i]) for i in order] for row, order in zip(scores, orders, strict=True)]
+
+
+@given(
+    npst.arrays(np.float32, npst.array_shapes(min_dims=2, max_dims=2), elements=st.sampled_from([0, 1, 2, -np.inf])),
+    st.integers(1, 8),
+)
+def test_top_k_equals_sorting(scores: Scores, k: int) -> None:
+    index, best = topk.top_k(scores, k)
+    assert (index.tolist(), best.tolist()) == literal(scores, k)
+
+
+def unit(rng: np.random.Generator, rows: int, dims: int = 16) -> Scores:
+    vectors = rng.normal(size=(rows, dims))
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), dtype=np.float32)
+
+
+def brute_force(queries: Scores, docs: Scores, k: int, excluded: Int) -> tuple[list[list[int]], list[list[float]]]:
+    scores = np.array([[(q.astype(np.float64) * d).sum() for d in docs] for q in queries], dtype=np.float32)
+    for row, doc in enumerate(excluded):
+        if doc >= 0:
+            scores[row, doc] = -np.inf
+    return literal(scores, k)
+
+
+@pytest.mark.parametrize("num_docs", [3, 40, 300])
+@pytest.mark.parametrize("k", [1, 5, 50])
+def test_nearest_equals_brute_force(num_docs: int, k: int) -> None:
+    rng = np.random.default_rng(0)
+    docs, queries = unit(rng, num_docs), unit(rng, 25)
+    docs[num_docs // 2 :] = docs[: num_docs - num_docs // 2]  # every document twice: ties everywhere
+    excluded = rng.integers(-1, num_docs, size=25)
+    index, scores = topk.nearest(queries, docs, k, excluded)
+    expected = brute_force(queries, docs, k, excluded)
+    assert scores.tolist() == expected[1]
+    assert np.where(np.isfinite(scores), index, -1).tolist() == np.where(np.isfinite(scores), expected[0], -1).tolist()
+
+
+def test_more_ties_at_the_cut_than_the_search_leaves_room_for() -> None:
+    rng = np.random.default_rng(0)
+    docs = np.repeat(unit(rng, 3), 200, axis=0)
+    queries = unit(rng, 4)
+    excluded = np.array([-1, 0, 200, 400])
+    index, scores = topk.nearest(queries, docs, 7, excluded)
+    assert (index.tolist(), scores.tolist()) == brute_force(queries, docs, 7, excluded)
+
+
+def test_blocks_and_company_do_not_change_results(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    docs, queries, none = unit(rng, 500), unit(rng, 60), np.full(60, -1)
+    whole = topk.nearest(queries, docs, 10, none)
+    monkeypatch.setattr(topk, "CHUNK_BYTES", 20_000)
+    for found, expected in zip(topk.nearest(queries, docs, 10, none), whole, strict=True):
+        np.testing.assert_array_equal(found, expected)
+    alone = topk.nearest(queries[7:8], docs, 10, none[:1])
+    np.testing.assert_array_equal(alone[1], whole[1][7:8])

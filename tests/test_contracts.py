@@ -1,0 +1,150 @@
+"""dvc.yaml, stage scripts, params and layers say the same thing."""
+
+import ast
+import importlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from anna import io
+from anna.log import COST_DIR
+from anna.params import SECTIONS, Params
+
+REPO = Path(__file__).parents[1]
+STAGES = sorted(path.stem for path in (REPO / "stages").glob("[a-z]*.py"))
+PIPELINE: dict[str, Any] = yaml.safe_load((REPO / "dvc.yaml").read_text())
+
+PARAM_FILES = ["params.yaml", *sorted(str(path.relative_to(REPO)) for path in (REPO / "presets").glob("*.yaml"))]
+
+PLUMBING = {"anna.params", "anna.schemas", "anna.log", "anna.errors"}
+"""Modules that are no code dependency of a stage: their values are tracked otherwise (params by DVC, schemas by the
+sidecars and by `io.read`), and a new column or log line elsewhere must not rerun a GPU-day."""
+
+SIBLINGS = ("corpus", "teachers", "training", "evaluation", "reporting")
+LAYERS: list[tuple[str, ...]] = [
+    ("params", "schemas", "log", "seeding", "errors"),
+    ("io", "origins"),
+    ("fusion", "negatives", "prompts", "segments"),
+    ("modeling",),
+    SIBLINGS,
+    ("cli",),
+]
+LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+PURE = ("fusion", "negatives", "prompts", "segments", "training.losses", "modeling.pooling", "modeling.batching")
+
+
+def imports(module: str) -> set[str]:
+    """Return the modules of ours that `module` imports anywhere in its file."""
+    path = REPO / Path(*module.split(".")).with_suffix(".py")
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}: relative import"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {str(node.module)}
+    return {name for name in found if name.startswith(("anna.", "stages.")) and is_module(name)}
+
+
+def is_module(name: str) -> bool:
+    return (REPO / Path(*name.split("."))).with_suffix(".py").is_file()
+
+
+def reachable(module: str) -> set[str]:
+    """Return every module of ours that running `module` can execute."""
+    seen: set[str] = set()
+    pending = [module]
+    while pending:
+        for name in imports(pending.pop()) - seen:
+            seen.add(name)
+            pending.append(name)
+    return seen
+
+
+def package_modules() -> list[str]:
+    return [".".join(p.relative_to(REPO).with_suffix("").parts) for p in sorted((REPO / "anna").rglob("[a-z]*.py"))]
+
+
+def paths(entries: list[Any]) -> set[str]:
+    return {next(iter(entry)) if isinstance(entry, dict) else entry for entry in entries}
+
+
+def with_sidecars(outputs: tuple[Path, ...]) -> set[str]:
+    tables = {path for path in outputs if path.suffix == ".parquet"}
+    return {str(path) for path in {*outputs, *(io.sidecar(path) for path in tables)}}
+
+
+def test_every_stage_script_is_in_the_pipeline() -> None:
+    assert sorted(PIPELINE["stages"]) == STAGES
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_dvc_yaml_says_what_the_stage_does(name: str) -> None:
+    stage, script = PIPELINE["stages"][name], importlib.import_module(f"stages.{name}")
+    assert stage["cmd"] == f"python -m stages.{name}"
+    assert stage["desc"]
+    code = {f"stages/{name}.py"} | {m.replace(".", "/") + ".py" for m in reachable(f"stages.{name}") - PLUMBING}
+    code |= {str(path) for path in getattr(script, "CODE_FILES", ())}
+    data = {str(path) for path in script.INPUTS}
+    assert paths(stage["deps"]) == code | data
+    outputs = with_sidecars(script.OUTPUTS) | {str(COST_DIR / f"{name}.json")}
+    declared = paths(stage.get("outs", [])) | paths(stage.get("metrics", [])) | paths(stage.get("plots", []))
+    assert declared == outputs
+    assert set(stage.get("params", [])) == {cls.section for cls in script.PARAMS}
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_every_input_is_written_by_an_earlier_stage(name: str) -> None:
+    written = {path for other in STAGES for path in importlib.import_module(f"stages.{other}").OUTPUTS}
+    written |= {COST_DIR / f"{other}.json" for other in STAGES if other != name}
+    assert set(importlib.import_module(f"stages.{name}").INPUTS) <= written
+
+
+@pytest.mark.parametrize(
+    "file", ["params.yaml", *sorted(str(p.relative_to(REPO)) for p in (REPO / "presets").glob("*"))]
+)
+def test_params_and_presets_load_whole(file: str) -> None:
+    classes: set[type[Params]] = {cls for name in STAGES for cls in importlib.import_module(f"stages.{name}").PARAMS}
+    for cls in classes:
+        cls.load(REPO / file)
+    assert {cls.section for cls in classes} == set(SECTIONS)
+
+
+def test_layers_point_down_and_siblings_keep_apart() -> None:
+    for module in package_modules():
+        own = module.split(".")[1]
+        for name in imports(module):
+            other = name.split(".")[1]
+            assert name.startswith("anna."), f"{module} imports a stage"
+            assert other == own or LEVEL[other] < LEVEL[own] or (LEVEL[own] == LEVEL[other] <= 2), f"{module} -> {name}"
+
+
+def test_a_stage_imports_no_other_stage() -> None:
+    assert not {(name, m) for name in STAGES for m in reachable(f"stages.{name}") if m.startswith("stages.")}
+
+
+def test_the_pure_core_takes_plain_arguments() -> None:
+    for name in PURE:
+        text = (REPO / "anna" / Path(*name.split(".")).with_suffix(".py")).read_text(encoding="utf-8")
+        names = {alias.name for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Import) for alias in n.names}
+        names |= {str(n.module) for n in ast.walk(ast.parse(text)) if isinstance(n, ast.ImportFrom)}
+        forbidden = {"pathlib", "logging", "pyarrow", "polars", "anna.params", "anna.io"}
+        assert not {top for top in names if top in forbidden}, f"{name} imports {names}"
+
+
+def test_every_init_is_empty() -> None:
+    for path in [*(REPO / "anna").rglob("__init__.py"), REPO / "stages" / "__init__.py"]:
+        assert not path.read_text(), f"{path}: a re-export makes every stage depend on every module"
+
+
+@pytest.mark.parametrize("path", sorted((REPO / "data").rglob("*.json")), ids=lambda path: path.name)
+def test_committed_sidecars_match_the_schemas(path: Path) -> None:
+    from anna import schemas
+
+    described = yaml.safe_load(path.read_text())
+    by_name = {s.metadata[b"name"].decode(): s for s in vars(schemas).values() if hasattr(s, "metadata") and s.metadata}
+    schema = by_name[described["table"]]
+    assert [field["name"] for field in described["fields"]] == schema.names, f"{path}: rerun its stage"
+    assert [field["type"] for field in described["fields"]] == [str(field.type) for field in schema]

@@ -1,0 +1,130 @@
+"""Tables round-trip to the same bytes, and nothing half-written or out of schema gets by."""
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from anna import io, schemas
+from anna.errors import InputError
+
+ALL = {name: value for name, value in vars(schemas).items() if isinstance(value, pa.Schema)}
+
+
+def value(field: pa.Field, row: int) -> Any:
+    """A value of the field's type; None in every third row where null is allowed."""
+    if field.nullable and row % 3 == 0:
+        return None
+    if pa.types.is_string(field.type):
+        return f"{field.name} é {row:03d}"
+    if pa.types.is_list(field.type):
+        return [value(field.type.value_field, row + extra) for extra in range(row % 3)]
+    return row / 4 if pa.types.is_floating(field.type) else row
+
+
+def rows(schema: pa.Schema, count: int = 7) -> list[dict[str, Any]]:
+    return [{field.name: value(field, row) for field in schema} for row in range(count)]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_table_round_trips_to_the_same_bytes(name: str, tmp_path: Path) -> None:
+    schema = ALL[name]
+    content = rows(schema)
+    first, again, shuffled = tmp_path / "a.parquet", tmp_path / "b.parquet", tmp_path / "c.parquet"
+    io.write(first, pa.Table.from_pylist(content, schema=schema), schema)
+    table = io.read(first, schema)
+    assert table.to_pylist() == content
+    io.write(again, table, schema)
+    random.Random(0).shuffle(content)
+    chunks = [pa.Table.from_pylist([row], schema=schema) for row in content]
+    io.write(shuffled, pa.concat_tables(chunks).select(schema.names[::-1]), schema)
+    assert first.read_bytes() == again.read_bytes() == shuffled.read_bytes()
+    described = json.loads(io.sidecar(first).read_text())
+    assert described["rows"] == 7
+    assert [field["name"] for field in described["fields"]] == schema.names
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_an_empty_table_is_a_table(name: str, tmp_path: Path) -> None:
+    io.write(tmp_path / "a.parquet", ALL[name].empty_table(), ALL[name])
+    assert io.read(tmp_path / "a.parquet", ALL[name]).num_rows == 0
+
+
+def run_rows(**changes: Any) -> list[dict[str, Any]]:
+    content: list[dict[str, Any]] = [{"query_id": "q", "rank": n, "doc_id": f"d{n}", "score": 0.5} for n in (1, 2)]
+    content[1].update(changes)
+    return content
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rank": 1}, r"row 1 \{'query_id': 'q', 'rank': 1\} repeats or is out of order in key \['query_id', 'rank'\]"),
+        ({"doc_id": None}, r"field 'doc_id' with null values"),
+        ({"score": float("nan")}, r"column 'score' has NaN or infinite"),
+        ({"score": float("inf")}, r"column 'score' has NaN or infinite"),
+    ],
+)
+def test_a_table_that_breaks_its_schema_is_not_written(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    loose = pa.schema([pa.field(field.name, field.type) for field in schemas.RUN])
+    with pytest.raises(io.SchemaError, match=message):
+        io.write(tmp_path / "a.parquet", pa.Table.from_pylist(run_rows(**changes), schema=loose), schemas.RUN)
+    assert not list(tmp_path.iterdir())
+
+
+def test_wrong_columns_and_types_are_named(tmp_path: Path) -> None:
+    with pytest.raises(io.SchemaError, match=r"got columns \['x'\], expected"):
+        io.write(tmp_path / "a.parquet", pa.table({"x": [1]}), schemas.RUN)
+    wrong = pa.table({"query_id": ["q"], "rank": ["first"], "doc_id": ["d"], "score": [1.0]})
+    with pytest.raises(io.SchemaError, match="cannot become table run"):
+        io.write(tmp_path / "a.parquet", wrong, schemas.RUN)
+
+
+def test_reading_refuses_other_schemas_missing_files_and_rubbish(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    with pytest.raises(InputError, match="does not exist; make it with: dvc repro"):
+        io.read(path, schemas.RUN)
+    path.write_bytes(b"PAR1 no")
+    with pytest.raises(InputError, match="not a readable Parquet file"):
+        io.read(path, schemas.RUN)
+    pq.write_table(pa.table({"x": [1]}), path)
+    with pytest.raises(io.SchemaError, match="written by other code, run: dvc repro"):
+        io.read(path, schemas.RUN)
+    unsorted = pa.Table.from_pylist(run_rows()[::-1], schema=schemas.RUN)
+    pq.write_table(unsorted, path)
+    with pytest.raises(io.SchemaError, match="out of order"):
+        io.read(path, schemas.RUN)
+
+
+def test_json_refuses_nan_and_round_trips(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="NaN or infinite"):
+        io.write_json(tmp_path / "m.json", {"loss": float("nan")})
+    assert not list(tmp_path.iterdir())
+    io.write_json(tmp_path / "m.json", {"b": 1, "a": "é"})
+    assert io.read_json(tmp_path / "m.json") == {"b": 1, "a": "é"}
+
+
+def test_atomic_leaves_the_old_and_no_rubbish_when_the_work_fails(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    with io.atomic(folder) as temporary:
+        temporary.mkdir()
+        (temporary / "weights").write_text("old")
+
+    def half_way() -> None:
+        with io.atomic(folder) as temporary:
+            temporary.mkdir()
+            (temporary / "weights").write_text("half")
+            raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError, match="killed"):
+        half_way()
+    assert (folder / "weights").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    with io.atomic(folder) as temporary:
+        temporary.mkdir()
+        (temporary / "weights").write_text("new")
+    assert (folder / "weights").read_text() == "new"

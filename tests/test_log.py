@@ -1,0 +1,44 @@
+"""What happens around a stage."""
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+
+from anna import log
+from anna.errors import InputError
+
+
+def test_a_stage_leaves_its_cost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    log.run_stage("label", lambda: None)
+    cost = json.loads((tmp_path / "metrics/cost/label.json").read_text())
+    assert set(cost) == {"seconds", "peak_memory_mib", "cpus"}
+
+
+def test_bad_input_ends_with_one_line_and_status_1(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def main() -> None:
+        raise InputError("params.yaml: x is 3, expected 4; correct it")
+
+    with pytest.raises(SystemExit) as raised, caplog.at_level(logging.ERROR, "anna.log"):
+        log.run_stage("label", main)
+    assert raised.value.code == 1
+    assert caplog.messages == ["label: params.yaml: x is 3, expected 4; correct it"]
+    assert not (tmp_path / "metrics").exists()
+
+
+def test_a_bug_keeps_its_traceback() -> None:
+    with pytest.raises(ZeroDivisionError):
+        log.run_stage("label", lambda: 1 / 0)  # type: ignore[arg-type, return-value]
+
+
+def test_progress_yields_everything_and_logs_tenths(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "anna.log"):
+        assert list(log.progress(range(25), unit="doc", desc="reading")) == list(range(25))
+    assert len(caplog.messages) == 10
+    assert caplog.messages[-1].startswith("reading: 25/25 doc")

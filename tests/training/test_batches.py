@@ -1,0 +1,87 @@
+"""Which groups meet in a batch, and what each query is compared with."""
+
+import pytest
+
+from anna import seeding
+from anna.errors import InputError
+from anna.training.batches import Batch, Group, check_world, draw_examples, lay_out, plan_epoch
+
+
+def groups(task: str, count: int) -> list[Group]:
+    return [Group(f"{task}-q{n:03d}", task, (f"{task}-d{n}", f"{task}-d{n + 1}"), (0.7, 0.3)) for n in range(count)]
+
+
+def test_an_epoch_holds_every_group_once_and_one_task_per_batch() -> None:
+    members = groups("a", 53) + groups("b", 21) + groups("c", 3)
+    batches = plan_epoch(members, batch_queries=8, max_examples=3, seed=1, epoch=0)
+    seen = [group for batch in batches for group in batch.groups]
+    assert sorted(seen) == sorted(members)
+    assert all({group.task for group in batch.groups} == {batch.task} for batch in batches)
+    sizes = [len(batch.groups) for batch in batches if batch.task != "c"]
+    assert all(4 <= size <= 12 for size in sizes)
+
+
+def test_the_plan_depends_on_seed_and_epoch_alone() -> None:
+    members = groups("a", 40) + groups("b", 40)
+
+    def plan(members: list[Group], seed: int, epoch: int) -> list[Batch]:
+        return plan_epoch(members, batch_queries=8, max_examples=3, seed=seed, epoch=epoch)
+
+    assert plan(members, 1, 0) == plan(members[::-1], 1, 0)
+    assert plan(members, 1, 0) != plan(members, 2, 0)
+    assert plan(members, 1, 0) != plan(members, 1, 1)
+
+
+def test_examples_share_no_query_and_no_document_with_the_batch() -> None:
+    batches = plan_epoch(groups("a", 60), batch_queries=6, max_examples=4, seed=0, epoch=0)
+    counts = set()
+    for batch in batches:
+        queries = {group.query_id for group in batch.groups}
+        docs = {doc_id for group in batch.groups for doc_id in group.doc_ids}
+        assert not queries & {example.query_id for example in batch.examples}
+        assert not docs & {example.doc_ids[0] for example in batch.examples}
+        counts.add(len(batch.examples))
+    assert len(counts) > 1
+    assert max(counts) <= 4
+
+
+def test_number_of_examples_is_uniform() -> None:
+    members = groups("a", 30)
+    drawn = [len(draw_examples(members, members[:4], 2, seeding.rng(0, n))) for n in range(3000)]
+    assert [drawn.count(k) / 3000 for k in range(3)] == pytest.approx([1 / 3] * 3, abs=0.04)
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_layout_names_each_document_once_and_masks_labelled_positives(world_size: int) -> None:
+    members = [Group(f"q{n}", "a", (f"d{2 * n}", f"d{2 * n + 1}"), (0.7, 0.3)) for n in range(6)]
+    members.append(Group("q6", "a", ("d12", "d0"), (0.6, 0.4)))  # its hard negative is the positive of q0
+    batch = Batch("a", tuple(members), ())
+    layout = lay_out(batch, world_size, {"q2": frozenset({"d4", "d10"})}, group_only=False)
+    ids = [doc_id for block in layout.doc_ids for doc_id in block]
+    assert sorted(ids) == sorted(f"d{n}" for n in range(13))
+    for rank in range(world_size):
+        for group, columns, masked in zip(
+            batch.share(rank, world_size), layout.columns[rank], layout.is_masked[rank], strict=True
+        ):
+            assert tuple(ids[column] for column in columns) == group.doc_ids
+            assert [ids[column] for column in masked] == (["d10"] if group.query_id == "q2" else [])
+
+
+def test_label_tasks_compare_with_their_own_group_alone() -> None:
+    batch = Batch("a", tuple(groups("a", 5)), ())
+    layout = lay_out(batch, 1, {}, group_only=True)
+    for columns, masked in zip(layout.columns[0], layout.is_masked[0], strict=True):
+        assert sorted({*columns, *masked}) == list(range(len(layout.doc_ids[0])))
+        assert not set(columns) & set(masked)
+
+
+def test_a_rank_without_documents_of_its_own_repeats_one_that_nobody_compares_with() -> None:
+    same = [Group(f"q{n}", "a", ("d0", "d1"), (0.5, 0.5)) for n in range(4)]
+    layout = lay_out(Batch("a", tuple(same), ()), 2, {}, group_only=False)
+    assert layout.doc_ids == [["d0", "d1"], ["d0"]]
+    assert all(masked == [2] for rank in layout.is_masked for masked in rank)
+
+
+def test_a_batch_smaller_than_the_ranks_is_refused() -> None:
+    with pytest.raises(InputError, match="task 'a' has a batch of 3 queries for 4 ranks"):
+        check_world([Batch("a", tuple(groups("a", 3)), ())], 4)
