@@ -23,6 +23,9 @@ T = TypeVar("T")
 COST_DIR = Path("metrics/cost")
 """One small JSON per stage: seconds, memory, device. Apart from the metrics, which must not change with the clock."""
 
+SECONDS_BETWEEN_LINES = 10.0
+"""How often progress is logged where there is no terminal; short work says nothing."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -36,6 +39,7 @@ def setup() -> None:
     # These are about library internals that a user of the pipeline can do nothing about.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     warnings.filterwarnings("ignore", category=FutureWarning)
 
 
@@ -72,18 +76,18 @@ def peak_memory_mib() -> float:
 
 
 def progress(items: Iterable[T], *, unit: str, desc: str, total: int | None = None) -> Iterator[T]:
-    """Yield `items` with a progress bar on a terminal, or a log line every 10 % elsewhere."""
+    """Yield `items` with a progress bar on a terminal, or a log line every few seconds elsewhere."""
     if sys.stderr.isatty():
         yield from tqdm(items, unit=unit, desc=desc, total=total)
         return
     if total is None and isinstance(items, Sized):
         total = len(items)
-    started, shown = time.perf_counter(), 0
+    started = said = time.perf_counter()
     for count, item in enumerate(items, start=1):
         yield item
-        if total and count * 10 // total > shown:
-            shown = count * 10 // total
-            seconds = time.perf_counter() - started
+        now = time.perf_counter()
+        if total and now - said >= SECONDS_BETWEEN_LINES:
+            said, seconds = now, now - started
             _log.info("%s: %d/%d %s, %.0f s, %.1f %s/s", desc, count, total, unit, seconds, count / seconds, unit)
 
 

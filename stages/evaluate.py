@@ -7,6 +7,7 @@ change: nothing is trained.
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -16,7 +17,8 @@ from pydantic import Field
 from anna import io, log
 from anna.evaluation import contenders, run, scores, tasks
 from anna.evaluation.mteb_model import Embed
-from anna.modeling.base import Dtype, StudentParams
+from anna.modeling.base import StudentParams
+from anna.modeling.hardware import Dtype
 from anna.origins import fetch_model
 from anna.params import Params
 from anna.teachers.bm25 import Bm25Params, bm25_search
@@ -64,7 +66,7 @@ def main() -> None:
     chosen = tasks.select_tasks(params.benchmark, params.tasks, lambda: tasks.EvalTables.read(EVAL_TABLES))
     settings = contenders.EncodeSettings(params.max_tokens, params.tokens_per_batch, params.dtype, params.examples)
     baselines = {
-        "untrained": lambda: contenders.untrained(StudentParams.load(), MODEL, settings),
+        "untrained": lambda: contenders.untrained(StudentParams.load(), MODEL, replace(settings, examples=0)),
         "teacher": lambda: teacher(dense),
         "bm25": lambda: lexical(bm25),
     }

@@ -37,8 +37,13 @@ def test_a_bug_keeps_its_traceback() -> None:
         log.run_stage("label", lambda: 1 / 0)  # type: ignore[arg-type, return-value]
 
 
-def test_progress_yields_everything_and_logs_tenths(caplog: pytest.LogCaptureFixture) -> None:
+def test_progress_yields_everything_and_says_how_far_it_is(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert list(log.progress(range(25), unit="doc", desc="reading")) == list(range(25))
+    assert caplog.messages == []
+    monkeypatch.setattr(log, "SECONDS_BETWEEN_LINES", 0.0)
     with caplog.at_level(logging.INFO, "anna.log"):
         assert list(log.progress(range(25), unit="doc", desc="reading")) == list(range(25))
-    assert len(caplog.messages) == 10
+    assert len(caplog.messages) == 25
     assert caplog.messages[-1].startswith("reading: 25/25 doc")

@@ -31,7 +31,11 @@ def clean_text(text: str) -> str:
         if _SURROGATES.search(text):
             raise UnusableError("undecodable")
         text = unicodedata.normalize("NFC", text)
-    cleaned = " ".join(_LINE_BREAK.sub(" ", _NOT_TEXT.sub("", text)).split())
+    if not text.isprintable():
+        text = _NOT_TEXT.sub("", text)
+    if "<" in text:
+        text = _LINE_BREAK.sub(" ", text)
+    cleaned = " ".join(text.split())
     if not cleaned:
         raise UnusableError("empty_text")
     return cleaned

@@ -15,11 +15,7 @@ from anna.corpus.drops import Drop
 from anna.corpus.ids import text_id
 from anna.corpus.rows import Row
 from anna.corpus.sources import TrainSource
-from anna.errors import InputError
 from anna.seeding import derive_seed
-
-MIN_DOCS = 2
-"""A collection of one document has no negative."""
 
 
 class Pair(NamedTuple):
@@ -83,9 +79,6 @@ def build_collection(
             that became another; `query_without_positive` queries.
         near_duplicate: Jaccard similarity from which documents count as one, in (0, 1]; None: equal ones only.
         seed: Draws the positives of classification.
-
-    Raises:
-        InputError: If fewer than two documents or no query with a positive is left.
     """
     pairs = _without_held_out(pairs, held_out, drop)
     pairs = _without_conflicts(pairs, drop) if kind == "classification" else pairs
@@ -96,11 +89,6 @@ def build_collection(
         _judge_by_class(collection, pairs, seed, drop)
     else:
         _judge(collection, pairs, drop)
-    if len(collection.docs) < MIN_DOCS or not collection.queries:
-        raise InputError(
-            f"training task {task!r} is left with {len(collection.docs)} documents and {len(collection.queries)} queries"
-            f" with a positive, expected {MIN_DOCS} and 1 or more; raise its rows, or check its columns. {remedy}"
-        )
     return collection
 
 

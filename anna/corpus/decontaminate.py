@@ -7,7 +7,7 @@ queries are short and a quotation is no leak of an answer).
 from collections.abc import Iterable
 
 from anna.corpus.clean import normalise
-from anna.corpus.dedup import NearIndex
+from anna.corpus.dedup import NearIndex, outline
 
 
 class HeldOutTexts:
@@ -20,7 +20,7 @@ class HeldOutTexts:
         self._near = NearIndex(threshold) if threshold is not None else None
         if self._near is not None:
             for key, text in distinct.items():
-                self._near.add(key, text)
+                self._near.add(key, outline(text))
         self._verdicts: dict[str, str | None] = {}
 
     def verdict(self, text: str) -> str | None:
@@ -32,6 +32,6 @@ class HeldOutTexts:
     def _judge(self, text: str) -> str | None:
         if normalise(text) in self._exact:
             return "contaminated"
-        if self._near is not None and self._near.find(text) is not None:
+        if self._near is not None and self._near.find(outline(text)) is not None:
             return "near_contaminated"
         return None

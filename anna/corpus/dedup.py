@@ -5,15 +5,21 @@ Datasets, chapter 3) and then verified by the exact Jaccard similarity of their 
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
+import numpy as np
 from datasketch import MinHash, MinHashLSH
+from numpy.typing import NDArray
 
 from anna.corpus.clean import normalise
 
 SHINGLE_WORDS = 3
+
+_FACTORS = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F), np.uint64(0x165667B19E3779F9))
+"""Odd numbers, from xxHash, that mix the hashes of a shingle's words by their place."""
+
 PERMUTATIONS = 128
 
 PERMUTATION_SEED = 1
@@ -22,17 +28,35 @@ MAX_MISSED = 1e-3
 """Probability with which a pair right at the threshold may be missed; false alarms cost time alone."""
 
 
-def shingles(text: str) -> frozenset[int]:
-    """Return 32-bit hashes of the runs of three words of the normalised text; of all of it if it is shorter."""
-    words = normalise(text).split()
-    starts = range(max(1, len(words) - SHINGLE_WORDS + 1))
-    return frozenset(_hash(" ".join(words[start : start + SHINGLE_WORDS])) for start in starts)
+def shingles(text: str) -> NDArray[np.uint32]:
+    """Return hashes of the runs of three words of the normalised text, sorted, each once; never empty."""
+    words = [_hash(word) for word in normalise(text).split()]
+    missing = SHINGLE_WORDS - len(words)
+    hashes = np.array(words + [0] * missing, dtype=np.uint64)
+    mixed = sum(hashes[place : len(hashes) - 2 + place] * factor for place, factor in enumerate(_FACTORS))
+    return np.unique(np.asarray(mixed >> np.uint64(32), dtype=np.uint32))
 
 
-def jaccard(left: frozenset[int], right: frozenset[int]) -> float:
-    """Return |left and right| / |left or right|, in [0, 1]; neither is empty."""
-    common = len(left & right)
+def jaccard(left: NDArray[np.uint32], right: NDArray[np.uint32]) -> float:
+    """Return |left and right| / |left or right| of two sorted sets, in [0, 1]; neither is empty."""
+    common = len(np.intersect1d(left, right, assume_unique=True))
     return common / (len(left) + len(right) - common)
+
+
+class Outline(NamedTuple):
+    """What near duplicates of a text are found by."""
+
+    shingles: NDArray[np.uint32]
+    sketch: MinHash
+
+
+def outline(text: str) -> Outline:
+    """Return the text's shingles and their MinHash."""
+    grams = shingles(text)
+    # Drawing the permutations takes far longer than a sketch: copies share them.
+    sketch = _blank().copy()
+    sketch.update_batch(grams.tolist())
+    return Outline(grams, sketch)
 
 
 class NearIndex:
@@ -41,27 +65,20 @@ class NearIndex:
     def __init__(self, threshold: float) -> None:
         """Take the Jaccard similarity from which texts count as one, in (0, 1]."""
         self._threshold = threshold
-        self._shingles: dict[str, frozenset[int]] = {}
+        self._shingles: dict[str, NDArray[np.uint32]] = {}
         self._index = MinHashLSH(threshold=threshold, num_perm=PERMUTATIONS, params=_bands(threshold))
 
-    def add(self, key: str, text: str) -> None:
+    def add(self, key: str, text: Outline) -> None:
         """Add a text under a key that is not yet there."""
-        grams = shingles(text)
-        if self._can_match(grams):
-            self._shingles[key] = grams
-            self._index.insert(key, _sketch(grams), check_duplication=False)
+        self._shingles[key] = text.shingles
+        self._index.insert(key, text.sketch, check_duplication=False)
 
-    def find(self, text: str) -> str | None:
+    def find(self, text: Outline) -> str | None:
         """Return the smallest key whose text is a near duplicate of `text`, or None."""
-        grams = shingles(text)
-        if not self._can_match(grams):
-            return None
-        keys = self._index.query(_sketch(grams))
-        return min((key for key in keys if jaccard(grams, self._shingles[key]) >= self._threshold), default=None)
-
-    def _can_match(self, grams: frozenset[int]) -> bool:
-        """Two different sets of at most n are n / (n + 1) alike at best, so few shingles never reach the threshold."""
-        return len(grams) >= self._threshold * (len(grams) + 1) - 1e-9
+        keys = self._index.query(text.sketch)
+        return min(
+            (key for key in keys if jaccard(text.shingles, self._shingles[key]) >= self._threshold), default=None
+        )
 
 
 class Merged(NamedTuple):
@@ -95,12 +112,16 @@ def merge_texts(texts: Mapping[str, str], threshold: float | None) -> Merged:
             exact.append(key)
             survivors[key] = survivors[survivor]
             continue
-        found = index.find(texts[key]) if index is not None else None
-        survivors[key] = found or key
-        if found:
+        survivors[key] = key
+        if index is None:
+            continue
+        outlined = outline(texts[key])
+        found = index.find(outlined)
+        if found is None:
+            index.add(key, outlined)
+        else:
             near.append(key)
-        elif index is not None:
-            index.add(key, texts[key])
+            survivors[key] = found
     return Merged(survivors, exact, near)
 
 
@@ -121,18 +142,11 @@ def _blank() -> MinHash:
     return MinHash(num_perm=PERMUTATIONS, seed=PERMUTATION_SEED, hashfunc=_identity, scheme="affine32")
 
 
-def _sketch(grams: Iterable[int]) -> MinHash:
-    # Drawing the permutations takes far longer than a sketch: copies share them.
-    sketch = _blank().copy()
-    sketch.update_batch(sorted(grams))
-    return sketch
-
-
 def _identity(value: int) -> int:
     """Shingles are hashes already."""
     return value
 
 
-@lru_cache(maxsize=2**16)
-def _hash(shingle: str) -> int:
-    return int.from_bytes(hashlib.blake2b(shingle.encode(), digest_size=4).digest())
+@lru_cache(maxsize=2**18)
+def _hash(word: str) -> int:
+    return int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest())

@@ -75,9 +75,11 @@ def load_task(
     pool = shuffle(make_units(source, rows, drop), derive_seed(seed, "held_out", source.task))
     examples = _examples(source, pool, num_examples, max_faulty_share, seed)
     shown = frozenset(normalise(text) for example in examples for text in example)
-    units = [unit for unit in pool if not unit.texts & shown]
+    units = []
     for unit in pool:
-        if unit.texts & shown:
+        if unit.texts.isdisjoint(shown):
+            units.append(unit)
+        else:
             drop("example", unit.text)
     fitted = take_in_turn(units, source.train_rows) if source.train_rows else []
     is_fitted = frozenset(fitted)

@@ -18,6 +18,9 @@ from anna.errors import InputError
 from anna.origins import describe
 from anna.seeding import derive_seed
 
+MIN_DOCS = 2
+"""A collection of one document has no negative."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -73,7 +76,8 @@ def load_training(
     Sources of one task make one collection. See `load_rows` and `build_collection` for arguments and errors.
 
     Raises:
-        InputError: If sources of one task are of different kinds.
+        InputError: If sources of one task are of different kinds, or a task is left with fewer than two documents or no
+            query that has a positive.
     """
     pairs: dict[str, list[Pair]] = {}
     kinds: dict[str, str] = {}
@@ -99,9 +103,19 @@ def load_training(
             near_duplicate=near_duplicate,
             seed=derive_seed(seed, "positives", task),
         )
+        _check(collection, drops.by_reason(task, "train"))
         _log.info("%s: %s, dropped %s", task, _counts(collection), drops.by_reason(task, "train"))
         collections.append(collection)
     return collections
+
+
+def _check(collection: Collection, dropped: dict[str, int]) -> None:
+    if len(collection.docs) < MIN_DOCS or not collection.queries:
+        raise InputError(
+            f"training task {collection.task!r} is left with {len(collection.docs)} documents and "
+            f"{len(collection.queries)} queries that have a positive, expected {MIN_DOCS} and 1 or more; dropped: "
+            f"{dropped}. Raise its rows or correct its columns"
+        )
 
 
 def write_tables(paths: Mapping[str, Path], tables: Mapping[str, pa.Table], schemas: Mapping[str, pa.Schema]) -> None:

@@ -5,6 +5,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ of `synonym_pairs` away."""
 
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
 _ESCAPE = re.compile(r"\\(.)")
+_SAME_WORDS = re.compile(r" [A-Z]+ (uk_spelling|plural_form|obsolete_synonym)\b")
+"""Synonym types that say nothing new, or nothing true any more."""
+
 _CITATION = re.compile(r"\(Citation: [^()]*(?:\([^()]*\)[^()]*)*\)")
 _LINK = re.compile(r"\[([^\]]*)\]\([^)\s]*\)")
 _TAG = re.compile(r"</?code>")
@@ -76,7 +80,7 @@ def _set(term: Term, tag: str, value: str) -> None:
         term.name = value
     elif tag == "def":
         term.definition = text
-    elif tag == "synonym" and text:
+    elif tag == "synonym" and text and not _SAME_WORDS.match(value, quoted.end() if quoted else 0):
         term.synonyms.append(text)
     elif tag == "is_a":
         term.parents.append(re.split(" [!{]", value, maxsplit=1)[0])
@@ -99,13 +103,13 @@ def synonym_pairs(terms: list[Term]) -> Iterator[dict[str, Any]]:
     """
     siblings = _siblings(terms)
     for term in terms:
-        own_names = {normalise(text) for text in (term.name, *term.synonyms)}
+        own_names = {_words(text) for text in (term.name, *term.synonyms)}
         own = sorted((word_overlap(term.name, text), text) for text in set(term.synonyms))
         others = [
             (word_overlap(term.name, text), text)
             for sibling in siblings[term.id]
             for text in sibling.synonyms
-            if normalise(text) not in own_names
+            if _words(text) not in own_names
         ]
         if own and others and own[0][0] <= MAX_OVERLAP and min(others)[0] <= MAX_OVERLAP:
             overlap, text = own[0]
@@ -133,8 +137,13 @@ def _siblings(terms: list[Term]) -> dict[str, list[Term]]:
 
 def word_overlap(text: str, other: str) -> float:
     """Return the Jaccard similarity of two texts' sets of words, in [0, 1]."""
-    words, other_words = set(normalise(text).split()), set(normalise(other).split())
+    words, other_words = _words(text), _words(other)
     return len(words & other_words) / len(words | other_words)
+
+
+@lru_cache(maxsize=2**17)
+def _words(text: str) -> frozenset[str]:
+    return frozenset(normalise(text).split())
 
 
 def procedures(objects: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:

@@ -50,7 +50,7 @@ class Row:
 
 
 def load_rows(reading: Reading, drop: Drop, *, max_faulty_share: float) -> list[Row]:
-    """Return all usable rows of a source, in the order of their content.
+    """Return all usable rows of a source.
 
     Args:
         reading: The source; its `rows` is not applied.
@@ -85,7 +85,7 @@ def load_rows(reading: Reading, drop: Drop, *, max_faulty_share: float) -> list[
             continue
         rows.append(row)
     _check(reading, rows, faults, seen, max_faulty_share)
-    return sorted(rows, key=lambda row: row.content)
+    return rows
 
 
 def sample(rows: list[Row], size: int | None, drop: Drop, *, seed: int) -> list[Row]:

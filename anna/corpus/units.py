@@ -121,7 +121,7 @@ def choose_examples(units: Sequence[Unit], count: int, avoid: frozenset[str]) ->
     Returns:
         Query and highest-scoring document; or a text and another of its class.
     """
-    usable = [unit for unit in units if not unit.texts & avoid]
+    usable = [unit for unit in units if not avoid or unit.texts.isdisjoint(avoid)]
     candidates = _class_examples(usable) if usable and usable[0].label else _scored_examples(usable)
     chosen: list[Example] = []
     shown: set[str] = set()

@@ -2,7 +2,7 @@
 
 import logging
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -22,12 +22,6 @@ from anna.errors import InputError
 from anna.origins import INPUTS_DIR, Origin, sha256
 from anna.params import Params
 
-Dtype = Literal["auto", "float32", "bfloat16"]
-"""What matrix products are computed in; see `compute_dtype`."""
-
-CPU_BF16 = ("avx512_bf16", "amx_bf16")
-"""CPU capabilities that make bfloat16 matrix products faster than float32 ones."""
-
 _log = logging.getLogger(__name__)
 
 
@@ -40,19 +34,6 @@ class StudentParams(Params):
     """Checkpoint: a folder with safetensors, or one GGUF file."""
     layers: int | None = Field(gt=0)
     """First layers kept; null keeps all."""
-
-
-def compute_dtype(choice: Dtype) -> torch.dtype:
-    """Return what to compute matrix products in; `auto` is bfloat16 on a GPU, or a CPU with instructions for it.
-
-    A CPU without them emulates bfloat16 at about a hundredth of the speed of float32.
-    """
-    if choice != "auto":
-        return torch.float32 if choice == "float32" else torch.bfloat16
-    # Not torch's "is bf16 supported": that is true of every CPU, for emulation.
-    has_bf16 = torch.cuda.is_available() or any(torch.cpu.get_capabilities().get(name) for name in CPU_BF16)
-    _log.info("computing in %s", "bfloat16" if has_bf16 else "float32: the CPU has no bfloat16 instructions")
-    return torch.bfloat16 if has_bf16 else torch.float32
 
 
 def load_causal_lm(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:

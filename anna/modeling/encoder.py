@@ -224,7 +224,8 @@ class Encoder(nn.Module):
         with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
             # Made here, because the one that the model makes forgets what lies outside a sliding window.
             cache = DynamicCache()
-            self.backbone(input_ids=torch.tensor([list(ids)], device=self.device), past_key_values=cache, use_cache=True)
+            ids_1L = torch.tensor([list(ids)], device=self.device)
+            self.backbone(input_ids=ids_1L, past_key_values=cache, use_cache=True)
         return cache
 
     def _pad(self, token_ids: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:

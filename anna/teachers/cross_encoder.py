@@ -10,7 +10,7 @@ from sentence_transformers import CrossEncoder
 
 from anna import log
 from anna.errors import InputError
-from anna.teachers.hardware import fast_dtype, pick_device
+from anna.modeling.hardware import compute_dtype, pick_device
 
 PAIRS_PER_BLOCK = 4096
 """Pairs between two lines of progress; the library sorts by length within a block."""
@@ -56,7 +56,7 @@ def score_pairs(
         max_tokens: Longest pair.
         tokens_per_batch: Largest number of tokens computed at once, padding included.
     """
-    dtype = fast_dtype(model.device.type)
+    dtype = compute_dtype("auto")
     parts = [np.zeros(0, dtype=np.float32)]
     blocks = range(0, len(pairs), PAIRS_PER_BLOCK)
     with torch.autocast(model.device.type, dtype=dtype, enabled=dtype != torch.float32):

@@ -12,9 +12,9 @@ from pydantic import Field
 from sentence_transformers import SentenceTransformer
 
 from anna.errors import InputError
+from anna.modeling.hardware import compute_dtype, pick_device
 from anna.origins import Origin
 from anna.params import Params
-from anna.teachers.hardware import fast_dtype, pick_device
 from anna.teachers.runs import collections, join_runs, same_text, to_run
 from anna.teachers.topk import nearest
 
@@ -80,7 +80,7 @@ def encode_texts(
     unique = list(dict.fromkeys(texts))
     if not unique:
         return np.zeros((0, model.get_embedding_dimension() or 0), dtype=np.float32)
-    dtype = fast_dtype(model.device.type)
+    dtype = compute_dtype("auto")
     with torch.autocast(model.device.type, dtype=dtype, enabled=dtype != torch.float32):
         vectors = model.encode(
             unique,

@@ -119,13 +119,14 @@ def score(
             max_tokens=longest,
             tokens_per_batch=tokens_per_batch,
         )
+    from anna.modeling import hardware
     from anna.modeling.base import load_causal_lm
-    from anna.teachers import hardware, query_likelihood
+    from anna.teachers import query_likelihood
 
     model, tokenizer = load_causal_lm(path)
     device = hardware.pick_device()
     return query_likelihood.score_pairs(
-        model.to(device=device, dtype=hardware.fast_dtype(device)),
+        model.to(device=device, dtype=hardware.compute_dtype("auto")),
         tokenizer,
         pairs,
         doc_tokens=doc_tokens,

@@ -83,7 +83,7 @@ def train(
 
 
 def _step(engine: Any, encoder: Encoder, batch: Batch, texts: Texts, recipe: TrainParams) -> tuple[float, ...]:
-    """Embed, gather, compute the loss of all ranks' queries, and take one optimizer step; return mean terms and gradient norm."""
+    """Embed, gather, take one optimizer step; return loss, both its terms and the gradient norm, over all ranks."""
     rank, world_size = dist.get_rank(), dist.get_world_size()
     layout = lay_out(batch, world_size, texts.positives, batch.task in texts.group_only)
     share = batch.share(rank, world_size)

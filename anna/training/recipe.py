@@ -4,7 +4,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from anna.modeling.base import Dtype
+from anna.modeling.hardware import Dtype
 from anna.params import Params, Strict
 
 

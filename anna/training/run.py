@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from anna import io, seeding
-from anna.modeling.base import StudentParams, compute_dtype, load_student
+from anna.modeling.base import StudentParams, load_student
 from anna.modeling.encoder import ADAPTER_FOLDER, Encoder, EncoderConfig, PromptParams, task_prompts
+from anna.modeling.hardware import compute_dtype
 from anna.origins import describe, fetch_model
 from anna.training import engine as engines
 from anna.training.batches import Batch, Group, check_world, plan_epoch

@@ -1,0 +1,48 @@
+# Every command that a user of anna needs; `make` alone lists them.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Stages run `python -m stages.<name>`: that of the virtual environment.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+# Which of presets/ replaces params.yaml; empty: params.yaml as it is.
+PRESET ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help install test test-all check repro preset smoke plan clean
+
+help: ## List these commands
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+install: $(VENV)/installed ## Make the virtual environment and install the pinned dependencies (about 3 minutes)
+
+$(VENV)/installed: requirements.txt pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "anna needs Python 3.11 or newer, this is " + sys.version)'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	DS_BUILD_OPS=0 $(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+
+repro: install preset ## Run the pipeline (15 minutes on two cores), then print the results and where the report lies
+	dvc repro
+	@python -m anna.cli results
+
+preset:
+	@if [ -n "$(PRESET)" ]; then cp presets/$(PRESET).yaml params.yaml && echo "params.yaml is now presets/$(PRESET).yaml"; fi
+
+test: install ## Run the fast tests
+	pytest
+
+test-all: install ## Run all tests, the slow ones too
+	pytest -m ""
+
+check: install ## Lint and check types
+	ruff check .
+	ruff format --check .
+	mypy
+
+smoke: install ## Run the pipeline on presets/smoke.yaml in a copy, and compare its metrics with the committed ones
+	python -m tests.smoke
+
+clean: ## Remove what can be made again: caches of teachers, inputs, temporary files (not DVC's cache)
+	rm -rf runs .pytest_cache .mypy_cache .ruff_cache

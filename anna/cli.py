@@ -1,0 +1,75 @@
+"""The `anna` command, for people: what is known about a training query, and search with the exported model.
+
+Changes nothing on disk. Runs in the project root, where `dvc repro` has left tables and model.
+"""
+
+import argparse
+import os
+import sys
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+from anna import io, log, schemas
+from anna.errors import InputError
+
+CORPUS, MODEL = Path("data/corpus.parquet"), Path("models/sentence-transformer")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status: 0, or 1 after a message that says what was wrong."""
+    arguments = _parser().parse_args(argv)
+    log.setup()
+    try:
+        _out(arguments.run(arguments))
+    except InputError as error:
+        sys.stderr.write(f"anna {arguments.command}: {error}\n")
+        return 1
+    except BrokenPipeError:
+        # `anna why ... | head`: the reader has seen enough. Python would complain once more when it closes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def why(arguments: argparse.Namespace) -> str:
+    """Return everything known about one training query."""
+    from anna.reporting.why import describe, explain
+
+    return describe(explain(arguments.query_id))
+
+
+def search(arguments: argparse.Namespace) -> str:
+    """Return the documents of a task that are nearest to a text."""
+    from anna.reporting import search as searching
+
+    corpus = io.read(CORPUS, schemas.CORPUS)
+    hits = searching.search(MODEL, corpus, arguments.text, arguments.task, arguments.top)
+    shown = [
+        f"{place:>3}. {hit.score:.4f}  {hit.doc_id}\n     {textwrap.shorten(hit.text, 160, placeholder=' ...')}"
+        for place, hit in enumerate(hits, start=1)
+    ]
+    return "\n".join(shown)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="anna", description="Look into a finished run of the pipeline.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    told = commands.add_parser("why", help="everything known about one training query: scores, verdicts, reasons")
+    told.add_argument("query_id", help="as in data/queries.parquet, e.g. BoolQ:q:0123456789abcdef")
+    told.set_defaults(run=why)
+    found = commands.add_parser("search", help="search a task's documents with the exported model")
+    found.add_argument("text", help="the query, bare: the task's instruction is added")
+    found.add_argument("--task", help="whose documents are searched; may be left out where there is only one")
+    found.add_argument("--top", type=int, default=5, help="documents shown (default: %(default)s)")
+    found.set_defaults(run=search)
+    return parser
+
+
+def _out(text: str) -> None:
+    """Write to standard output; the one place of the project that does."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,270 @@
+"""Everything the report shows, read from metrics and tables."""
+
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from anna import fusion, io, segments
+from anna.errors import InputError
+
+Floats = NDArray[np.float64]
+
+CURVE_COLUMNS = ("step", "queries", "loss", "info_nce", "soft_label_ce", "learning_rate", "gradient_norm", "task")
+
+
+class Curve(NamedTuple):
+    """The training curve, one entry per step."""
+
+    values: Mapping[str, Floats]
+    """By name, all of `CURVE_COLUMNS` but the task."""
+    tasks: Sequence[str]
+
+    def __len__(self) -> int:
+        """Return the number of steps."""
+        return len(self.tasks)
+
+
+class TaskCurve(NamedTuple):
+    """How training went on one task."""
+
+    task: str
+    steps: int
+    first: float
+    """Mean InfoNCE over the first fifth of the task's steps."""
+    last: float
+    """Mean InfoNCE over the last fifth."""
+
+
+class Spread(NamedTuple):
+    """Fused scores before and after the filter."""
+
+    positives: Floats
+    """Of all labelled positives."""
+    others: Floats
+    """Of all other candidates."""
+    group_positives: Floats
+    negatives: Floats
+    """Hard negatives kept."""
+
+
+class Entropies(NamedTuple):
+    """Entropy of soft labels as a share of log n, one per query; NaN for a single candidate, which has none."""
+
+    candidates: Floats
+    groups: Floats
+
+
+class IngestDrop(NamedTuple):
+    """Rows of a source that were not kept."""
+
+    task: str
+    part: str
+    reason: str
+    rows: int
+    example: str
+
+
+class TableSize(NamedTuple):
+    """What a sidecar says of its table."""
+
+    path: str
+    rows: int
+    columns: int
+    provenance: str
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Everything the report shows."""
+
+    summary: Mapping[str, Mapping[str, float]]
+    """metrics/mteb.json: model in its mode -> mean and categories."""
+    means: Mapping[str, Mapping[str, float]]
+    """metrics/scores.csv: model in its mode -> category -> mean score."""
+    tasks: Mapping[str, Mapping[str, Mapping[str, Any]]]
+    """metrics/mteb_tasks.json: model in its mode -> task -> type, metric, score."""
+    curve: Curve
+    spread: Spread
+    entropies: Entropies
+    ingest_drops: Sequence[IngestDrop]
+    stages: Mapping[str, Mapping[str, Any]]
+    """Stage -> what it counted."""
+    costs: Mapping[str, Mapping[str, Any]]
+    """Stage -> seconds, peak_memory_mib, cpus."""
+    tables: Sequence[TableSize]
+
+
+class Tables(NamedTuple):
+    """The tables that are read whole."""
+
+    labels: pa.Table
+    groups: pa.Table
+    drops: pa.Table
+    ingest_drops: pa.Table
+
+
+def read(
+    *,
+    summary: Path,
+    means: Path,
+    tasks: Path,
+    curve: Path,
+    tables: Tables,
+    stages: Sequence[Path],
+    costs: Sequence[Path],
+    sidecars: Sequence[Path],
+) -> Facts:
+    """Return the facts.
+
+    Args:
+        summary: metrics/mteb.json.
+        means: metrics/scores.csv.
+        tasks: metrics/mteb_tasks.json.
+        curve: metrics/training.csv.
+        tables: As read from disk.
+        stages: Metrics of each stage, named by it.
+        costs: Cost of each stage, named by it.
+        sidecars: Descriptions of tables, in the order shown.
+
+    Raises:
+        InputError: If a file is missing or not what its stage writes.
+    """
+    return Facts(
+        summary=io.read_json(summary),
+        means=read_means(means),
+        tasks={
+            _column(model, mode): scored
+            for model, modes in io.read_json(tasks).items()
+            for mode, scored in modes.items()
+        },
+        curve=read_curve(curve),
+        spread=spread(tables),
+        entropies=Entropies(
+            _entropy_shares(tables.labels, "soft_label"),
+            _entropy_shares(_exploded(tables.groups, "soft_labels"), "soft_labels"),
+        ),
+        ingest_drops=[IngestDrop(**row) for row in tables.ingest_drops.to_pylist()],
+        stages={path.stem: io.read_json(path) for path in stages},
+        costs={path.stem: io.read_json(path) for path in costs},
+        tables=[table_size(path, io.read_json(path)) for path in sidecars],
+    )
+
+
+def read_means(path: Path) -> dict[str, dict[str, float]]:
+    """Return mean scores by model and category.
+
+    Raises:
+        InputError: If the file is missing or not a table of scores.
+    """
+    result: dict[str, dict[str, float]] = {}
+    for model, category, value in _rows(path, ("model", "category", "score")):
+        result.setdefault(model, {})[category] = _number(path, value)
+    return result
+
+
+def read_curve(path: Path) -> Curve:
+    """Return the training curve.
+
+    Raises:
+        InputError: If the file is missing or not a training curve.
+    """
+    rows = list(_rows(path, CURVE_COLUMNS))
+    columns = list(zip(*rows, strict=True)) if rows else [()] * len(CURVE_COLUMNS)
+    values = {
+        name: np.array([_number(path, value) for value in column])
+        for name, column in zip(CURVE_COLUMNS[:-1], columns, strict=False)
+    }
+    return Curve(values, list(columns[-1]))
+
+
+def by_task(curve: Curve) -> list[TaskCurve]:
+    """Return how InfoNCE fell on each task, tasks in alphabetical order."""
+    info_nce, names = curve.values["info_nce"], np.array(curve.tasks, dtype=object)
+    result = []
+    for task in sorted(set(curve.tasks)):
+        values = info_nce[names == task]
+        part = max(1, len(values) // 5)
+        result.append(TaskCurve(task, len(values), float(values[:part].mean()), float(values[-part:].mean())))
+    return result
+
+
+def spread(tables: Tables) -> Spread:
+    """Return the fused scores before and after the filter."""
+    labels = _frame(tables.labels.select(["query_id", "doc_id", "fused_score"]))
+    drops = _frame(tables.drops.select(["query_id", "doc_id", "reason"]))
+    groups = _frame(tables.groups)
+    positive = drops.filter(pl.col("reason") == "labelled_positive").select("query_id", "doc_id")
+    chosen = groups.select("query_id", pl.col("positive_id").alias("doc_id"))
+    kept = groups.select("query_id", pl.col("negative_ids").alias("doc_id")).explode("doc_id")
+
+    def scores(pairs: pl.DataFrame, how: Any = "semi") -> Floats:
+        return labels.join(pairs, on=["query_id", "doc_id"], how=how)["fused_score"].to_numpy().astype(np.float64)
+
+    return Spread(scores(positive), scores(positive, "anti"), scores(chosen), scores(kept))
+
+
+def table_size(path: Path, sidecar: Mapping[str, Any]) -> TableSize:
+    """Return what the sidecar at `path` says.
+
+    Raises:
+        InputError: If it has no rows or fields.
+    """
+    if not {"rows", "fields"} <= set(sidecar):
+        raise InputError(f"{path} has {sorted(sidecar)}, expected rows and fields; run: dvc repro")
+    told = {key: value for key, value in sidecar.items() if key not in ("table", "key", "rows", "fields")}
+    provenance = ", ".join(f"{key} {value}" for key, value in told.items() if not isinstance(value, dict))
+    return TableSize(path.with_suffix(".parquet").as_posix(), int(sidecar["rows"]), len(sidecar["fields"]), provenance)
+
+
+def smooth(values: Floats, share: float = 0.08) -> Floats:
+    """Return the mean over a centred window of `share` of the steps, shorter at both ends, (N,)."""
+    window = np.ones(max(1, round(share * len(values)) | 1))
+    counts = np.convolve(np.ones_like(values), window, mode="same")
+    return np.asarray(np.convolve(values, window, mode="same") / counts)
+
+
+def _entropy_shares(table: pa.Table, column: str) -> Floats:
+    """Return each query's entropy as a share of its largest value, (Q,); `table` is sorted by query."""
+    if not table.num_rows:
+        return np.zeros(0)
+    starts_Q = segments.find_starts(table["query_id"].to_numpy())
+    return fusion.entropies(table[column].to_numpy().astype(np.float64), starts_Q)[1]
+
+
+def _exploded(groups: pa.Table, column: str) -> pa.Table:
+    return _frame(groups.select(["query_id", column])).explode(column).to_arrow()
+
+
+def _column(model: str, mode: str) -> str:
+    return model if mode == "zero_shot" else f"{model}_{mode}"
+
+
+def _frame(table: pa.Table) -> pl.DataFrame:
+    return pl.DataFrame(pl.from_arrow(table))
+
+
+def _rows(path: Path, header: Sequence[str]) -> Iterable[list[str]]:
+    if not path.is_file():
+        raise InputError(f"{path} does not exist; make it with: dvc repro")
+    with path.open(encoding="utf-8", newline="") as file:
+        found, *rows = list(csv.reader(file)) or [[]]
+    if tuple(found) != tuple(header):
+        raise InputError(f"{path} has columns {found}, expected {list(header)}; run: dvc repro")
+    for number, row in enumerate(rows, start=2):
+        if len(row) != len(header):
+            raise InputError(f"{path}: line {number} has {len(row)} values, expected {len(header)}; run: dvc repro")
+    return rows
+
+
+def _number(path: Path, value: str) -> float:
+    try:
+        return float(value)
+    except ValueError:
+        raise InputError(f"{path}: {value!r} is not a number; delete the file and run: dvc repro") from None

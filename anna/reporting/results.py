@@ -1,0 +1,148 @@
+"""What the scores say: the headline, the tables of results, and the text table that ends a run."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from anna.reporting import style
+from anna.reporting.gather import Facts
+
+
+class Card(NamedTuple):
+    """One number of the headline."""
+
+    name: str
+    role: str
+    """Colour of the palette."""
+    value: str
+    note: str
+
+
+class Cell(NamedTuple):
+    """A number of a table."""
+
+    text: str
+    is_best: bool
+
+
+class Row(NamedTuple):
+    """A task, or a category."""
+
+    name: str
+    kind: str
+    metric: str
+    cells: Sequence[Cell]
+
+
+def columns(facts: Facts) -> list[str]:
+    """Return every model and mode that was scored, those of `style.COLUMNS` first."""
+    scored = [*facts.tasks, *facts.means]
+    return [name for name in style.COLUMNS if name in scored] + sorted(set(scored) - set(style.COLUMNS))
+
+
+def cards(facts: Facts) -> list[Card]:
+    """Return the headline's numbers: the mean of every model, retrieval beside it."""
+    return [
+        _card(name, role, facts.summary.get(column, {}))
+        for column, (name, role) in style.COLUMNS.items()
+        if column != "untrained_with_examples"
+    ]
+
+
+def headline(facts: Facts) -> str:
+    """Return in words where the student stands against what it came from and what taught it."""
+    means = {name: scores["mean"] for name, scores in facts.summary.items() if "mean" in scores}
+    if "student" not in means:
+        return "The student has not been scored."
+    sentences = [_against_untrained(means)]
+    if "teacher" in means:
+        sentences.append(_against_teacher(means))
+    sentences.append(_on_retrieval(facts.summary))
+    return " ".join(sentence for sentence in sentences if sentence)
+
+
+def category_rows(facts: Facts) -> list[Row]:
+    """Return a row per category and the mean, a cell per model of `columns`."""
+    names = list(dict.fromkeys(name for means in facts.means.values() for name in means))
+    rows = [_row(name, "", "", [facts.means.get(column, {}).get(name) for column in columns(facts)]) for name in names]
+    means = [facts.summary.get(column, {}).get("mean") for column in columns(facts)]
+    return [*rows, _row("Mean", "", "", means)] if rows else []
+
+
+def task_rows(facts: Facts) -> list[Row]:
+    """Return a row per task in the order of evaluation, a cell per model of `columns`."""
+    tasks = {task: scored for model in facts.tasks.values() for task, scored in model.items()}
+    return [
+        _row(
+            task,
+            str(scored["type"]),
+            style.words(str(scored["metric"])),
+            [facts.tasks.get(column, {}).get(task, {}).get("score") for column in columns(facts)],
+        )
+        for task, scored in tasks.items()
+    ]
+
+
+def text_table(facts: Facts) -> str:
+    """Return categories down and models across as text; a dash where a model was not scored."""
+    names = [style.column_name(column) for column in columns(facts)]
+    rows = category_rows(facts)
+    if not rows:
+        return "no scores"
+    widths = [max(8, len(name)) + 2 for name in names]
+    first = max(len(row.name) for row in rows) + 2
+    lines = [" " * first + "".join(name.rjust(width) for name, width in zip(names, widths, strict=True))]
+    for row in rows:
+        cells = [cell.text.rjust(width) for cell, width in zip(row.cells, widths, strict=True)]
+        lines.append(row.name.ljust(first) + "".join(cells))
+    return "\n".join(lines)
+
+
+def _card(name: str, role: str, scores: Mapping[str, float]) -> Card:
+    if not scores:
+        return Card(name, role, style.MISSING, "not run")
+    notes = ["mean" if "mean" in scores else "no mean"]
+    if "Retrieval" in scores:
+        notes.append(f"retrieval {style.score(scores['Retrieval'])}")
+    return Card(name, role, style.score(scores.get("mean")), ", ".join(notes))
+
+
+def _row(name: str, kind: str, metric: str, values: Sequence[float | None]) -> Row:
+    """Return a row whose highest numbers are marked, as they are shown: to three decimals."""
+    texts = [style.score(value) for value in values]
+    known = [value for value in values if value is not None]
+    best = style.score(max(known)) if len(known) > 1 else None
+    return Row(name, kind, metric, [Cell(text, text == best) for text in texts])
+
+
+def _against_untrained(means: Mapping[str, float]) -> str:
+    student, untrained = means["student"], means.get("untrained")
+    if untrained is None:
+        return f"The student reaches a mean of {style.score(student)} over the categories."
+    verb = "lifts" if student > untrained else "does not lift"
+    return (
+        f"Training {verb} the mean over the categories from {style.score(untrained)} to {style.score(student)} "
+        f"({'+' if student >= untrained else ''}{style.score(student - untrained)})."
+    )
+
+
+def _against_teacher(means: Mapping[str, float]) -> str:
+    student, teacher, untrained = means["student"], means["teacher"], means.get("untrained")
+    if student >= teacher:
+        return f"That is level with or above its dense teacher ({style.score(teacher)})."
+    if untrained is None or untrained >= teacher or student <= untrained:
+        return f"Its dense teacher has {style.score(teacher)}."
+    share = f"{100 * (student - untrained) / (teacher - untrained):.0f} %"
+    return f"That is {share} of the way from the untrained model to its dense teacher ({style.score(teacher)})."
+
+
+def _on_retrieval(summary: Mapping[str, Mapping[str, float]]) -> str:
+    found = {name: scores["Retrieval"] for name, scores in summary.items() if "Retrieval" in scores}
+    student = found.get("student")
+    if student is None:
+        return ""
+    against = [
+        f"{'above' if student > found[name] else 'below'} {label} ({style.score(found[name])})"
+        for name, label in (("untrained", "the untrained model"), ("bm25", "BM25"), ("teacher", "the dense teacher"))
+        if name in found
+    ]
+    return f"On retrieval it has {style.score(student)}{': ' if against else ''}{', '.join(against)}."

@@ -1,0 +1,76 @@
+"""Search the documents of one task with the exported model, through plain sentence-transformers."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from sentence_transformers import SentenceTransformer
+
+from anna.errors import InputError
+from anna.modeling.encoder import EncoderConfig
+
+
+class Hit(NamedTuple):
+    """A document found."""
+
+    doc_id: str
+    text: str
+    score: float
+    """Cosine with the query."""
+
+
+def search(model: Path, corpus: pa.Table, text: str, task: str | None, top: int) -> list[Hit]:
+    """Return the documents nearest to `text`, best first; ties by doc_id.
+
+    Args:
+        model: What `export` wrote.
+        corpus: Table CORPUS.
+        text: Bare query.
+        task: Whose documents are searched and whose instruction the query gets; None: the only one there is.
+        top: Most documents returned, > 0.
+
+    Raises:
+        InputError: If there is no model, no such task, the text is empty or `top` is not positive.
+    """
+    if not text.strip():
+        raise InputError(f"text {text!r} of the search is empty; give some words")
+    if top < 1:
+        raise InputError(f"--top {top} is not positive; give 1 or more")
+    if not model.is_dir():
+        raise InputError(f"{model} does not exist; make it with: dvc repro export")
+    name = choose_task(corpus, task)
+    docs = corpus.filter(pc.equal(corpus["task"], name))
+    encoder = SentenceTransformer(str(model), local_files_only=True)
+    is_symmetric = EncoderConfig.load(model).task(name).symmetric
+    query_emb_1D = encoder.encode([text], prompt_name=name, show_progress_bar=False)
+    doc_emb_ND = encoder.encode(
+        docs["text"].to_pylist(), prompt_name=name if is_symmetric else None, show_progress_bar=False
+    )
+    scores_N = doc_emb_ND @ query_emb_1D[0]
+    return rank(docs, scores_N, top)
+
+
+def rank(docs: pa.Table, scores_N: NDArray[np.float32], top: int) -> list[Hit]:
+    """Return the best `top` of `docs`, best first; ties by doc_id, the order of the table."""
+    best = np.argsort(-scores_N, kind="stable")[:top]
+    rows = docs.take(pa.array(best)).to_pylist()
+    return [Hit(row["doc_id"], row["text"], float(scores_N[place])) for row, place in zip(rows, best, strict=True)]
+
+
+def choose_task(corpus: pa.Table, task: str | None) -> str:
+    """Return the task to search.
+
+    Raises:
+        InputError: If the corpus lacks it, or none is named and there are several.
+    """
+    known = sorted(corpus["task"].unique().to_pylist())
+    if task is None and len(known) == 1:
+        return str(known[0])
+    if task is None:
+        raise InputError(f"data/corpus.parquet holds {len(known)} tasks; name one: --task {' | '.join(known)}")
+    if task not in known:
+        raise InputError(f"--task {task!r} is not in data/corpus.parquet; it has {', '.join(known) or 'no task'}")
+    return task

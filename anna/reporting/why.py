@@ -1,0 +1,176 @@
+"""Everything the tables on disk know about one training query: candidates, scores, verdicts and reasons."""
+
+import difflib
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from anna import io, schemas
+from anna.errors import InputError
+from anna.reporting import style
+
+DATA = Path("data")
+
+SIGNALS = {"bm25": "bm25_run", "dense": "dense_run", "reranker": "reranker_run"}
+"""Teachers and their tables."""
+
+Rows = list[dict[str, Any]]
+
+_SCHEMAS = {
+    "bm25_run": schemas.RUN,
+    "dense_run": schemas.RUN,
+    "reranker_run": schemas.RUN,
+    "qrels": schemas.QRELS,
+    "labels": schemas.LABELS,
+    "groups": schemas.GROUPS,
+    "drops": schemas.DROPS,
+}
+_TEXT_WIDTH = 72
+
+
+class Candidate(NamedTuple):
+    """A document that a query was compared with, or that the qrels judge."""
+
+    doc_id: str
+    text: str
+    relevance: int | None
+    """From the qrels; None: not judged."""
+    signals: Mapping[str, tuple[int, float]]
+    """Rank and raw score by teacher, those that listed it."""
+    label: tuple[int, float, float] | None
+    """Rank, fused score and soft label."""
+    verdict: str
+
+
+class Story(NamedTuple):
+    """One query and all its candidates, best first."""
+
+    query: Mapping[str, Any]
+    candidates: Sequence[Candidate]
+    outcome: str
+    missing: Sequence[str]
+    """Tables that are not there yet."""
+
+
+def explain(query_id: str, folder: Path = DATA) -> Story:
+    """Return everything known about a query.
+
+    Args:
+        query_id: As in `data/queries.parquet`.
+        folder: Where the tables lie; those of stages that have not run may be missing.
+
+    Raises:
+        InputError: If corpus or queries are missing, there is no such query, or a table breaks its schema.
+    """
+    queries = io.read(folder / "queries.parquet", schemas.QUERIES)
+    query = _of(queries, query_id)
+    if not query:
+        raise InputError(f"query {query_id!r} is not in {folder}/queries.parquet{_nearest(query_id, queries)}")
+    known = {name: schema for name, schema in _SCHEMAS.items() if (folder / f"{name}.parquet").is_file()}
+    found = {name: _of(io.read(folder / f"{name}.parquet", schema), query_id) for name, schema in known.items()}
+    corpus = io.read(folder / "corpus.parquet", schemas.CORPUS)
+    missing = [name for name in _SCHEMAS if name not in known]
+    return Story(query[0], _candidates(found, corpus), _outcome(found), missing)
+
+
+def describe(story: Story) -> str:
+    """Return the story as text of about 100 columns."""
+    query = story.query
+    kind = ", ".join(query[key] for key in ("task", "kind", "split")) + (
+        f", {query['label']}" if query["label"] else ""
+    )
+    lines = [f"{query['query_id']}  ({kind})", *_indent(query["text"]), "", story.outcome]
+    if story.missing:
+        lines.append(f"Not run yet, so not shown: {', '.join(story.missing)}.")
+    for candidate in story.candidates:
+        lines += ["", *_describe_candidate(candidate)]
+    return "\n".join(lines)
+
+
+def _candidates(found: Mapping[str, Rows], corpus: pa.Table) -> list[Candidate]:
+    """Return all documents that any table names for the query: labelled ones by rank, others after them by id."""
+    labels = {row["doc_id"]: (row["rank"], row["fused_score"], row["soft_label"]) for row in found.get("labels", [])}
+    relevance = {row["doc_id"]: row["relevance"] for row in found.get("qrels", [])}
+    scores = {
+        name: {row["doc_id"]: (row["rank"], row["score"]) for row in found.get(table, [])}
+        for name, table in SIGNALS.items()
+    }
+    verdicts = _verdicts(found)
+    ids = {doc_id for part in (labels, relevance, *scores.values()) for doc_id in part}
+    rows = corpus.filter(pc.is_in(corpus["doc_id"], pa.array(sorted(ids), pa.string()))).to_pylist()
+    texts = {row["doc_id"]: row["text"] for row in rows}
+    last = len(ids)
+    return [
+        Candidate(
+            doc_id,
+            texts.get(doc_id, "(not in corpus)"),
+            relevance.get(doc_id),
+            {name: ranked[doc_id] for name, ranked in scores.items() if doc_id in ranked},
+            labels.get(doc_id),
+            verdicts.get(doc_id, "not judged yet"),
+        )
+        for doc_id in sorted(ids, key=lambda each: (labels[each][0] if each in labels else last + 1, each))
+    ]
+
+
+def _verdicts(found: Mapping[str, Rows]) -> dict[str, str]:
+    """Return what the filter made of each candidate."""
+    verdicts = {row["doc_id"]: _reason(row) for row in found.get("drops", []) if row["doc_id"]}
+    for group in found.get("groups", []):
+        shares = group["soft_labels"]
+        verdicts[group["positive_id"]] = f"POSITIVE of the group, soft label {shares[0]:.3f}"
+        for place, (doc_id, share) in enumerate(zip(group["negative_ids"], shares[1:], strict=True), start=1):
+            verdicts[doc_id] = f"NEGATIVE {place} of the group, soft label {share:.3f}"
+    return verdicts
+
+
+def _reason(row: Mapping[str, Any]) -> str:
+    if row["reason"] == "labelled_positive":
+        return "labelled positive, so no negative"
+    margin = row["margin"]
+    gap = "" if margin is None else f", {abs(margin):.3f} {'below' if margin >= 0 else 'above'} the positive"
+    return f"dropped: {style.words(row['reason'])}{gap}"
+
+
+def _outcome(found: Mapping[str, Rows]) -> str:
+    """Return in one sentence what came of the query."""
+    if "groups" not in found or "drops" not in found:
+        return "The filter has not run, so there is no group yet."
+    for group in found["groups"]:
+        return f"Gives a training group: 1 positive, {len(group['negative_ids'])} hard negatives."
+    reasons = [style.words(row["reason"]) for row in found["drops"] if not row["doc_id"]]
+    return f"Gives no training group: {', '.join(reasons) or 'no reason recorded'}."
+
+
+def _describe_candidate(candidate: Candidate) -> list[str]:
+    if candidate.label:
+        rank, fused, soft = candidate.label
+        place = f"{rank:>3}. fused {fused:+.3f}, soft label {soft:.3f}"
+    else:
+        place = "  -  not labelled"
+    signals = [f"{name} {score:.4g} (rank {rank})" for name, (rank, score) in candidate.signals.items()]
+    judged = "not judged" if candidate.relevance is None else f"relevance {candidate.relevance}"
+    return [
+        f"{place}  {candidate.verdict}",
+        f"     {candidate.doc_id}, {judged}; {', '.join(signals) or 'no teacher lists it'}",
+        *_indent(textwrap.shorten(candidate.text, 2 * _TEXT_WIDTH, placeholder=" ..."), "       "),
+    ]
+
+
+def _indent(text: str, by: str = "  ") -> list[str]:
+    return textwrap.wrap(text, _TEXT_WIDTH, initial_indent=by, subsequent_indent=by)
+
+
+def _of(table: pa.Table, query_id: str) -> Rows:
+    rows: Rows = table.filter(pc.equal(table["query_id"], query_id)).to_pylist()
+    return rows
+
+
+def _nearest(query_id: str, queries: pa.Table) -> str:
+    close = difflib.get_close_matches(query_id, queries["query_id"].to_pylist()[:20_000], n=1)
+    first = close or queries["query_id"].to_pylist()[:1]
+    return f"; did you mean {first[0]!r}?" if first else "; it is empty, run: dvc repro ingest"

@@ -1,0 +1,58 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from anna.corpus.clean import UnusableError, clean_text, normalise
+
+
+@pytest.mark.parametrize(
+    ("raw", "cleaned"),
+    [
+        ("  two\t\nlines\r\n here ", "two lines here"),
+        ("cafe\u0301", "caf\u00e9"),
+        ("nul\x00 and bell\x07", "nul and bell"),
+        ("\ufeffmark\u200b", "mark"),
+        ("no\u00a0break\u2003space", "no break space"),
+        ("one<br /><br/>two<BR>three", "one two three"),
+        ("a < b <b>kept</b>", "a < b <b>kept</b>"),
+    ],
+)
+def test_clean_text(raw: str, cleaned: str) -> None:
+    assert clean_text(raw) == cleaned
+
+
+@pytest.mark.parametrize(
+    ("raw", "reason"),
+    [("", "empty_text"), (" \n\t", "empty_text"), ("\x00\u200b", "empty_text"), ("caf\udce9", "undecodable")],
+)
+def test_unusable_text_has_a_reason(raw: str, reason: str) -> None:
+    with pytest.raises(UnusableError, match=f"^{reason}$"):
+        clean_text(raw)
+
+
+@given(st.text())
+def test_cleaning_twice_changes_nothing_more(text: str) -> None:
+    try:
+        cleaned = clean_text(text)
+    except UnusableError:
+        return
+    assert clean_text(cleaned) == cleaned
+    assert normalise(cleaned)
+
+
+@pytest.mark.parametrize(
+    ("text", "same"),
+    [
+        ("The End.", "the end"),
+        ("Well-known  facts", "well known facts"),
+        ("STRASSE", "stra\u00dfe"),
+        ("\u201cquoted\u201d", "quoted"),
+    ],
+)
+def test_normalise_folds_case_punctuation_and_space(text: str, same: str) -> None:
+    assert normalise(text) == normalise(same)
+
+
+@pytest.mark.parametrize(("text", "other"), [("C++", "C"), ("?!", "..."), ("\u0915\u093f", "\u0915\u093e"), ("1", "2")])
+def test_normalise_keeps_what_differs(text: str, other: str) -> None:
+    assert normalise(text) != normalise(other)

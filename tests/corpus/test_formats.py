@@ -1,0 +1,153 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from anna.corpus import formats
+from anna.corpus.sources import Reading
+from anna.errors import InputError
+
+REVISION = "0" * 40
+
+
+def read(path: Path, kind: str, **options: Any) -> list[formats.Raw]:
+    columns = options.pop("columns", {"text": "text"})
+    reading = Reading(origin={"kind": "files", "path": str(path)}, format=kind, columns=columns, **options)
+    return list(formats.read(reading))
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[[str | bytes], Path]:
+    def _write(content: str | bytes) -> Path:
+        path = tmp_path / "source"
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return path
+
+    return _write
+
+
+def test_jsonl_skips_blank_lines_and_marks_malformed_ones(write: Callable[..., Path]) -> None:
+    path = write('\ufeff{"text": "a"}\n\n{"text": \n[1]\n{"text": "b"}\n')
+    assert read(path, "jsonl") == [{"text": "a"}, None, None, {"text": "b"}]
+
+
+def test_undecodable_bytes_reach_the_cleaning_as_surrogates(write: Callable[..., Path]) -> None:
+    assert read(write(b'{"text": "caf\xe9"}\n{"text": "b"}\n'), "jsonl") == [{"text": "caf\udce9"}, {"text": "b"}]
+    assert read(write(b"text\ncaf\xe9\n"), "csv") == [{"text": "caf\udce9"}]
+
+
+@pytest.mark.parametrize("content", ['[{"text": "a"}, 3]', '{"x": {"text": "a"}, "y": 3}'])
+def test_json_takes_a_list_or_a_mapping(write: Callable[..., Path], content: str) -> None:
+    assert read(write(content), "json") == [{"text": "a"}, None]
+
+
+@pytest.mark.parametrize(("kind", "content"), [("json", "{"), ("stix", "{")])
+def test_broken_json_is_refused(write: Callable[..., Path], kind: str, content: str) -> None:
+    with pytest.raises(InputError, match="not valid JSON"):
+        read(write(content), kind)
+
+
+def test_json_of_another_type_is_refused(write: Callable[..., Path]) -> None:
+    with pytest.raises(InputError, match="holds str, expected a list or a mapping"):
+        read(write('"text"'), "json")
+
+
+def test_csv_knows_quotes_and_long_fields(write: Callable[..., Path]) -> None:
+    long = "x" * 200_000
+    path = write(f'text,label\n"a, ""b""\nc",1\nshort\n1,2,3\n{long},2\n')
+    assert read(path, "csv") == [
+        {"text": 'a, "b"\nc', "label": "1"},
+        {"text": "short"},
+        None,
+        {"text": long, "label": "2"},
+    ]
+
+
+def test_tsv_knows_no_quotes(write: Callable[..., Path]) -> None:
+    assert read(write('1\t"open\n2\tb\n'), "tsv", header=["id", "text"]) == [
+        {"id": "1", "text": '"open'},
+        {"id": "2", "text": "b"},
+    ]
+
+
+def test_lines_by_pattern(write: Callable[..., Path]) -> None:
+    path = write("A:x first text\n\nno class\nB:y second\n")
+    assert read(path, "lines", pattern=r"(?P<label>\w+):\w+ (?P<text>.+)") == [
+        {"label": "A", "text": "first text"},
+        None,
+        {"label": "B", "text": "second"},
+    ]
+
+
+def test_folders_are_labels(tmp_path: Path) -> None:
+    for name in ("b/2.txt", "a/1.txt", "b/.hidden"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(name)
+    assert read(tmp_path, "folders") == [{"text": "a/1.txt", "label": "a"}, {"text": "b/2.txt", "label": "b"}]
+
+
+def test_folder_without_files_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no folder with files in it, expected one per label"):
+        read(tmp_path, "folders")
+
+
+def test_parquet(tmp_path: Path) -> None:
+    rows = [{"text": "a", "docs": ["x", "y"]}, {"text": None, "docs": []}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    assert read(tmp_path / "rows.parquet", "parquet") == rows
+
+
+def test_broken_parquet_is_refused(write: Callable[..., Path]) -> None:
+    with pytest.raises(InputError, match="not a readable Parquet file"):
+        read(write("text"), "parquet")
+
+
+def test_folder_in_place_of_a_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is a folder, expected a file"):
+        read(tmp_path, "jsonl")
+
+
+def test_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="does not exist; correct the path in params.yaml"):
+        read(tmp_path / "nowhere", "jsonl")
+
+
+def test_stix_without_objects_is_refused(write: Callable[..., Path]) -> None:
+    with pytest.raises(InputError, match="has no list `objects`, expected a STIX bundle"):
+        read(write(json.dumps([])), "stix")
+
+
+class TestHub:
+    @pytest.fixture(autouse=True)
+    def _mirror(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        rows = datasets.Dataset.from_list([{"query": "q", "pos": ["a", "b"]}, {"query": "r", "pos": ["c"]}])
+        both = datasets.DatasetDict({"train": rows, "dev": rows.select([1])})
+        both.save_to_disk(str(tmp_path / "datasets/owner/splits"))
+        rows.save_to_disk(str(tmp_path / "datasets/owner/named/en"))
+        monkeypatch.setenv("ANNA_HUB_DIR", str(tmp_path))
+        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+    def read(self, **origin: str) -> list[formats.Raw]:
+        columns = {"query": "query", "docs": "pos"}
+        return list(formats.read(Reading(origin={"kind": "hub", "revision": REVISION, **origin}, columns=columns)))
+
+    def test_split(self) -> None:
+        assert self.read(repo="owner/splits") == [{"query": "q", "pos": ["a", "b"]}, {"query": "r", "pos": ["c"]}]
+        assert self.read(repo="owner/splits", split="dev") == [{"query": "r", "pos": ["c"]}]
+
+    def test_configuration(self) -> None:
+        assert len(self.read(repo="owner/named", name="en")) == 2
+
+    def test_unknown_split_names_those_there_are(self) -> None:
+        with pytest.raises(InputError, match=r"no split 'test', only \['dev', 'train'\]"):
+            self.read(repo="owner/splits", split="test")
+
+    def test_unknown_configuration_is_one_line(self) -> None:
+        with pytest.raises(InputError, match="did not load .* save it with `datasets` under"):
+            self.read(repo="owner/named", name="fr")

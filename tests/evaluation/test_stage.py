@@ -1,0 +1,68 @@
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from stages import evaluate
+from tests.evaluation.conftest import write_tables
+
+SECTIONS = {
+    "retrieve_bm25": {"k1": 1.5, "b": 0.75, "depth": 3},
+    "retrieve_dense": {
+        "model": {"kind": "files", "path": "absent"},
+        "query_prompt": "",
+        "max_tokens": 16,
+        "depth": 3,
+    },
+    "evaluate": {
+        "benchmark": "held_out",
+        "tasks": ["Farm", "Same"],
+        "baselines": ["untrained", "bm25"],
+        "examples": 1,
+        "max_tokens": 24,
+        "tokens_per_batch": 256,
+        "dtype": "float32",
+    },
+}
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch, exported, tables, tiny_checkpoint):
+    """A project folder up to the stage; `exported` lies where the stage reads the model."""
+    monkeypatch.chdir(tmp_path)
+    write_tables(Path("data/eval"), tables)
+    student = {"model": {"kind": "files", "path": str(tiny_checkpoint)}, "layers": 1}
+    Path("params.yaml").write_text(yaml.safe_dump({**SECTIONS, "student": student}))
+    return tmp_path
+
+
+def test_the_stage_writes_metrics_plot_and_results(project):
+    evaluate.main()
+    summary = json.loads(evaluate.METRICS.read_text())
+    assert list(summary) == ["student", "student_with_examples", "untrained", "bm25"]
+    assert set(summary["student"]) == {"mean", "PairClassification", "Retrieval"}
+    assert set(summary["bm25"]) == {"Retrieval"}
+    assert summary["bm25"]["Retrieval"] == 1.0
+    detail = json.loads(evaluate.DETAIL.read_text())
+    assert detail["student"]["with_examples"]["Farm"]["metric"] == "ndcg_at_10"
+    plot = list(csv.DictReader(evaluate.PLOT.open()))
+    assert {row["model"] for row in plot} == {"student", "student_with_examples", "untrained", "bm25"}
+    assert Path("reports/mteb/bm25/zero_shot/Farm.json").is_file()
+
+
+def test_a_second_run_gives_the_same_bytes_and_drops_what_is_no_longer_scored(project):
+    evaluate.main()
+    files = (evaluate.METRICS, evaluate.DETAIL, evaluate.PLOT)
+    before = [path.read_bytes() for path in files]
+    Path("reports/mteb/gone").mkdir()
+    evaluate.main()
+    assert [path.read_bytes() for path in files] == before
+    assert not Path("reports/mteb/gone").exists()
+
+
+def test_the_contract_names_what_is_read_and_written():
+    assert len(evaluate.EVAL_TABLES) == 6
+    assert Path("models/sentence-transformer") in evaluate.INPUTS
+    assert {params.section for params in evaluate.PARAMS} == {"evaluate", "student", "retrieve_dense", "retrieve_bm25"}

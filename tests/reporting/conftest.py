@@ -1,0 +1,205 @@
+"""A finished run, made up but of real shapes and sizes, with names that would break a careless page."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from anna import fusion, io, schemas, segments
+from stages import report
+
+HOSTILE = "<b>x & $y$"
+"""A task name that must come out as text."""
+
+TRAIN_TASKS = ("BoolQ", "HPODefinitions", "STSBenchmark", HOSTILE)
+
+TASKS = {
+    "BoolQ": ("Retrieval", "ndcg_at_10"),
+    "PrivacyQA": ("Reranking", "map_at_1000"),
+    "STSBenchmark": ("STS", "cosine_spearman"),
+    "IMDB": ("Classification", "accuracy"),
+    HOSTILE: ("Classification", "accuracy"),
+    "BBCNews": ("Clustering", "v_measure"),
+    "HPOSynonyms": ("PairClassification", "max_ap"),
+    "FactualSummaries": ("Summarization", "cosine_spearman"),
+}
+
+LEVEL = {
+    ("student", 0): 0.62,
+    ("student", 1): 0.634,
+    ("untrained", 0): 0.31,
+    ("untrained", 1): 0.29,
+    ("teacher", 0): 0.69,
+}
+
+
+@pytest.fixture
+def finished_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a finished run, which is also the current one."""
+    monkeypatch.chdir(tmp_path)
+    write_run(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def edit_json() -> Callable[[str, Callable[[dict[str, Any]], Any]], None]:
+    """Change a JSON file in place."""
+
+    def edit(path: str, change: Callable[[dict[str, Any]], Any]) -> None:
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
+        change(value)
+        Path(path).write_text(json.dumps(value), encoding="utf-8")
+
+    return edit
+
+
+def write_run(folder: Path, num_queries: int = 240) -> None:
+    """Write everything that the report reads."""
+    rng = np.random.default_rng(5)
+    _write_scores(folder, rng)
+    _write_curve(folder, rng)
+    counts = _write_tables(folder, rng, num_queries)
+    for path in report.COUNTS:
+        io.write_json(folder / path, counts.get(path.stem, {"queries": num_queries, "rows": num_queries * 10}))
+    for place, path in enumerate(report.COSTS):
+        seconds = (9.2, 6.1, 95.0, 181.3, 1.4, 1.2, 353.8, 12.0, 128.6)[place]
+        io.write_json(folder / path, {"seconds": seconds, "peak_memory_mib": 700 + 300 * place, "cpus": 2})
+    for path in report.SIDECARS:
+        if not (folder / path).is_file():
+            io.write_json(folder / path, {"table": path.stem, "key": [], "rows": 2400, "unit": "bm25", "fields": [{}]})
+
+
+def _write_scores(folder: Path, rng: np.random.Generator) -> None:
+    tasks: dict[str, Any] = {}
+    for (model, examples), level in LEVEL.items():
+        mode = "with_examples" if examples else "zero_shot"
+        tasks.setdefault(model, {})[mode] = {
+            name: {"type": kind, "metric": metric, "score": round(float(level + rng.normal(0, 0.1)), 5)}
+            for name, (kind, metric) in TASKS.items()
+        }
+    tasks["bm25"] = {"zero_shot": {"BoolQ": {"type": "Retrieval", "metric": "ndcg_at_10", "score": 0.65312}}}
+    summary, rows = {}, []
+    for model, modes in tasks.items():
+        for mode, scored in modes.items():
+            column = model if mode == "zero_shot" else f"{model}_{mode}"
+            kinds = dict.fromkeys(task["type"] for task in scored.values())
+            means = {k: float(np.mean([t["score"] for t in scored.values() if t["type"] == k])) for k in kinds}
+            rows += [(column, kind, round(mean, 5)) for kind, mean in means.items()]
+            shown = means if column == "student" else {"Retrieval": means["Retrieval"]} if mode == "zero_shot" else {}
+            full = {"mean": float(np.mean(list(means.values())))} if len(means) > 1 else {}
+            summary[column] = {key: round(value, 5) for key, value in (full | shown).items()}
+    io.write_json(folder / report.SUMMARY, summary)
+    io.write_json(folder / report.TASKS, tasks)
+    _write_csv(folder / report.MEANS, [("model", "category", "score"), *rows])
+
+
+def _write_curve(folder: Path, rng: np.random.Generator, steps: int = 96) -> None:
+    rows: list[tuple[Any, ...]] = [
+        ("step", "queries", "loss", "info_nce", "soft_label_ce", "learning_rate", "gradient_norm", "task")
+    ]
+    for step in range(1, steps + 1):
+        task = int(rng.integers(len(TRAIN_TASKS)))
+        nce = 0.4 + 0.3 * task + 3.2 * np.exp(-step / 18) + rng.normal(0, 0.06)
+        soft = 0.35 + 0.5 * np.exp(-step / 25) + rng.normal(0, 0.02)
+        rate = 3e-4 * min(step / 10, (steps - step) / (steps - 10))
+        rows.append(
+            (
+                step,
+                step * 64,
+                *(round(float(v), 6) for v in (nce + soft, nce, soft, rate, 1 + 6 * np.exp(-step / 9))),
+                TRAIN_TASKS[task],
+            )
+        )
+    _write_csv(folder / report.CURVE, rows)
+
+
+def _write_tables(folder: Path, rng: np.random.Generator, num_queries: int) -> dict[str, dict[str, Any]]:
+    """Write labels, groups and drops of queries with 12 candidates, and return the two stages' counts."""
+    size, margin = 12, 0.4
+    query_ids = [f"{TRAIN_TASKS[n % len(TRAIN_TASKS)]}:q:{n:016x}" for n in range(num_queries)]
+    starts = np.arange(0, size * num_queries, size)
+    fused_QC = np.sort(rng.normal(0, 1.4, (num_queries, size)))[:, ::-1]
+    soft_QC = fusion.soften(fused_QC.ravel(), 1.0, segments.find_starts(np.repeat(starts, size))).reshape(
+        fused_QC.shape
+    )
+    labels, groups, drops = [], [], []
+    for query, fused, soft in zip(query_ids, fused_QC.tolist(), soft_QC.tolist(), strict=True):
+        positive = int(rng.choice(4, p=[0.8, 0.12, 0.05, 0.03]))
+        docs = [f"{query.replace(':q:', ':d:')}{rank:02d}" for rank in range(size)]
+        labels += [
+            {
+                "query_id": query,
+                "rank": rank + 1,
+                "doc_id": docs[rank],
+                "fused_score": fused[rank],
+                "soft_label": soft[rank],
+            }
+            for rank in range(size)
+        ]
+        kept = [rank for rank in range(size) if fused[positive] - fused[rank] > margin][:1]
+        share = soft[positive] + soft[kept[0]]
+        groups.append(
+            {
+                "query_id": query,
+                "positive_id": docs[positive],
+                "negative_ids": [docs[kept[0]]],
+                "soft_labels": [soft[positive] / share, soft[kept[0]] / share],
+            }
+        )
+        for rank in range(size):
+            reason = "beyond_quota" if rank > kept[0] else "inside_margin" if rank > positive else "above_positive"
+            if rank != kept[0]:
+                reason = "labelled_positive" if rank == positive else reason
+                gap = fused[positive] - fused[rank]
+                drops.append(
+                    {"query_id": query, "doc_id": docs[rank], "reason": reason, "margin": gap, "score": fused[rank]}
+                )
+    ingest = [
+        {"task": task, "part": part, "reason": reason, "rows": rows, "example": "line 7: <script>alert(1)</script>"}
+        for task, part, reason, rows in (
+            ("BoolQ", "train", "beyond_rows", 9127),
+            ("BoolQ", "train", "in_held_out", 214),
+            ("BoolQ", "held_out", "beyond_rows", 2900),
+            (HOSTILE, "train", "near_duplicate_document", 871),
+            (HOSTILE, "train", "empty_text", 3),
+        )
+    ]
+    for path, rows, schema in (
+        (report.LABELS, labels, schemas.LABELS),
+        (report.GROUPS, groups, schemas.GROUPS),
+        (report.DROPS, drops, schemas.DROPS),
+        (report.INGEST_DROPS, ingest, schemas.INGEST_DROPS),
+    ):
+        io.write(folder / path, pa.Table.from_pylist(rows, schema=schema), schema)
+    per_task = num_queries // len(TRAIN_TASKS)
+    counted = {
+        reason: sum(drop["reason"] == reason for drop in drops) for reason in sorted({d["reason"] for d in drops})
+    }
+    label = {"queries": per_task, "candidates": per_task * size, "positive_first": 0.80123, "entropy_share": 0.7034}
+    return {
+        "label": {
+            **label,
+            "queries": num_queries,
+            "candidates": num_queries * size,
+            "tasks": dict.fromkeys(TRAIN_TASKS, label),
+        },
+        "filter": {
+            "queries": num_queries,
+            "groups": num_queries,
+            "negatives": num_queries,
+            "suspected_missing_positives": counted["above_positive"],
+            "drops": counted,
+            "query_drops": {"weak_positive": 12, "too_few_negatives": 0},
+            "tasks": {task: {"groups": per_task, "negatives": per_task} for task in TRAIN_TASKS},
+        },
+    }
+
+
+def _write_csv(path: Path, rows: list[tuple[Any, ...]]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows(rows)
