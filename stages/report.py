@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 
 from anna import io, log, schemas
-from anna.reporting import figures, gather, page, plots, results
+from anna.reporting import gather, page, plots, results
 
 SUMMARY, MEANS = Path("metrics/mteb.json"), Path("metrics/scores.csv")
 TASKS, CURVE = Path("metrics/mteb_tasks.json"), Path("metrics/training.csv")
@@ -58,6 +58,7 @@ REPORT, PLOTS = Path("reports/index.html"), Path("reports/plots")
 
 INPUTS = (SUMMARY, MEANS, TASKS, CURVE, LABELS, GROUPS, DROPS, INGEST_DROPS, *COUNTS, *COSTS, *SIDECARS)
 OUTPUTS, PARAMS = (REPORT, PLOTS), ()
+CODE_FILES = (Path("anna/reporting/page.html.j2"),)
 
 _log = logging.getLogger(__name__)
 
@@ -80,7 +81,7 @@ def main() -> None:
         costs=COSTS,
         sidecars=SIDECARS,
     )
-    drawn = plots.render(figures.draw_all(facts))
+    drawn = plots.render(facts)
     plots.save(PLOTS, drawn)
     page.write(REPORT, facts, drawn)
     _log.info("scores, zero-shot unless examples are named\n%s", results.text_table(facts))

@@ -5,10 +5,11 @@ import importlib
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import yaml
 
-from anna import io
+from anna import io, schemas
 from anna.log import COST_DIR
 from anna.params import SECTIONS, Params
 
@@ -97,7 +98,8 @@ def test_dvc_yaml_says_what_the_stage_does(name: str) -> None:
 
 @pytest.mark.parametrize("name", STAGES)
 def test_every_input_is_written_by_an_earlier_stage(name: str) -> None:
-    written = {path for other in STAGES for path in importlib.import_module(f"stages.{other}").OUTPUTS}
+    scripts = [importlib.import_module(f"stages.{other}") for other in STAGES]
+    written = {Path(path) for script in scripts for path in with_sidecars(script.OUTPUTS)}
     written |= {COST_DIR / f"{other}.json" for other in STAGES if other != name}
     assert set(importlib.import_module(f"stages.{name}").INPUTS) <= written
 
@@ -141,10 +143,9 @@ def test_every_init_is_empty() -> None:
 
 @pytest.mark.parametrize("path", sorted((REPO / "data").rglob("*.json")), ids=lambda path: path.name)
 def test_committed_sidecars_match_the_schemas(path: Path) -> None:
-    from anna import schemas
-
     described = yaml.safe_load(path.read_text())
-    by_name = {s.metadata[b"name"].decode(): s for s in vars(schemas).values() if hasattr(s, "metadata") and s.metadata}
+    tables = [value for value in vars(schemas).values() if isinstance(value, pa.Schema)]
+    by_name = {schema.metadata[b"name"].decode(): schema for schema in tables}
     schema = by_name[described["table"]]
     assert [field["name"] for field in described["fields"]] == schema.names, f"{path}: rerun its stage"
     assert [field["type"] for field in described["fields"]] == [str(field.type) for field in schema]

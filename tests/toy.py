@@ -7,8 +7,8 @@ from typing import Any
 
 ANIMALS = (
     "otter badger heron lynx beaver falcon salmon hedgehog squirrel owl tortoise fox marten stork viper newt bison "
-    "crane weasel raven dormouse pike swallow boar ibex vole trout hare kestrel toad mole wolf eagle carp shrew finch perch "
-    "moth beetle hornet"
+    "crane weasel raven dormouse pike swallow boar ibex vole trout hare kestrel toad mole wolf eagle carp shrew finch "
+    "perch moth beetle hornet"
 ).split()
 HELD_OUT_ANIMALS = "penguin camel walrus gecko panda koala zebra parrot lobster jaguar tapir lemur".split()
 PLACES = ("a cold river", "an old forest", "the high mountains", "a wide marsh", "the dry meadows")

@@ -1,6 +1,7 @@
 """A source's rows in our columns: selected, mapped, checked, cleaned and sampled, with every other row counted."""
 
 import json
+import logging
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from anna.origins import describe
 from anna.seeding import derive_seed
 
 Value = str | float | tuple[str, ...] | tuple[float, ...]
+
+_log = logging.getLogger(__name__)
 
 _TEXT_LISTS = ("docs", "negatives", "summaries")
 _CLASSES = ("label", "relevance")
@@ -63,6 +66,7 @@ def load_rows(reading: Reading, drop: Drop, *, max_faulty_share: float) -> list[
             has too many faulty rows, or none that is left.
     """
     name = describe(reading.origin)
+    number = 0
     rows: list[Row] = []
     faults: list[str] = []
     seen: set[str] = set()
@@ -84,6 +88,7 @@ def load_rows(reading: Reading, drop: Drop, *, max_faulty_share: float) -> list[
             drop("minus", f"{place}: {raw}")
             continue
         rows.append(row)
+    _log.info("%s: %d rows read, %d usable, %d faulty", name, number, len(rows), len(faults))
     _check(reading, rows, faults, seen, max_faulty_share)
     return rows
 
@@ -96,8 +101,10 @@ def sample(rows: list[Row], size: int | None, drop: Drop, *, seed: int) -> list[
     """
     distinct: dict[str, Row] = {}
     for row in rows:
-        if distinct.setdefault(row.content, row) is not row:
-            drop("duplicate_row", f"{row.place}: {row.content}")
+        content = row.content
+        if content in distinct:
+            drop("duplicate_row", f"{row.place}: {content}")
+        distinct.setdefault(content, row)
     ordered = sorted(distinct, key=lambda content: (derive_seed(seed, content), content))
     for content in ordered[size:] if size is not None else ():
         drop("beyond_rows", f"{distinct[content].place}: {content}")

@@ -1,15 +1,12 @@
 """The report's figures, drawn from the facts: one function each, None where there is nothing to draw.
 
-Drawn in the light colours of `style.PALETTE`; `anna.reporting.plots` makes files of them.
+Drawn in the light colours of `style.PALETTE`; `anna.reporting.plots` sets the rest of the style and makes the files.
 """
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
@@ -17,75 +14,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from anna.reporting import style
-from anna.reporting.gather import Facts, Floats, smooth
+from anna.reporting.gather import Facts, Floats
+from anna.reporting.results import smooth
 from anna.reporting.style import light, words
 
 WIDTH = 9.6
 """Inches. At 72 points to the inch, text of 10 points is 10 CSS pixels in a column of 690."""
 
-_RC: dict[Any, Any] = {
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],
-    "font.size": 10,
-    "text.parse_math": False,  # a task may be called $x$
-    "text.color": light("ink"),
-    "axes.facecolor": light("surface"),
-    "axes.edgecolor": light("muted"),
-    "axes.labelcolor": light("muted"),
-    "axes.titlesize": 10,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "axes.grid": True,
-    "grid.color": light("grid"),
-    "grid.linewidth": 0.8,
-    "xtick.color": light("muted"),
-    "ytick.color": light("muted"),
-    "xtick.labelcolor": light("ink"),
-    "ytick.labelcolor": light("ink"),
-    "xtick.major.size": 0,
-    "ytick.major.size": 0,
-    "legend.frameon": False,
-    "figure.facecolor": light("surface"),
-    "savefig.facecolor": light("surface"),
-}
-
 _BINS = 48
-
-
-class Drawn(NamedTuple):
-    """A figure with what it shows."""
-
-    name: str
-    title: str
-    figure: Figure | None
-    """None: there is nothing to draw."""
-
-
-@contextmanager
-def drawing(**settings: str) -> Iterator[None]:
-    """Draw in the report's style, whatever this machine's matplotlibrc says; `settings` with `__` for a dot."""
-    with mpl.rc_context():
-        mpl.rcdefaults()
-        mpl.rcParams.update(_RC | {key.replace("__", "."): value for key, value in settings.items()})
-        yield
-
-
-def draw_all(facts: Facts) -> list[Drawn]:
-    """Return every figure, in the order of the page."""
-    parts: Sequence[tuple[str, str, Callable[[Facts], Figure | None]]] = (
-        ("scores", "Scores by category, student against the baselines", draw_scores),
-        ("training", "Training curve", draw_training),
-        ("fused_scores", "Fused scores before and after the filter", draw_spread),
-        ("entropy", "Entropy of the soft labels", draw_entropy),
-        ("ingest_drops", "Rows dropped by ingest, by reason", draw_ingest_drops),
-        ("filter_drops", "Candidates and queries dropped by the filter, by reason", draw_filter_drops),
-        ("cost", "Time and rows per stage", draw_cost),
-    )
-    with drawing():
-        return [Drawn(name, title, draw(facts)) for name, title, draw in parts]
 
 
 def draw_scores(facts: Facts) -> Figure | None:
@@ -165,7 +101,7 @@ def draw_spread(facts: Facts) -> Figure | None:
         axes.set_title(title)
         _percent(axes.yaxis)
         axes.set_ylabel("share of each set")
-        axes.legend(loc="upper left")
+        _legend_above(axes)
     panels[1].set_xlabel("fused score (weighted sum of z-scores within the query)")
     return figure
 
@@ -188,7 +124,7 @@ def draw_entropy(facts: Facts) -> Figure | None:
     axes.set_xlim(0, 1)
     axes.set_xlabel("entropy as a share of log n: 0 % is one-hot, 100 % uniform")
     axes.set_ylabel("share of queries")
-    axes.legend(loc="upper left")
+    _legend_above(axes)
     return figure
 
 
@@ -299,6 +235,11 @@ def _finish_bars(axes: Axes, names: Sequence[str], ends: Floats, labels: Sequenc
     axes.set_ylim(max(len(names), 1) - 0.5, -0.5)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=4))
     axes.xaxis.set_major_formatter(FuncFormatter(_thousands))
+
+
+def _legend_above(axes: Axes) -> None:
+    """Put the legend where it can hide nothing: at the right, level with the title."""
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0.1)
 
 
 def _percent(axis: Axis) -> None:

@@ -31,17 +31,6 @@ class Curve(NamedTuple):
         return len(self.tasks)
 
 
-class TaskCurve(NamedTuple):
-    """How training went on one task."""
-
-    task: str
-    steps: int
-    first: float
-    """Mean InfoNCE over the first fifth of the task's steps."""
-    last: float
-    """Mean InfoNCE over the last fifth."""
-
-
 class Spread(NamedTuple):
     """Fused scores before and after the filter."""
 
@@ -184,17 +173,6 @@ def read_curve(path: Path) -> Curve:
     return Curve(values, list(columns[-1]))
 
 
-def by_task(curve: Curve) -> list[TaskCurve]:
-    """Return how InfoNCE fell on each task, tasks in alphabetical order."""
-    info_nce, names = curve.values["info_nce"], np.array(curve.tasks, dtype=object)
-    result = []
-    for task in sorted(set(curve.tasks)):
-        values = info_nce[names == task]
-        part = max(1, len(values) // 5)
-        result.append(TaskCurve(task, len(values), float(values[:part].mean()), float(values[-part:].mean())))
-    return result
-
-
 def spread(tables: Tables) -> Spread:
     """Return the fused scores before and after the filter."""
     labels = _frame(tables.labels.select(["query_id", "doc_id", "fused_score"]))
@@ -221,13 +199,6 @@ def table_size(path: Path, sidecar: Mapping[str, Any]) -> TableSize:
     told = {key: value for key, value in sidecar.items() if key not in ("table", "key", "rows", "fields")}
     provenance = ", ".join(f"{key} {value}" for key, value in told.items() if not isinstance(value, dict))
     return TableSize(path.with_suffix(".parquet").as_posix(), int(sidecar["rows"]), len(sidecar["fields"]), provenance)
-
-
-def smooth(values: Floats, share: float = 0.08) -> Floats:
-    """Return the mean over a centred window of `share` of the steps, shorter at both ends, (N,)."""
-    window = np.ones(max(1, round(share * len(values)) | 1))
-    counts = np.convolve(np.ones_like(values), window, mode="same")
-    return np.asarray(np.convolve(values, window, mode="same") / counts)
 
 
 def _entropy_shares(table: pa.Table, column: str) -> Floats:

@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from anna import io
 from anna.reporting import plots, results, style
-from anna.reporting.gather import Facts, by_task
+from anna.reporting.gather import Facts
 from anna.reporting.plots import Plot
 
 
@@ -47,7 +47,7 @@ def render(facts: Facts, drawn: Sequence[Plot]) -> str:
         columns=[style.column_name(column) for column in results.columns(facts)],
         category_rows=results.category_rows(facts),
         task_rows=results.task_rows(facts),
-        task_curves=by_task(facts.curve) if len(facts.curve) else [],
+        task_curves=results.by_task(facts.curve) if len(facts.curve) else [],
         candidates=candidates(facts.stages),
         details=[part for name, metrics in facts.stages.items() for part in grids(name, metrics)],
         titles={plot.name: plot.title for plot in drawn},

@@ -1,16 +1,19 @@
 """Figures as files and as parts of a page: SVG and PNG, the same bytes for the same figure."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from anna import io
-from anna.reporting.figures import Drawn, drawing
-from anna.reporting.style import PALETTE
+from anna.reporting import figures
+from anna.reporting.gather import Facts
+from anna.reporting.style import PALETTE, light
 
 _PNG_DPI = 150
 
@@ -20,6 +23,47 @@ _NOT_FOR_A_PAGE = re.compile(
 """Of a stand-alone SVG file. Its style rule would hold for the whole page."""
 
 _ID = re.compile(r'\b(id="|href="#|url\(#)')
+
+
+FIGURES: Sequence[tuple[str, str, Callable[[Facts], Figure | None]]] = (
+    ("scores", "Scores by category, student against the baselines", figures.draw_scores),
+    ("training", "Training curve", figures.draw_training),
+    ("fused_scores", "Fused scores before and after the filter", figures.draw_spread),
+    ("entropy", "Entropy of the soft labels", figures.draw_entropy),
+    ("ingest_drops", "Rows dropped by ingest, by reason", figures.draw_ingest_drops),
+    ("filter_drops", "Candidates and queries dropped by the filter, by reason", figures.draw_filter_drops),
+    ("cost", "Time and rows per stage", figures.draw_cost),
+)
+"""Name, title and function of each figure."""
+
+_RC: dict[Any, Any] = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 10,
+    "text.parse_math": False,  # a task may be called $x$
+    "text.color": light("ink"),
+    "axes.facecolor": light("surface"),
+    "axes.edgecolor": light("muted"),
+    "axes.labelcolor": light("muted"),
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "grid.color": light("grid"),
+    "grid.linewidth": 0.8,
+    "xtick.color": light("muted"),
+    "ytick.color": light("muted"),
+    "xtick.labelcolor": light("ink"),
+    "ytick.labelcolor": light("ink"),
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "legend.frameon": False,
+    "figure.facecolor": light("surface"),
+    "savefig.facecolor": light("surface"),
+}
 
 
 class Plot(NamedTuple):
@@ -32,8 +76,19 @@ class Plot(NamedTuple):
     png: bytes | None
 
 
-def render(drawn: Sequence[Drawn]) -> list[Plot]:
-    """Return the figures as bytes that hold no date, no random id and no version."""
+@contextmanager
+def drawing(**settings: str) -> Iterator[None]:
+    """Draw in the report's style, whatever this machine's matplotlibrc says; `settings` with `__` for a dot."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(_RC | {key.replace("__", "."): value for key, value in settings.items()})
+        yield
+
+
+def render(facts: Facts) -> list[Plot]:
+    """Return every figure, in the order of the page, as bytes that hold no date, no random id and no version."""
+    with drawing():
+        drawn = [(name, title, draw(facts)) for name, title, draw in FIGURES]
     return [
         Plot(name, title, _svg(name, figure) if figure else None, _png(figure) if figure else None)
         for name, title, figure in drawn

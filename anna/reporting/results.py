@@ -1,10 +1,12 @@
-"""What the scores say: the headline, the tables of results, and the text table that ends a run."""
+"""What scores and training curve say: the headline, the tables of results, and the text table that ends a run."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from anna.reporting import style
-from anna.reporting.gather import Facts
+from anna.reporting.gather import Curve, Facts, Floats
 
 
 class Card(NamedTuple):
@@ -31,6 +33,17 @@ class Row(NamedTuple):
     kind: str
     metric: str
     cells: Sequence[Cell]
+
+
+class TaskCurve(NamedTuple):
+    """How training went on one task."""
+
+    task: str
+    steps: int
+    first: float
+    """Mean InfoNCE over the first fifth of the task's steps."""
+    last: float
+    """Mean InfoNCE over the last fifth."""
 
 
 def columns(facts: Facts) -> list[str]:
@@ -104,6 +117,24 @@ def _card(name: str, role: str, scores: Mapping[str, float]) -> Card:
     if "Retrieval" in scores:
         notes.append(f"retrieval {style.score(scores['Retrieval'])}")
     return Card(name, role, style.score(scores.get("mean")), ", ".join(notes))
+
+
+def by_task(curve: Curve) -> list[TaskCurve]:
+    """Return how InfoNCE fell on each task, tasks in alphabetical order."""
+    info_nce, names = curve.values["info_nce"], np.array(curve.tasks, dtype=object)
+    result = []
+    for task in sorted(set(curve.tasks)):
+        values = info_nce[names == task]
+        part = max(1, len(values) // 5)
+        result.append(TaskCurve(task, len(values), float(values[:part].mean()), float(values[-part:].mean())))
+    return result
+
+
+def smooth(values: Floats, share: float = 0.08) -> Floats:
+    """Return the mean over a centred window of `share` of the steps, shorter at both ends, (N,)."""
+    window = np.ones(max(1, round(share * len(values)) | 1))
+    counts = np.convolve(np.ones_like(values), window, mode="same")
+    return np.asarray(np.convolve(values, window, mode="same") / counts)
 
 
 def _row(name: str, kind: str, metric: str, values: Sequence[float | None]) -> Row:

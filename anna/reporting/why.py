@@ -1,6 +1,6 @@
 """Everything the tables on disk know about one training query: candidates, scores, verdicts and reasons."""
 
-import difflib
+import bisect
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -141,7 +141,8 @@ def _outcome(found: Mapping[str, Rows]) -> str:
     if "groups" not in found or "drops" not in found:
         return "The filter has not run, so there is no group yet."
     for group in found["groups"]:
-        return f"Gives a training group: 1 positive, {len(group['negative_ids'])} hard negatives."
+        number = len(group["negative_ids"])
+        return f"Gives a training group: 1 positive, {number} hard negative{'' if number == 1 else 's'}."
     reasons = [style.words(row["reason"]) for row in found["drops"] if not row["doc_id"]]
     return f"Gives no training group: {', '.join(reasons) or 'no reason recorded'}."
 
@@ -171,6 +172,15 @@ def _of(table: pa.Table, query_id: str) -> Rows:
 
 
 def _nearest(query_id: str, queries: pa.Table) -> str:
-    close = difflib.get_close_matches(query_id, queries["query_id"].to_pylist()[:20_000], n=1)
-    first = close or queries["query_id"].to_pylist()[:1]
-    return f"; did you mean {first[0]!r}?" if first else "; it is empty, run: dvc repro ingest"
+    """Return a hint: the id that begins most like `query_id`, which is a neighbour in the order of the table."""
+    ids = queries["query_id"].to_pylist()
+    if not ids:
+        return "; it is empty, run: dvc repro ingest"
+    place = bisect.bisect(ids, query_id)
+    near = max(ids[max(0, place - 1) : place + 1], key=lambda each: _shared(each, query_id))
+    return f"; did you mean {near!r}?"
+
+
+def _shared(one: str, other: str) -> int:
+    """Return how many leading characters two texts share."""
+    return next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))

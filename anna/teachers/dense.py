@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from pydantic import Field
 from sentence_transformers import SentenceTransformer
 
+from anna import log
 from anna.errors import InputError
+from anna.modeling.batching import token_batches
 from anna.modeling.hardware import compute_dtype, pick_device
 from anna.origins import Origin
 from anna.params import Params
@@ -69,7 +71,7 @@ def encode_texts(
 ) -> NDArray[np.float32]:
     """Return the unit vectors of `texts`, (N, D), in float32.
 
-    Equal texts are computed once; the library sorts texts by length before it cuts them into batches.
+    Equal texts are computed once, in length-sorted batches.
 
     Args:
         model: As `load_model` gives it.
@@ -80,16 +82,15 @@ def encode_texts(
     unique = list(dict.fromkeys(texts))
     if not unique:
         return np.zeros((0, model.get_embedding_dimension() or 0), dtype=np.float32)
+    limit = model.max_seq_length or tokens_per_batch
+    rows = model.tokenizer([prompt + text for text in unique], truncation=True, max_length=limit)["input_ids"]
+    batches = token_batches([len(row) for row in rows], tokens_per_batch)
     dtype = compute_dtype("auto")
+    exact = np.empty((len(unique), model.get_embedding_dimension() or 0), dtype=np.float64)
     with torch.autocast(model.device.type, dtype=dtype, enabled=dtype != torch.float32):
-        vectors = model.encode(
-            unique,
-            prompt=prompt or None,
-            batch_size=max(1, tokens_per_batch // (model.max_seq_length or tokens_per_batch)),
-            convert_to_numpy=True,
-            show_progress_bar=False,
-        )
-    exact = np.asarray(vectors, dtype=np.float64)
+        for batch in log.progress(batches, unit="batch", desc="dense encoding"):
+            part = [unique[index] for index in batch]
+            exact[batch] = model.encode(part, prompt=prompt or None, batch_size=len(part), show_progress_bar=False)
     exact /= np.maximum(np.linalg.norm(exact, axis=1, keepdims=True), 1e-12)
     place = {text: index for index, text in enumerate(unique)}
     return np.asarray(exact[[place[text] for text in texts]], dtype=np.float32)

@@ -87,7 +87,6 @@ def test_no_threshold_means_exact_only() -> None:
 def test_a_chain_is_not_followed() -> None:
     words = make_text(random.Random(5), 100).split()
     texts = {str(step): " ".join(words[7 * step : 7 * step + 58]) for step in range(4)}
-    assert reference_jaccard(texts["0"], texts["1"]) < 0.8 or True
     merged = merge_texts(texts, 0.75)
     for key, survivor in merged.survivors.items():
         assert key == survivor or reference_jaccard(texts[key], texts[survivor]) >= 0.75

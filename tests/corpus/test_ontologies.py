@@ -56,7 +56,7 @@ def test_synonym_pairs_are_balanced_and_worded_differently() -> None:
         ("Swollen joint", "Puffy knee", 1),
         ("Swollen joint", "Pale patches", 0),
         ("Hypopigmentation", "Pale patches", 1),
-        ("Hypopigmentation", "Puffy knee", 0),
+        ("Hypopigmentation", "Joint effusion", 0),
     ]
 
 

@@ -1,8 +1,6 @@
 """A finished run, made up but of real shapes and sizes, with names that would break a careless page."""
 
 import csv
-import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +9,8 @@ import pyarrow as pa
 import pytest
 
 from anna import fusion, io, schemas, segments
+from anna.reporting import gather, plots
+from anna.reporting.gather import Facts
 from stages import report
 
 HOSTILE = "<b>x & $y$"
@@ -38,6 +38,20 @@ LEVEL = {
 }
 
 
+@pytest.fixture(scope="session")
+def facts(tmp_path_factory: pytest.TempPathFactory) -> Facts:
+    """What the report reads of a finished run."""
+    folder = tmp_path_factory.mktemp("finished")
+    write_run(folder)
+    return read_facts(folder)
+
+
+@pytest.fixture(scope="session")
+def drawn(facts: Facts) -> list[plots.Plot]:
+    """Every figure of the finished run."""
+    return plots.render(facts)
+
+
 @pytest.fixture
 def finished_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of a finished run, which is also the current one."""
@@ -46,16 +60,27 @@ def finished_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.fixture
-def edit_json() -> Callable[[str, Callable[[dict[str, Any]], Any]], None]:
-    """Change a JSON file in place."""
-
-    def edit(path: str, change: Callable[[dict[str, Any]], Any]) -> None:
-        value = json.loads(Path(path).read_text(encoding="utf-8"))
-        change(value)
-        Path(path).write_text(json.dumps(value), encoding="utf-8")
-
-    return edit
+def read_facts(folder: Path) -> Facts:
+    """Read a run as the stage does."""
+    tables = [
+        io.read(folder / path, schema)
+        for path, schema in (
+            (report.LABELS, schemas.LABELS),
+            (report.GROUPS, schemas.GROUPS),
+            (report.DROPS, schemas.DROPS),
+            (report.INGEST_DROPS, schemas.INGEST_DROPS),
+        )
+    ]
+    return gather.read(
+        summary=folder / report.SUMMARY,
+        means=folder / report.MEANS,
+        tasks=folder / report.TASKS,
+        curve=folder / report.CURVE,
+        tables=gather.Tables(*tables),
+        stages=[folder / path for path in report.COUNTS],
+        costs=[folder / path for path in report.COSTS],
+        sidecars=[folder / path for path in report.SIDECARS],
+    )
 
 
 def write_run(folder: Path, num_queries: int = 240) -> None:

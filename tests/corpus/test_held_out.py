@@ -1,0 +1,138 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from anna.corpus.clean import normalise
+from anna.corpus.held_out import HeldOutTask, held_out_tables, held_out_texts, load_task
+from anna.corpus.sources import HeldOutSource
+from anna.errors import InputError
+from tests.corpus.conftest import Counted
+
+LONG = " ".join(f"w{number}" for number in range(40))
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> dict[str, str]:
+    path.write_text("\n".join(json.dumps(row) for row in rows))
+    return {"kind": "files", "path": str(path)}
+
+
+def load(
+    kind: str, origin: dict[str, str], columns: str, drops: Counted, *, count: int = 0, **others: Any
+) -> HeldOutTask:
+    source = HeldOutSource.model_validate(
+        {
+            "task": "T",
+            "type": kind,
+            "origin": origin,
+            "format": "jsonl",
+            "columns": {name: name for name in columns.split()},
+            **others,
+        }
+    )
+    return load_task(source, drops, num_examples=count, max_faulty_share=0.0, near_duplicate=0.8, seed=1)
+
+
+def texts_of(task: HeldOutTask) -> set[str]:
+    return {normalise(text) for unit in (*task.units, *task.fitted) for text in (unit.text, *unit.others)}
+
+
+@pytest.fixture
+def labelled(tmp_path: Path) -> dict[str, str]:
+    rows = [{"text": f"text {number} of {label}", "label": label} for label in "abc" for number in range(20)]
+    return write(tmp_path / "labelled", rows)
+
+
+def test_classification_splits_share_no_text(labelled: dict[str, str], drops: Counted) -> None:
+    task = load("Classification", labelled, "text label", drops, count=2, rows=20, train_rows=9)
+    assert (len(task.fitted), len(task.units), len(task.examples)) == (9, 20, 2)
+    assert sorted(unit.label for unit in task.fitted) == sorted("abc" * 3), "classes in turn"
+    assert not {unit.text for unit in task.fitted} & {unit.text for unit in task.units}
+    assert drops == {"example": 4, "beyond_rows": 60 - 4 - 9 - 20}
+    table = held_out_tables([task])["labelled"]
+    assert table.filter(table["split"].to_numpy() == "train").num_rows == 9
+
+
+def test_examples_are_never_scored(tmp_path: Path, drops: Counted) -> None:
+    rows = [{"query": f"query {number}", "doc": f"document {number // 2}"} for number in range(30)]
+    distractors = write(tmp_path / "more", [{"doc": f"document {number}"} for number in range(20)])
+    task = load(
+        "Retrieval",
+        write(tmp_path / "rows", rows),
+        "query doc",
+        drops,
+        count=3,
+        rows=10,
+        distractors=[{"origin": distractors, "format": "jsonl", "columns": {"doc": "doc"}}],
+    )
+    shown = {normalise(text) for example in task.examples for text in example}
+    assert len(shown) == 6
+    assert not shown & texts_of(task)
+    assert not shown & {normalise(doc) for doc in task.distractors}
+    assert drops["example"] == 6, "the query shown, and the other query of its document, each time"
+    assert {text for example in task.examples for text in example} <= held_out_texts([task])
+
+
+def test_whole_sources_take_examples_from_elsewhere(tmp_path: Path, drops: Counted) -> None:
+    rows = [{"text1": f"a{number}", "text2": f"b{number}", "score": number % 6} for number in range(12)]
+    others = [{"text1": "a5", "text2": "x", "score": 5}, {"text1": "y", "text2": "z", "score": 5}]
+    origin = write(tmp_path / "rows", rows)
+    examples = {"origin": write(tmp_path / "others", others)}
+    task = load("STS", origin, "text1 text2 score", drops, count=1, examples=examples)
+    assert len(task.units) == 12
+    assert task.examples == [("y", "z")]
+    assert not drops
+    with pytest.raises(InputError, match="has rows for 1 in-context examples, expected 2; lower"):
+        load("STS", origin, "text1 text2 score", drops, count=2, examples=examples)
+
+
+def test_near_duplicates_of_a_relevant_document_become_it(tmp_path: Path, drops: Counted) -> None:
+    origin = write(tmp_path / "rows", [{"query": "q", "doc": LONG}, {"query": "r", "doc": "other"}])
+    distractors = write(tmp_path / "more", [{"doc": LONG + " more"}, {"doc": LONG.upper()}, {"doc": "third"}])
+    more = [{"origin": distractors, "format": "jsonl", "columns": {"doc": "doc"}}]
+    task = load("Retrieval", origin, "query doc", drops, distractors=more)
+    tables = held_out_tables([task])
+    assert (tables["corpus"].num_rows, tables["queries"].num_rows, tables["qrels"].num_rows) == (3, 2, 2)
+    assert set(tables["qrels"]["doc_id"].to_pylist()) <= set(tables["corpus"]["doc_id"].to_pylist())
+    assert drops == {"duplicate_document": 1, "near_duplicate_document": 1}
+
+
+def test_unfilled_tables_are_empty_and_typed() -> None:
+    tables = held_out_tables([])
+    assert set(tables) == {"corpus", "queries", "qrels", "pairs", "labelled", "summaries", "examples"}
+    assert all(table.num_rows == 0 for table in tables.values())
+
+
+@pytest.mark.parametrize(
+    ("kind", "columns", "rows", "others", "message"),
+    [
+        ("Retrieval", "query doc", [{"query": "q", "doc": "d"}], {}, "has 1 document, expected 2"),
+        ("Clustering", "text label", [{"text": "a", "label": "x"}], {}, "all of class 'x', expected two"),
+        (
+            "Classification",
+            "text label",
+            [{"text": text, "label": text[0]} for text in ("a1", "a2", "b1", "b2")],
+            {"train_rows": 1},
+            r"no text of classes \['[ab]'\] to fit on; raise its train_rows",
+        ),
+        (
+            "Reranking",
+            "query doc relevance",
+            [{"query": "q", "doc": "d", "relevance": "1"}],
+            {"relevant": ["1"]},
+            "nothing is left to score",
+        ),
+    ],
+)
+def test_a_task_that_gives_no_score_is_refused(
+    tmp_path: Path,
+    drops: Counted,
+    kind: str,
+    columns: str,
+    rows: list[dict[str, Any]],
+    others: dict[str, Any],
+    message: str,
+) -> None:
+    with pytest.raises(InputError, match=f"held-out task 'T'.*{message}"):
+        load(kind, write(tmp_path / "rows", rows), columns, drops, **others)

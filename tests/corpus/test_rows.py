@@ -1,0 +1,166 @@
+import json
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from anna.corpus.rows import Row, sample
+from anna.errors import InputError
+from tests.corpus.conftest import Counted
+
+Load = Callable[..., list[Row]]
+
+
+def lines(*rows: Any) -> str:
+    return "\n".join(json.dumps(row) for row in rows)
+
+
+def test_maps_names_templates_and_lists(load: Load) -> None:
+    rows = load(
+        lines({"q": " a  query ", "t": "Title", "p": ["one", "two"], "b": "body"}),
+        columns={"query": "q", "doc": "{t} -- {b}", "negatives": "p"},
+    )
+    assert rows[0].values == {"query": "a query", "doc": "Title -- body", "negatives": ("one", "two")}
+    assert (rows[0].texts("doc"), rows[0].texts("docs")) == (("Title -- body",), ())
+
+
+def test_numbers_and_classes(load: Load) -> None:
+    rows = load(lines({"s": "4.5", "c": 3, "r": True}), columns={"score": "s", "label": "c", "relevance": "r"})
+    assert rows[0].numbers("score") == (4.5,)
+    assert (rows[0].text("label"), rows[0].text("relevance")) == ("3", "True")
+
+
+def test_every_fault_has_its_reason_and_the_others_stay(load: Load, drops: Counted) -> None:
+    content = b"\n".join(
+        [
+            b'{"t": "good", "s": 1}',
+            b'{"t": "caf\xe9", "s": 1}',
+            b'{"t": "  ", "s": 1}',
+            b'{"s": 1}',
+            b'{"t": null, "s": 1}',
+            b'{"t": "x", "s": "high"}',
+            b'{"t": "x", "s": NaN}',
+            b"{broken",
+        ]
+    )
+    rows = load(content, columns={"text": "t", "score": "s"})
+    assert [row.values for row in rows] == [{"text": "good", "score": 1.0}]
+    assert drops == {"undecodable": 1, "empty_text": 1, "missing_column": 2, "not_a_number": 2, "malformed": 1}
+
+
+def test_too_many_faults_are_refused(load: Load) -> None:
+    content = lines({"t": "a"}, {"t": ""}, {"t": "b"}, {"t": ""})
+    with pytest.raises(
+        InputError, match=r"2 of 4 rows are faulty.*0\.4; the first is empty_text at .* row 2\. Correct"
+    ):
+        load(content, columns={"text": "t"}, max_faulty_share=0.4)
+    assert len(load(content, columns={"text": "t"}, max_faulty_share=0.5)) == 2
+
+
+@pytest.mark.parametrize(
+    ("row", "columns", "message"),
+    [
+        (
+            {"q": "q", "p": "doc"},
+            {"query": "q", "docs": "p"},
+            r"row 1, column 'p': got str 'doc', expected a list for docs; map",
+        ),
+        (
+            {"q": "q", "p": ["d"]},
+            {"query": "q", "doc": "p"},
+            r"row 1, column 'p': got list .*expected a string for doc; map",
+        ),
+        (
+            {"q": ["q"], "p": "d"},
+            {"query": "q", "doc": "p"},
+            r"column 'q': got list .*expected a string for query; correct",
+        ),
+        (
+            {"q": "q", "p": ["d", 3]},
+            {"query": "q", "docs": "p"},
+            r"column 'p': got int '3', expected a string for docs",
+        ),
+        ({"q": "q", "n": "d"}, {"query": "q", "negatives": "n"}, r"expected a list for negatives; write it as a list"),
+        ({"q": {"a": 1}}, {"query": "q"}, r"column 'q': got dict"),
+        ({"t": "x", "r": 1.0}, {"source": "t", "relevances": "r"}, r"got float '1\.0', expected a list for relevances"),
+    ],
+)
+def test_a_string_for_a_list_or_the_reverse_is_refused(
+    load: Load, row: dict[str, Any], columns: dict[str, str], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        load(lines(row), columns=columns)
+
+
+def test_unknown_column_names_those_there_are(load: Load) -> None:
+    with pytest.raises(InputError, match=r"no row has a column 'txt', only \['label', 'text'\]"):
+        load(lines({"text": "a", "label": "b"}), columns={"text": "txt"})
+    with pytest.raises(InputError, match=r"no row has a column 'kind'"):
+        load(lines({"text": "a"}), columns={"text": "text"}, where={"kind": "x"})
+
+
+def test_selection_is_counted_and_is_no_fault(load: Load, drops: Counted) -> None:
+    rows = load(
+        lines(
+            {"t": "kept", "k": "x", "n": 1, "l": "y"},
+            {"t": "other kind", "k": "z", "n": 1, "l": "y"},
+            {"t": "excluded", "k": "x", "n": 2, "l": "y"},
+            {"t": "no label", "k": "x", "n": 1, "l": None},
+            {"t": "", "k": "z", "n": 1, "l": "y"},
+        ),
+        columns={"text": "t"},
+        where={"k": "x"},
+        unless={"n": 2},
+        require=["l"],
+        max_faulty_share=0.0,
+    )
+    assert [row.text("text") for row in rows] == ["kept"]
+    assert drops == {"where": 2, "unless": 1, "require": 1}
+
+
+def test_minus_removes_equal_rows(load: Load, drops: Counted, tmp_path: Any) -> None:
+    (tmp_path / "dev").write_text(lines({"question": "Second?"}))
+    rows = load(
+        lines({"q": "first", "d": "1"}, {"q": "second", "d": "2"}),
+        columns={"query": "q", "doc": "d"},
+        minus=[
+            {
+                "origin": {"kind": "files", "path": str(tmp_path / "dev")},
+                "format": "jsonl",
+                "columns": {"query": "question"},
+            }
+        ],
+    )
+    assert [row.text("query") for row in rows] == ["first"]
+    assert drops == {"minus": 1}
+
+
+def test_nothing_left_is_refused(load: Load) -> None:
+    with pytest.raises(InputError, match="no row is left"):
+        load(lines({"t": "a"}), columns={"text": "t"}, where={"t": "b"})
+    with pytest.raises(InputError, match="no row is left"):
+        load("", columns={"text": "t"})
+
+
+def make_rows(count: int) -> list[Row]:
+    return [Row(f"row {number}", {"text": f"text {number}"}) for number in range(count)]
+
+
+def test_sample_does_not_depend_on_order_or_company(drops: Counted) -> None:
+    rows = make_rows(50)
+    chosen = sample(rows, 10, drops, seed=1)
+    assert drops == {"beyond_rows": 40}
+    shuffled = random.Random(0).sample(rows, len(rows))
+    assert sample(shuffled, 10, Counted(), seed=1) == chosen
+    # Removing a row that was not chosen changes nothing.
+    without = [row for row in rows if row in chosen or row.place != "row 0"]
+    assert sample(without, 10, Counted(), seed=1) == chosen
+    assert sample(rows, 10, Counted(), seed=2) != chosen
+
+
+def test_sample_counts_repeated_rows_once(drops: Counted) -> None:
+    rows = make_rows(5)
+    assert len(sample(rows * 3, 4, drops, seed=1)) == 4
+    assert drops == {"duplicate_row": 10, "beyond_rows": 1}
+    assert len(sample(rows * 3, None, Counted(), seed=1)) == 5

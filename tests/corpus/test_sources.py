@@ -1,0 +1,73 @@
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from anna.corpus.sources import HeldOutSource, Reading, TrainSource, source_columns
+
+FILES = {"kind": "files", "path": "x"}
+HUB = {"kind": "hub", "repo": "a/b", "revision": "0" * 40}
+TEXT = {"text": "text", "label": "label"}
+PAIR = {"text1": "a", "text2": "b", "score": "s"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"columns": TEXT}, "format: must be given for wheel and files"),
+        ({"columns": TEXT, "format": "csv", "origin": HUB}, "left out for the hub"),
+        ({"columns": TEXT, "format": "jsonl", "header": ["a"]}, "header: only for format csv or tsv"),
+        ({"columns": TEXT, "format": "lines"}, "pattern: missing for format lines"),
+        ({"columns": TEXT, "format": "lines", "pattern": "(?P<text"}, "not a regular expression"),
+        ({"columns": TEXT, "format": "lines", "pattern": ".*"}, "has no named group"),
+        ({"columns": TEXT, "format": "obo"}, "records: missing for format obo"),
+        ({"columns": {"text": "{}"}, "format": "csv"}, "has an empty column name"),
+        ({"columns": {"text": "{a"}, "format": "csv"}, "expected '}' before end of string"),
+        ({"columns": {}, "format": "csv"}, "at least 1 item"),
+        (
+            {
+                "columns": TEXT,
+                "format": "csv",
+                "minus": [{"origin": FILES, "format": "csv", "columns": {"query": "q"}}],
+            },
+            r"minus: has columns \['query'\], expected some of \['label', 'text'\]",
+        ),
+    ],
+)
+def test_reading_refuses(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        Reading.model_validate({"origin": FILES, **fields})
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"kind": "sts", "columns": PAIR}, "positive_at: must be given for kind sts"),
+        ({"kind": "classification", "columns": TEXT, "positive_at": 1.0}, "and for no other"),
+        ({"kind": "retrieval", "columns": TEXT}, r"got \['label', 'text'\], expected \['doc', 'query'\] or"),
+        ({"kind": "retrieval", "columns": {"query": "q", "doc": "d", "docs": "e"}}, "columns: got"),
+        ({"kind": "sts", "columns": PAIR, "positive_at": 1.0, "task": "a:b"}, "string_pattern_mismatch|match pattern"),
+    ],
+)
+def test_training_source_refuses(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        TrainSource.model_validate({"task": "T", "origin": FILES, "format": "jsonl", **fields})
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"type": "Clustering", "columns": TEXT, "train_rows": 3}, "train_rows: only for type Classification"),
+        ({"type": "Classification", "columns": TEXT}, "train_rows: missing for type Classification"),
+        ({"type": "Reranking", "columns": {"query": "q", "doc": "d", "relevance": "r"}}, "relevant: missing"),
+        ({"type": "Summarization", "columns": TEXT}, "for Summarization"),
+    ],
+)
+def test_held_out_source_refuses(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        HeldOutSource.model_validate({"task": "T", "origin": FILES, "format": "jsonl", **fields})
+
+
+def test_source_columns() -> None:
+    assert source_columns("text") == ("text",)
+    assert source_columns("{title} -- {passage}") == ("title", "passage")

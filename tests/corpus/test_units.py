@@ -1,0 +1,136 @@
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+from anna.corpus.rows import Row
+from anna.corpus.sources import HeldOutSource
+from anna.corpus.units import Unit, choose_examples, make_units, shuffle, take_in_turn
+from anna.prompts import Example
+from tests.corpus.conftest import Counted
+
+
+def source(kind: str, columns: Iterable[str], **others: Any) -> HeldOutSource:
+    return HeldOutSource.model_validate(
+        {
+            "task": "T",
+            "type": kind,
+            "origin": {"kind": "files", "path": "x"},
+            "format": "jsonl",
+            "columns": {name: name for name in columns},
+            **others,
+        }
+    )
+
+
+def rows(*values: dict[str, Any]) -> list[Row]:
+    return [Row(f"row {number}", value) for number, value in enumerate(values)]
+
+
+def test_retrieval_groups_by_query(drops: Counted) -> None:
+    given = rows({"query": "q", "doc": "b"}, {"query": "r", "doc": "a"}, {"query": "q", "doc": "a"})
+    assert make_units(source("Retrieval", ["query", "doc"]), given, drops) == [
+        Unit("q", ("a", "b"), (1.0, 1.0)),
+        Unit("r", ("a",), (1.0,)),
+    ]
+    assert not drops
+
+
+def test_reranking_needs_both_sides(drops: Counted) -> None:
+    reranking = source("Reranking", ["query", "doc", "relevance"], relevant=["True", "2"])
+    given = rows(
+        {"query": "q", "doc": "a", "relevance": "True"},
+        {"query": "q", "doc": "b", "relevance": "False"},
+        {"query": "q", "doc": "b", "relevance": "2"},
+        {"query": "q", "doc": "c", "relevance": "1"},
+        {"query": "all", "doc": "a", "relevance": "2"},
+        {"query": "none", "doc": "a", "relevance": "0"},
+    )
+    assert make_units(reranking, given, drops) == [Unit("q", ("a", "b", "c"), (1.0, 1.0, 0.0))]
+    assert drops == {"one_sided": 2, "duplicate_pair": 1}
+
+
+def test_pairs_are_not_grouped(drops: Counted) -> None:
+    given = rows(
+        {"text1": "a", "text2": "b", "score": 1.0},
+        {"text1": "a", "text2": "c", "score": 2.0},
+        {"text1": "a", "text2": "c", "score": 3.0},
+    )
+    made = make_units(source("STS", ["text1", "text2", "score"]), given, drops)
+    assert made == [Unit("a", ("b",), (1.0,)), Unit("a", ("c",), (3.0,))]
+    assert drops == {"duplicate_pair": 1}
+
+
+def test_summaries_in_both_forms(drops: Counted) -> None:
+    good_bad = make_units(
+        source("Summarization", ["source", "good", "bad"]),
+        rows({"source": "s", "good": "g", "bad": "b"}, {"source": "s", "good": "g", "bad": "c"}),
+        Counted(),
+    )
+    assert good_bad == [Unit("s", ("b", "c", "g"), (0.0, 0.0, 1.0))]
+    lists = make_units(
+        source("Summarization", ["source", "summaries", "relevances"]),
+        rows(
+            {"source": "s", "summaries": ("x", "y"), "relevances": (0.5, 1.0)},
+            {"source": "t", "summaries": ("x",), "relevances": (0.5, 1.0)},
+            {"source": "u", "summaries": ("x", "y"), "relevances": (0.5, 0.5)},
+        ),
+        drops,
+    )
+    assert lists == [Unit("s", ("x", "y"), (0.5, 1.0))]
+    assert drops == {"unequal_lists": 1, "one_sided": 1}
+
+
+def test_labelled_texts_are_distinct_and_of_one_class(drops: Counted) -> None:
+    given = rows(
+        *(
+            {"text": text, "label": label}
+            for text, label in [("b", "1"), ("A.", "1"), ("a", "1"), ("c", "1"), ("C", "2")]
+        )
+    )
+    made = make_units(source("Clustering", ["text", "label"]), given, drops)
+    assert made == [Unit("A.", label="1"), Unit("b", label="1")]
+    assert drops == {"duplicate_text": 1, "conflicting_labels": 2}
+
+
+def test_units_do_not_depend_on_the_order_of_rows(drops: Counted) -> None:
+    given = rows(*({"text": f"text {n % 7}.{'!' * n}", "label": "x"} for n in range(30)))
+    clustering = source("Clustering", ["text", "label"])
+    assert shuffle(make_units(clustering, given, drops), 1) == shuffle(make_units(clustering, given[::-1], drops), 1)
+
+
+def labelled(*labels: str) -> list[Unit]:
+    return [Unit(f"{label}{number}", label=label) for number, label in enumerate(labels)]
+
+
+def test_take_in_turn() -> None:
+    assert [unit.text for unit in take_in_turn(labelled(*"aaabbc"), 5)] == ["a0", "b3", "c5", "a1", "b4"]
+    assert [unit.text for unit in take_in_turn(labelled(*"aaabbc"), 99, run=2)] == ["a0", "a1", "b3", "b4"]
+
+
+def test_examples_of_classes_come_from_different_classes() -> None:
+    examples = choose_examples(labelled(*"aaaabbc"), 3, frozenset())
+    assert examples == [Example("a0", "a1"), Example("b4", "b5"), Example("a2", "a3")]
+
+
+def test_examples_of_pairs_score_high() -> None:
+    units = [
+        Unit("low", ("x",), (3.9,)),
+        Unit("Same", ("same.",), (5.0,)),
+        Unit("a", ("b",), (4.0,)),
+        Unit("c", ("B",), (5.0,)),
+        Unit("d", ("e",), (5.0,)),
+    ]
+    assert choose_examples(units, 3, frozenset()) == [Example("a", "b"), Example("d", "e")]
+    assert choose_examples(units, 3, frozenset({"a"})) == [Example("c", "B"), Example("d", "e")]
+    assert choose_examples(units, 1, frozenset()) == [Example("a", "b")]
+
+
+def test_example_of_a_query_is_its_best_document() -> None:
+    units = [Unit("q", ("x", "y", "z"), (0.0, 1.0, 1.0))]
+    assert choose_examples(units, 2, frozenset()) == [Example("q", "y")]
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_no_units_give_no_examples(count: int) -> None:
+    assert choose_examples([], count, frozenset()) == []

@@ -1,0 +1,114 @@
+"""Figures: all there, the same bytes, none where there is nothing, and fit to stand in a page."""
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from anna.reporting import figures, plots, style
+from anna.reporting.gather import CURVE_COLUMNS, Curve, Entropies, Facts, IngestDrop, Spread
+from anna.reporting.plots import Plot
+
+NAMES = ["scores", "training", "fused_scores", "entropy", "ingest_drops", "filter_drops", "cost"]
+
+NOTHING = np.zeros(0)
+
+
+def svg_of(draw: Callable[[Facts], Figure | None], facts: Facts) -> str:
+    """Return one figure alone, as it stands in a page."""
+    with plots.drawing():
+        figure = draw(facts)
+    assert figure
+    return plots.inline(Plot("one", "", plots._svg("one", figure), None))
+
+
+def test_every_figure_is_drawn_and_saved(drawn: list[Plot], tmp_path: Path) -> None:
+    plots.save(tmp_path / "plots", drawn)
+    assert [plot.name for plot in drawn] == NAMES
+    assert sorted(path.name for path in (tmp_path / "plots").iterdir()) == sorted(
+        f"{name}.{kind}" for name in NAMES for kind in ("svg", "png")
+    )
+
+
+def test_saving_again_leaves_no_old_figure(drawn: list[Plot], tmp_path: Path) -> None:
+    plots.save(tmp_path / "plots", drawn)
+    plots.save(tmp_path / "plots", drawn[:1])
+    assert sorted(path.name for path in (tmp_path / "plots").iterdir()) == ["scores.png", "scores.svg"]
+
+
+def test_files_hold_no_date_and_no_version(drawn: list[Plot]) -> None:
+    for plot in drawn:
+        assert plot.svg
+        assert plot.png
+        assert b"<dc:date" not in plot.svg
+        assert b"Matplotlib" not in plot.svg + plot.png
+
+
+def test_nothing_to_draw_gives_no_figure(facts: Facts) -> None:
+    bare = replace(
+        facts,
+        means={},
+        curve=Curve({name: NOTHING for name in CURVE_COLUMNS[:-1]}, []),
+        spread=Spread(NOTHING, NOTHING, NOTHING, NOTHING),
+        entropies=Entropies(NOTHING, np.array([np.nan])),
+        ingest_drops=[],
+        stages={"filter": {"drops": {"inside_margin": 0}}},
+        costs={},
+    )
+    assert [plot[2:] for plot in plots.render(bare)] == [(None, None)] * len(NAMES)
+    with pytest.raises(ValueError, match="'scores' was not drawn"):
+        plots.inline(plots.render(bare)[0])
+
+
+def test_one_model_one_step_and_one_drop_are_enough(facts: Facts) -> None:
+    least = replace(
+        facts,
+        means={"student": {"STS": -0.2}},
+        summary={},
+        curve=Curve({name: np.array([1.0]) for name in CURVE_COLUMNS[:-1]}, ["t"]),
+        spread=Spread(np.array([0.5]), NOTHING, NOTHING, NOTHING),
+        ingest_drops=[IngestDrop("t", "train", "empty_text", 1, "")],
+        costs={"train": {"seconds": 0.0}},
+    )
+    for draw in (figures.draw_scores, figures.draw_training, figures.draw_spread, figures.draw_ingest_drops):
+        assert svg_of(draw, least)
+
+
+def test_a_model_has_its_colour_and_texts_stay_text(drawn: list[Plot]) -> None:
+    scores = drawn[0].svg or b""
+    for role in ("student", "student-examples", "untrained", "teacher", "bm25"):
+        assert style.light(role).encode() in scores
+    assert b">Dense teacher<" in scores
+
+
+def test_missing_baselines_leave_gaps(facts: Facts) -> None:
+    alone = svg_of(figures.draw_scores, replace(facts, means={"student": facts.means["student"]}))
+    assert "var(--student)" in alone
+    assert "var(--teacher)" not in alone
+
+
+def test_inline_figures_take_the_colours_of_the_page_and_clash_with_nothing(drawn: list[Plot]) -> None:
+    ids: list[str] = []
+    for plot in drawn:
+        svg = plots.inline(plot)
+        root = ElementTree.fromstring(svg.replace("xlink:", ""))
+        own = [element.attrib["id"] for element in root.iter() if "id" in element.attrib]
+        used = set(re.findall(r'(?:href="#|url\(#)([^")]+)', svg))
+        assert used <= set(own), "a reference to an id that is not there"
+        ids += own
+        assert "<style" not in svg
+        assert "font-family" not in svg
+        assert set(re.findall(r"#[0-9a-f]{6}\b", svg)) <= {"#000000"}, "a colour that the dark scheme cannot change"
+    assert len(set(ids)) == len(ids)
+
+
+def test_reasons_far_apart_in_number_are_both_shown(facts: Facts) -> None:
+    drops = [IngestDrop("t", "train", "beyond_rows", 62923, ""), IngestDrop("t", "held_out", "beyond_rows", 4, "")]
+    svg = svg_of(figures.draw_ingest_drops, replace(facts, ingest_drops=drops))
+    assert ">62,923<" in svg
+    assert ">4<" in svg

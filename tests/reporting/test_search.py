@@ -1,0 +1,82 @@
+"""Search ranks by (score, doc_id), within one task, with the prompts of the exported model."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from anna import schemas
+from anna.errors import InputError
+from anna.modeling.encoder import Encoder
+from anna.modeling.export import export
+from anna.reporting import search
+
+
+def corpus(*rows: tuple[str, str, str]) -> pa.Table:
+    return pa.Table.from_pylist(
+        [{"doc_id": doc, "task": task, "text": text, "label": None} for doc, task, text in rows], schema=schemas.CORPUS
+    )
+
+
+TWO_TASKS = corpus(
+    ("Capitals:d:1", "Capitals", "Paris is a capital"),
+    ("Capitals:d:2", "Capitals", "rivers mountains"),
+    ("Capitals:d:3", "Capitals", "Madrid"),
+    ("Similar:d:1", "Similar", "one two three"),
+)
+
+
+def test_ties_are_broken_by_doc_id() -> None:
+    hits = search.rank(TWO_TASKS, np.array([0.5, 0.9, 0.5, 0.5], dtype=np.float32), 3)
+    assert [(hit.doc_id, round(hit.score, 3)) for hit in hits] == [
+        ("Capitals:d:2", 0.9),
+        ("Capitals:d:1", 0.5),
+        ("Capitals:d:3", 0.5),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("task", "prefixed"), [("Capitals", False), ("Similar", True)], ids=["asymmetric", "symmetric"]
+)
+def test_scores_are_the_encoders(tiny_encoder: Encoder, tmp_path: Path, task: str, prefixed: bool) -> None:
+    export(tiny_encoder, tmp_path / "model")
+    docs = [row for row in TWO_TASKS.to_pylist() if row["task"] == task]
+    prefix = tiny_encoder.config.prefix(task)
+    query_emb = tiny_encoder.encode(["what city"], prefix=prefix, max_tokens=64, tokens_per_batch=512)[0]
+    doc_emb = tiny_encoder.encode(
+        [row["text"] for row in docs], prefix=prefix if prefixed else "", max_tokens=64, tokens_per_batch=512
+    )
+    expected = {row["doc_id"]: score for row, score in zip(docs, (doc_emb @ query_emb).tolist(), strict=True)}
+    hits = search.search(tmp_path / "model", TWO_TASKS, "what city", task, 10)
+    assert {hit.doc_id: hit.score for hit in hits} == pytest.approx(expected, abs=1e-4)
+    assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+
+
+def test_the_only_task_need_not_be_named() -> None:
+    assert search.choose_task(corpus(("A:d:1", "A", "x")), None) == "A"
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        (None, r"holds 2 tasks; name one: --task Capitals \| Similar"),
+        ("BoolQ", "--task 'BoolQ' is not in data/corpus.parquet; it has Capitals, Similar"),
+    ],
+)
+def test_tasks_that_cannot_be_searched_are_refused(task: str | None, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        search.choose_task(TWO_TASKS, task)
+
+
+@pytest.mark.parametrize(
+    ("text", "top", "message"),
+    [
+        (" ", 5, "is empty; give some words"),
+        ("x", 0, "--top 0 is not positive"),
+        ("x", 5, "does not exist; make it with"),
+    ],
+)
+def test_bad_questions_are_refused(tmp_path: Path, text: str, top: int, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        search.search(tmp_path / "model", TWO_TASKS, text, "Capitals", top)

@@ -1,0 +1,77 @@
+"""Run the whole pipeline on presets/smoke.yaml in a copy of the project, and compare its metrics with the committed ones.
+
+`python -m tests.smoke` compares; `python -m tests.smoke --update` writes presets/smoke_metrics.json instead.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+REPO = Path(__file__).parents[1]
+COPY = REPO / "runs" / "smoke"
+COMMITTED = REPO / "presets" / "smoke_metrics.json"
+
+TOLERANCE = 0.02
+"""Largest difference of a score. On one machine two runs are equal; another CPU sums in another order, which after
+some training steps on tasks of a few dozen rows moves scores by up to about 0.01."""
+
+
+def copy_project() -> None:
+    """Make a copy of what git knows or would know of the project, with the smoke preset as its params."""
+    shutil.rmtree(COPY, ignore_errors=True)
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=REPO,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    for name in listed.stdout.splitlines():
+        if (REPO / name).is_file() and name.split("/")[0] not in {"data", "metrics", "models", "reports"}:
+            (COPY / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(REPO / name, COPY / name)
+    (COPY / "dvc.lock").unlink(missing_ok=True)
+    shutil.copy2(REPO / "presets" / "smoke.yaml", COPY / "params.yaml")
+    # What was fetched once need not be fetched again.
+    (REPO / "runs" / "inputs").mkdir(parents=True, exist_ok=True)
+    (COPY / "runs").mkdir()
+    (COPY / "runs" / "inputs").symlink_to(REPO / "runs" / "inputs")
+    subprocess.run(["git", "init", "--quiet"], cwd=COPY, check=True)
+
+
+def flatten(tree: dict[str, object], prefix: str = "") -> dict[str, float]:
+    """Return nested metrics as dotted names."""
+    flat: dict[str, float] = {}
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{name}.")
+        elif isinstance(value, int | float):
+            flat[prefix + name] = float(value)
+    return flat
+
+
+def main() -> int:
+    """Run, compare, say what differs; return 1 if anything does."""
+    copy_project()
+    subprocess.run(["dvc", "repro"], cwd=COPY, check=True)
+    got = json.loads((COPY / "metrics" / "mteb.json").read_text(encoding="utf-8"))
+    if "--update" in sys.argv:
+        COMMITTED.write_text(json.dumps(got, indent=2) + "\n", encoding="utf-8")
+        return 0
+    expected = flatten(json.loads(COMMITTED.read_text(encoding="utf-8")))
+    ours = flatten(got)
+    failed = 0
+    sys.stdout.write(f"{'metric':<40}{'committed':>10}{'now':>10}\n")
+    for name in sorted(expected.keys() | ours.keys()):
+        before, now = expected.get(name), ours.get(name)
+        is_off = before is None or now is None or abs(before - now) > TOLERANCE
+        failed += is_off
+        sys.stdout.write(f"{name:<40}{before!s:>10}{now!s:>10}{'  DIFFERS' if is_off else ''}\n")
+    sys.stdout.write(f"{len(expected) - failed} of {len(expected)} metrics within {TOLERANCE} of the committed ones\n")
+    return int(failed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,153 @@
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from anna import io, schemas
+from anna.corpus.clean import normalise
+from anna.corpus.held_out import SCHEMAS
+from anna.errors import InputError
+from stages import ingest
+from tests.toy import write_jsonl, write_toy_project
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """An empty project in the working folder; returns the toy's params, to be changed and run."""
+    monkeypatch.chdir(tmp_path)
+    return write_toy_project(tmp_path / "sources")
+
+
+def run(params: dict[str, Any], seed: int = 1) -> dict[str, bytes]:
+    """Run the stage and return the bytes of all it wrote, but for the examples of drops, which name row numbers."""
+    Path("params.yaml").write_text(yaml.safe_dump({"random": {"seed": seed}, "ingest": params}))
+    ingest.main()
+    written = {str(path): path.read_bytes() for path in ingest.OUTPUTS if path != ingest.DROPS}
+    drops = io.read(ingest.DROPS, schemas.INGEST_DROPS).drop_columns(["example"])
+    return {**written, str(ingest.DROPS): json.dumps(drops.to_pylist()).encode()}
+
+
+def texts(path: Path, *columns: str) -> set[str]:
+    table = pq.read_table(path)
+    return {normalise(text) for column in columns for text in table[column].to_pylist()}
+
+
+def test_writes_every_table_and_counts(project: dict[str, Any]) -> None:
+    run(project)
+    metrics = io.read_json(ingest.METRICS)
+    assert metrics["train"]["Animals"] == {"docs": 40, "queries": 30, "qrels": 90, "drops": {}}
+    assert metrics["train"]["Pairs"]["queries"] == 15
+    assert metrics["train"]["Pairs"]["drops"] == {"query_without_positive": 5}
+    assert metrics["train"]["News"]["docs"] == 24
+    assert {task["type"] for task in metrics["held_out"].values()} == {
+        "Retrieval", "Reranking", "STS", "Classification", "Clustering", "PairClassification", "Summarization"
+    }  # fmt: skip
+    for name, path in ingest.EVAL_TABLES.items():
+        assert io.read(path, SCHEMAS[name]).num_rows > 0
+    examples = pq.read_table(ingest.EVAL_TABLES["examples"])
+    assert examples.num_rows == 2 * len(metrics["held_out"])
+    for path, schema in (
+        (ingest.CORPUS, schemas.CORPUS),
+        (ingest.QUERIES, schemas.QUERIES),
+        (ingest.QRELS, schemas.QRELS),
+    ):
+        assert io.read(path, schema).num_rows > 0
+
+
+def test_judgements_point_to_rows_of_the_same_task(project: dict[str, Any]) -> None:
+    run(project)
+    docs = dict(zip(*(pq.read_table(ingest.CORPUS)[name].to_pylist() for name in ("doc_id", "task")), strict=True))
+    queries = dict(
+        zip(*(pq.read_table(ingest.QUERIES)[name].to_pylist() for name in ("query_id", "task")), strict=True)
+    )
+    qrels = pq.read_table(ingest.QRELS).to_pylist()
+    assert all(docs[row["doc_id"]] == queries[row["query_id"]] for row in qrels)
+    assert {row["query_id"] for row in qrels if row["relevance"]} == set(queries)
+
+
+def test_same_params_give_the_same_bytes(project: dict[str, Any]) -> None:
+    assert run(project) == run(project)
+
+
+def test_order_of_source_rows_changes_nothing(project: dict[str, Any]) -> None:
+    for source in project["train"]:
+        source["rows"] = 15
+    before = run(project)
+    for number, path in enumerate(sorted(Path("sources").glob("*.jsonl"))):
+        lines = path.read_text().splitlines()
+        random.Random(number).shuffle(lines)
+        path.write_text("\n".join(lines) + "\n")
+    after = run(project)
+    assert {name for name in before if before[name] != after[name]} == set()
+
+
+def test_seed_changes_the_choice(project: dict[str, Any]) -> None:
+    assert (
+        run(project, seed=1)[str(ingest.EVAL_TABLES["labelled"])]
+        != run(project, seed=2)[str(ingest.EVAL_TABLES["labelled"])]
+    )
+
+
+def test_held_out_texts_leave_training(project: dict[str, Any]) -> None:
+    zoo = [json.loads(line) for line in Path("sources/zoo.jsonl").read_text().splitlines()]
+    animals = Path("sources/animals.jsonl")
+    leaks = [{"query": f"{row['query'].upper()}?", "pos": ["never read"], "neg": []} for row in zoo]
+    leaks += [{"query": f"leak {number}", "pos": [row["doc"]], "neg": []} for number, row in enumerate(zoo)]
+    animals.write_text(animals.read_text() + "\n".join(json.dumps(row) for row in leaks))
+    run(project)
+    dropped = io.read_json(ingest.METRICS)["train"]["Animals"]["drops"]
+    kept = texts(ingest.CORPUS, "text") | texts(ingest.QUERIES, "text")
+    held_out = texts(ingest.EVAL_TABLES["corpus"], "text") | texts(ingest.EVAL_TABLES["queries"], "text")
+    held_out |= texts(ingest.EVAL_TABLES["examples"], "query", "response")
+    held_out |= texts(ingest.EVAL_TABLES["labelled"], "text") | texts(ingest.EVAL_TABLES["pairs"], "text1", "text2")
+    assert not kept & held_out
+    # Eight queries are scored and two shown; the two beyond `rows` are in no table of data/eval.
+    assert dropped["contaminated"] == 20
+
+
+def test_empty_source_names_it(project: dict[str, Any]) -> None:
+    Path("sources/news.jsonl").write_text("")
+    with pytest.raises(InputError, match=r"sources/news\.jsonl: no row is left"):
+        run(project)
+
+
+def test_failure_writes_nothing(project: dict[str, Any]) -> None:
+    project["train"][0]["columns"]["docs"] = "query"
+    with pytest.raises(InputError, match=r"column 'query': got str .* expected a list for docs"):
+        run(project)
+    assert not Path("data").exists()
+
+
+def test_too_small_a_task_is_refused(project: dict[str, Any]) -> None:
+    write_jsonl(Path("sources/news.jsonl"), [{"text": "alone", "label": "x"}])
+    with pytest.raises(InputError, match=r"'News' is left with 1 documents and 0 queries.*query_without_positive"):
+        run(project)
+
+
+def test_tasks_of_one_name_are_refused(project: dict[str, Any]) -> None:
+    twice = {**project, "held_out": [*project["held_out"], project["held_out"][0]]}
+    with pytest.raises(InputError, match="two tasks named 'Zoo'; rename one"):
+        run(twice)
+    mixed = {**project, "train": [*project["train"], {**project["train"][2], "task": "Animals"}]}
+    with pytest.raises(InputError, match="'Animals' is both retrieval and classification; rename one"):
+        run(mixed)
+
+
+def test_sources_of_one_task_make_one_collection(project: dict[str, Any]) -> None:
+    write_jsonl(
+        Path("sources/more.jsonl"), [{"query": "one more", "pos": ["another document"], "neg": ["and another"]}]
+    )
+    more = {**project["train"][0], "origin": {"kind": "files", "path": "sources/more.jsonl"}}
+    run({**project, "train": [*project["train"], more]})
+    assert io.read_json(ingest.METRICS)["train"]["Animals"]["docs"] == 42
+
+
+@pytest.mark.parametrize("name", ["params.yaml", "presets/mistral-7b.yaml"])
+def test_shipped_params_load(name: str) -> None:
+    assert ingest.IngestParams.load(ROOT / name).train

@@ -1,0 +1,58 @@
+"""The command for people: what it prints, and one line where it cannot."""
+
+from pathlib import Path
+
+import pytest
+
+from anna import cli, io, schemas
+
+
+@pytest.fixture(autouse=True)
+def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def write_tables() -> None:
+    query = {"query_id": "T:q:1", "task": "T", "kind": "retrieval", "split": "train", "text": "who", "label": None}
+    document = {"doc_id": "T:d:1", "task": "T", "text": "somebody", "label": None}
+    for name, schema, row in (("queries", schemas.QUERIES, query), ("corpus", schemas.CORPUS, document)):
+        table = schema.empty_table().from_pylist([row], schema=schema)
+        io.write(Path(f"data/{name}.parquet"), table, schema)
+
+
+def test_why_prints_the_query(capsys: pytest.CaptureFixture[str]) -> None:
+    write_tables()
+    assert cli.main(["why", "T:q:1"]) == 0
+    assert capsys.readouterr().out.startswith("T:q:1  (T, retrieval, train)\n  who\n")
+
+
+def test_a_bad_query_is_one_line_and_status_1(capsys: pytest.CaptureFixture[str]) -> None:
+    write_tables()
+    assert cli.main(["why", "T:q:9"]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == "anna why: query 'T:q:9' is not in data/queries.parquet; did you mean 'T:q:1'?\n"
+
+
+def test_search_without_a_model_says_how_to_make_one(capsys: pytest.CaptureFixture[str]) -> None:
+    write_tables()
+    assert cli.main(["search", "who", "--task", "T"]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_search_prints_hits(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from anna.reporting import search
+
+    write_tables()
+    monkeypatch.setattr(search, "search", lambda *_: [search.Hit("T:d:1", "somebody " * 40, 0.51234)])
+    assert cli.main(["search", "who"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "  1. 0.5123  T:d:1"
+    assert lines[1].endswith(" ...")
+
+
+def test_a_command_is_needed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main([])
+    assert stopped.value.code == 2
+    assert "why" in capsys.readouterr().err

@@ -1,0 +1,123 @@
+import base64
+import hashlib
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from anna import origins
+from anna.errors import InputError
+from anna.origins import FilesOrigin, HubOrigin, Origin, WheelOrigin
+
+REVISION = "a" * 40
+
+
+@pytest.fixture
+def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package index of one wheel, toy_data 1.0, in place of the real one; the working folder is empty."""
+    folder = tmp_path / "index"
+    folder.mkdir()
+    files = {
+        "toy_data/rows.txt": "one\ntwo\n",
+        "toy_data-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: toy-data\nVersion: 1.0\n"
+        "Requires-Dist: nowhere\n",
+        "toy_data-1.0.dist-info/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\n"
+        "Tag: py3-none-any\n",
+    }
+    record = "".join(
+        f"{name},sha256={base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b'=').decode()},{len(text)}\n"
+        for name, text in files.items()
+    )
+    with zipfile.ZipFile(folder / "toy_data-1.0-py3-none-any.whl", "w") as archive:
+        for name, text in {**files, "toy_data-1.0.dist-info/RECORD": record}.items():
+            archive.writestr(name, text)
+    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    return folder
+
+
+@pytest.fixture
+def wheel(index: Path) -> Callable[..., WheelOrigin]:
+    def _wheel(**changes: str) -> WheelOrigin:
+        sha256 = origins.sha256(index / "toy_data-1.0-py3-none-any.whl")
+        fields = {"package": "toy-data", "version": "1.0", "sha256": sha256, "path": "toy_data/rows.txt", **changes}
+        return WheelOrigin.model_validate({"kind": "wheel", **fields})
+
+    return _wheel
+
+
+def test_wheel_is_fetched_once_and_never_installed(
+    wheel: Callable[..., WheelOrigin], index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert origins.fetch(wheel()).read_text() == "one\ntwo\n"
+    monkeypatch.setenv("PIP_FIND_LINKS", str(index / "gone"))
+    assert origins.fetch(wheel()).read_text() == "one\ntwo\n"
+    with pytest.raises(ImportError):
+        __import__("toy_data")
+
+
+def test_wheel_with_another_hash_is_refused(wheel: Callable[..., WheelOrigin]) -> None:
+    with pytest.raises(InputError, match=f"has sha256 {wheel().sha256}, pinned is {'0' * 64}; nothing was unpacked"):
+        origins.fetch(wheel(sha256="0" * 64))
+    assert not list(Path().glob("runs/inputs/*"))
+
+
+def test_missing_version_is_refused(wheel: Callable[..., WheelOrigin]) -> None:
+    with pytest.raises(InputError, match=r"toy-data==9\.9 did not arrive .*check the version and the network"):
+        origins.fetch(wheel(version="9.9"))
+
+
+def test_missing_path_in_a_wheel_is_refused(wheel: Callable[..., WheelOrigin]) -> None:
+    with pytest.raises(InputError, match=r"toy-data 1\.0 has no 'toy_data/none'; correct the path"):
+        origins.fetch(wheel(path="toy_data/none"))
+
+
+def test_files(tmp_path: Path) -> None:
+    assert origins.fetch(FilesOrigin(kind="files", path=tmp_path)) == tmp_path
+    with pytest.raises(InputError, match="does not exist; correct the path"):
+        origins.fetch(FilesOrigin(kind="files", path=tmp_path / "none"))
+
+
+def test_model_of_the_hub_from_the_mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "models/owner/name").mkdir(parents=True)
+    monkeypatch.setenv(origins.HUB_DIR_VARIABLE, str(tmp_path))
+    origin = HubOrigin(kind="hub", repo="owner/name", revision=REVISION)
+    assert origins.fetch_model(origin) == tmp_path / "models/owner/name"
+    assert origins.hub_mirror("datasets", "owner/name") is None
+
+
+def test_model_that_does_not_arrive_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    def _fail(*_: object, **__: object) -> str:
+        raise OSError("no route\nto host")
+
+    monkeypatch.delenv(origins.HUB_DIR_VARIABLE, raising=False)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", _fail)
+    with pytest.raises(
+        InputError, match=r"owner/name@aaaaaaaa did not arrive from the hub .no route to host.; .*put it at \$ANNA_HUB"
+    ):
+        origins.fetch_model(HubOrigin(kind="hub", repo="owner/name", revision=REVISION))
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        {"kind": "hub", "repo": "a/b", "revision": "main"},
+        {"kind": "wheel", "package": "a", "version": "1", "sha256": "abc", "path": "p"},
+        {"kind": "ftp", "path": "x"},
+        {"kind": "files", "path": "x", "sha": "y"},
+    ],
+)
+def test_unpinned_or_unknown_origins_are_refused(origin: dict[str, str]) -> None:
+    with pytest.raises(ValidationError):
+        TypeAdapter[Origin](Origin).validate_python(origin)
+
+
+def test_describe(wheel: Callable[..., WheelOrigin]) -> None:
+    assert origins.describe(wheel()).startswith("toy-data==1.0 sha256:")
+    assert origins.describe(HubOrigin(kind="hub", repo="a/b", revision=REVISION)) == f"a/b@{REVISION[:12]}"
+    assert origins.describe(FilesOrigin(kind="files", path=Path("x/y"))) == "x/y"

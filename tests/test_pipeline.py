@@ -1,0 +1,112 @@
+"""All ten stages, in order, on a toy corpus and tiny real models."""
+
+import hashlib
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.models import Pooling, Transformer
+
+from tests.conftest import save_tiny
+from tests.toy import write_toy_project
+
+REPO = Path(__file__).parents[1]
+ORDER = (
+    "ingest",
+    "retrieve_bm25",
+    "retrieve_dense",
+    "rerank",
+    "label",
+    "filter",
+    "train",
+    "export",
+    "evaluate",
+    "report",
+)
+
+
+def toy_params(folder: Path) -> dict[str, Any]:
+    """The committed params with toy sources, tiny models and a few steps."""
+    params: dict[str, Any] = yaml.safe_load((REPO / "params.yaml").read_text(encoding="utf-8"))
+    save_tiny(folder / "causal")
+    save_dense(folder / "causal", folder / "dense")
+    causal = {"kind": "files", "path": str(folder / "causal")}
+    params["ingest"] = write_toy_project(folder / "sources")
+    params["retrieve_dense"]["model"] = {"kind": "files", "path": str(folder / "dense")}
+    params["rerank"].update(model=causal, kind="query_likelihood", queries_per_task=10)
+    params["label"].update(min_entropy_share=0.0, max_entropy_share=1.0)
+    params["filter"].update(rule="adaptive", margin=0.01)
+    params["student"] = {"model": causal, "layers": 2}
+    params["train"].update(batch_queries=6, epochs=1, max_steps=6, dtype="float32")
+    tasks = {source["task"] for part in ("train", "held_out") for source in params["ingest"][part]}
+    prompt = {"instruction": "retrieve similar text", "symmetric": False}
+    params["prompts"] = {"max_tokens": 400, "example_tokens": 8, "tasks": dict.fromkeys(sorted(tasks), prompt)}
+    params["evaluate"].update(benchmark="held_out", tasks=None, dtype="float32")
+    return params
+
+
+def save_dense(causal: Path, folder: Path) -> None:
+    """Write a tiny sentence-transformers model over the tiny decoder's weights."""
+    transformer = Transformer(str(causal), max_seq_length=128)
+    SentenceTransformer(modules=[transformer, Pooling(32, pooling_mode="mean")], device="cpu").save(str(folder))
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """Return the sha256 of every table and metric, costs apart."""
+    files = [*folder.glob("data/**/*.parquet"), *folder.glob("data/**/*.json"), *folder.glob("metrics/*.*")]
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(files)}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project folder after one run of every stage."""
+    folder = tmp_path_factory.mktemp("project")
+    (folder / "params.yaml").write_text(yaml.safe_dump(toy_params(folder / "inputs")), encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for name in ORDER:
+            importlib.import_module(f"stages.{name}").main()
+            for cost in (folder / "metrics" / "cost",):
+                cost.mkdir(parents=True, exist_ok=True)
+                (cost / f"{name}.json").write_text('{"seconds": 1.0, "peak_memory_mib": 1, "cpus": 1}')
+    return folder
+
+
+def test_every_output_is_there(project: Path) -> None:
+    for name in ORDER:
+        for path in importlib.import_module(f"stages.{name}").OUTPUTS:
+            assert (project / path).exists(), f"{name} did not write {path}"
+
+
+def test_the_seven_categories_are_scored(project: Path) -> None:
+    metrics = json.loads((project / "metrics/mteb.json").read_text())
+    categories = set(metrics["student"]) - {"mean"}
+    assert categories == {
+        "Classification",
+        "Clustering",
+        "PairClassification",
+        "Reranking",
+        "Retrieval",
+        "STS",
+        "Summarization",
+    }
+    assert {"untrained", "teacher", "bm25"} <= set(metrics)
+
+
+def test_plain_sentence_transformers_loads_the_result(project: Path) -> None:
+    model = SentenceTransformer(str(project / "models/sentence-transformer"), device="cpu", local_files_only=True)
+    assert model.encode(["a text"]).shape == (1, 32)
+
+
+@pytest.mark.usefixtures("project")
+def test_the_same_params_give_the_same_bytes(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = digests(project)
+    assert len(first) > 25
+    monkeypatch.chdir(project)
+    for name in ORDER[:-1]:
+        importlib.import_module(f"stages.{name}").main()
+    assert digests(project) == first
