@@ -9,7 +9,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 PRESET ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install test test-all check repro preset smoke plan clean
+.PHONY: help install test test-all check repro preset smoke clean
 
 help: ## List these commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -25,7 +25,7 @@ $(VENV)/installed: requirements.txt pyproject.toml
 
 repro: install preset ## Run the pipeline (15 minutes on two cores), then print the results and where the report lies
 	dvc repro
-	@python -m anna.cli results
+	@echo && cat reports/results.txt && echo && echo "report: $(CURDIR)/reports/index.html"
 
 preset:
 	@if [ -n "$(PRESET)" ]; then cp presets/$(PRESET).yaml params.yaml && echo "params.yaml is now presets/$(PRESET).yaml"; fi

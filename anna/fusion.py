@@ -16,8 +16,9 @@ from anna.segments import Float, Int
 def fill_missing(scores_C: Float, starts_Q: Int) -> Float:
     """Replace each missing score by the lowest that the same teacher gave to the same query, (C,).
 
-    A teacher lists its best candidates only, so what it does not list is at most as good as the last one listed: the
-    fill is an upper bound of the true score. A query that the teacher has not scored at all gets zeros, hence a z-score
+    A retriever lists its best candidates only, so what it does not list is at most as good as the last one listed: the
+    fill is an upper bound of the true score. For a reranker, which scores what both retrievers found best, it is an
+    assumption. A query that the teacher has not scored at all gets zeros, hence a z-score
     of zero: the teacher has no say in it.
 
     Args:

@@ -3,10 +3,11 @@
 Every Parquet file has a JSON sidecar beside it, kept in git, so that a diff shows what changed in the data.
 """
 
+import csv
 import json
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -88,8 +89,19 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
         text = json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False)
     except ValueError as error:
         raise InputError(f"{path}: a metric is NaN or infinite ({error}); nothing written") from None
+    write_text(path, text + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` in UTF-8, atomically."""
     with atomic(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[str | float]]) -> None:
+    """Write a small table for plots, atomically."""
+    with atomic(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([header, *rows])
 
 
 def read_json(path: Path) -> dict[str, Any]:

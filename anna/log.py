@@ -31,16 +31,21 @@ _log = logging.getLogger(__name__)
 
 def setup() -> None:
     """Send logs to standard error: INFO from the first rank, warnings from the others, libraries quiet."""
-    level = logging.INFO if int(os.environ.get("RANK", "0")) == 0 else logging.WARNING
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
-    logging.getLogger().setLevel(logging.WARNING)
-    for name in ("anna", "stages", "__main__"):
-        logging.getLogger(name).setLevel(level)
+    least = logging.INFO if int(os.environ.get("RANK", "0")) == 0 else logging.WARNING
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s", datefmt="%H:%M:%S"))
+    # A filter and not levels: some libraries set their own logger to DEBUG when they are imported.
+    handler.addFilter(lambda record: record.levelno >= (least if _is_ours(record.name) else logging.WARNING))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     # These are about library internals that a user of the pipeline can do nothing about.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     warnings.filterwarnings("ignore", category=FutureWarning)
+
+
+def _is_ours(name: str) -> bool:
+    return name.split(".", maxsplit=1)[0] in ("anna", "stages", "__main__")
 
 
 def run_stage(name: str, main: Callable[[], None]) -> None:

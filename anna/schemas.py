@@ -97,7 +97,12 @@ DROPS = _table(
         "labelled_positive | above_positive | inside_margin | duplicate_of_positive | beyond_quota; "
         "for a query: weak_positive | too_few_negatives",
     ),
-    _field("margin", F32, "weakest positive's fused score minus the candidate's; null for a query", nullable=True),
+    _field(
+        "margin",
+        F32,
+        "the reference positive's fused score minus the candidate's; null for a query",
+        nullable=True,
+    ),
     _field("score", F32, "the candidate's fused score; null for a query", nullable=True),
 )
 EXAMPLES = _table(

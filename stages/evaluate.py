@@ -74,7 +74,7 @@ def main() -> None:
     results = run.evaluate_all(compared, chosen, STORE, RESULTS)
     io.write_json(METRICS, scores.summary(results))
     io.write_json(DETAIL, scores.by_task(results))
-    run.write_csv(PLOT, ("model", "category", "score"), scores.rows(results))
+    io.write_csv(PLOT, ("model", "category", "score"), scores.rows(results))
     _log.info("mean main score by category\n%s", scores.table(results))
 
 

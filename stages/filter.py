@@ -26,7 +26,7 @@ class FilterParams(Params):
 
     rule: Rule
     """adaptive: a share of the way from the positive down to the query's background. percent: down to its lowest score.
-    absolute: a fixed distance. none: all but labelled positives (for ablations)."""
+    absolute: a fixed distance. none: off (for ablations); positives, their duplicates and the quota still count."""
     margin: float = Field(ge=0)
     """Of rule adaptive and percent a share, 0 to 1; of rule absolute a distance in fused score (z-scores)."""
     background_quantile: float = Field(ge=0, lt=1)

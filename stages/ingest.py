@@ -1,8 +1,7 @@
 """Read every source, clean it, and write the training collections and the held-out tasks.
 
 Half a minute on one core for the default once the wheels are fetched, most of it reading and near-duplicate search.
-`rows` of any source and all shares are safe to change; whatever changes a text changes the ids, and the teachers then
-score the texts that are new.
+`rows` of any source and all shares are safe to change; every teacher then runs again.
 """
 
 from pathlib import Path

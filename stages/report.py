@@ -54,10 +54,10 @@ SIDECARS = tuple(
         "eval/examples",
     )
 )
-REPORT, PLOTS = Path("reports/index.html"), Path("reports/plots")
+REPORT, PLOTS, TABLE = Path("reports/index.html"), Path("reports/plots"), Path("reports/results.txt")
 
 INPUTS = (SUMMARY, MEANS, TASKS, CURVE, LABELS, GROUPS, DROPS, INGEST_DROPS, *COUNTS, *COSTS, *SIDECARS)
-OUTPUTS, PARAMS = (REPORT, PLOTS), ()
+OUTPUTS, PARAMS = (REPORT, PLOTS, TABLE), ()
 CODE_FILES = (Path("anna/reporting/page.html.j2"),)
 
 _log = logging.getLogger(__name__)
@@ -84,7 +84,7 @@ def main() -> None:
     drawn = plots.render(facts)
     plots.save(PLOTS, drawn)
     page.write(REPORT, facts, drawn)
-    _log.info("scores, zero-shot unless examples are named\n%s", results.text_table(facts))
+    io.write_text(TABLE, "Scores, zero-shot unless examples are named\n" + results.text_table(facts) + "\n")
     _log.info("report: %s", REPORT)
 
 

@@ -37,7 +37,7 @@ class RerankParams(Params):
     query_tokens: int = Field(gt=0)
     """Queries are cut to this many tokens."""
     tokens_per_batch: int = Field(gt=0)
-    """Largest number of tokens computed at once, padding included; changes no score."""
+    """Largest number of tokens computed at once, padding included; scores change by rounding only."""
 
 
 INPUTS, OUTPUTS = (CORPUS, QUERIES, QRELS, BM25_RUN, DENSE_RUN), (RUN, METRICS)

@@ -1,7 +1,6 @@
 """Retrieve each query's candidates by BM25, within the documents of its own task.
 
-Seconds on CPU. `k1`, `b` and `depth` are safe to change: the dense teacher is not run again, the reranker scores the
-new candidates.
+Seconds on CPU. `k1`, `b` and `depth` are safe to change: the dense teacher is not run again, the reranker is.
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Run the whole pipeline on presets/smoke.yaml in a copy of the project, and compare its metrics with the committed ones.
+"""Run the pipeline on presets/smoke.yaml in a copy of the project, and compare its metrics with the committed ones.
 
 `python -m tests.smoke` compares; `python -m tests.smoke --update` writes presets/smoke_metrics.json instead.
 """

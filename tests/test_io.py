@@ -128,3 +128,8 @@ def test_atomic_leaves_the_old_and_no_rubbish_when_the_work_fails(tmp_path: Path
         temporary.mkdir()
         (temporary / "weights").write_text("new")
     assert (folder / "weights").read_text() == "new"
+
+
+def test_csv_is_plain(tmp_path: Path) -> None:
+    io.write_csv(tmp_path / "scores.csv", ("model", "score"), [("a", 0.5), ("b, c", 1.0)])
+    assert (tmp_path / "scores.csv").read_text() == 'model,score\na,0.5\n"b, c",1.0\n'

@@ -1,13 +1,12 @@
 """Score contenders on tasks with mteb, keep every result, and reuse those that nothing has changed for."""
 
-import csv
 import hashlib
 import json
 import logging
 import math
 import random
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -55,12 +54,6 @@ def evaluate_all(contenders: Sequence[Contender], tasks: Sequence[AbsTask], stor
         for contender, own in jobs:
             scores.extend(_evaluate(contender, own, store, folder))
     return scores
-
-
-def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[str | float]]) -> None:
-    """Write a small table for a plot, atomically."""
-    with io.atomic(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows([header, *rows])
 
 
 def _evaluate(contender: Contender, tasks: Sequence[AbsTask], store: Path, folder: Path) -> list[Score]:

@@ -23,8 +23,7 @@ class Grid(NamedTuple):
 
 def write(path: Path, facts: Facts, drawn: Sequence[Plot]) -> None:
     """Write the page, atomically."""
-    with io.atomic(path) as temporary:
-        temporary.write_text(render(facts, drawn), encoding="utf-8")
+    io.write_text(path, render(facts, drawn))
 
 
 def render(facts: Facts, drawn: Sequence[Plot]) -> str:

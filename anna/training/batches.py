@@ -65,7 +65,7 @@ def plan_epoch(groups: Sequence[Group], *, batch_queries: int, max_examples: int
 def draw_examples(
     members: Sequence[Group], batch: Sequence[Group], max_examples: int, stream: np.random.Generator
 ) -> tuple[Group, ...]:
-    """Return k groups of the task, k uniform in 0..max_examples, that share no query and no document with `batch`."""
+    """Return k groups of the task, k uniform in 0..max_examples, none with a query or a shown document of `batch`."""
     num_examples = int(stream.integers(0, max_examples + 1))
     if num_examples == 0:
         return ()

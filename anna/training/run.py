@@ -1,6 +1,5 @@
 """One training run from groups to a saved encoder."""
 
-import csv
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -72,7 +71,7 @@ def train_encoder(
     state = after if recipe.method == "lora" else engines.weights(encoder.backbone, trained_only=False)
     if rank == 0:
         save_encoder(outputs.encoder, encoder, state)
-        write_curve(outputs.curve, records)
+        io.write_csv(outputs.curve, list(records[0]), [list(record.values()) for record in records])
         io.write_json(outputs.metrics, summary(records, len(groups), update))
 
 
@@ -119,14 +118,6 @@ def save_encoder(folder: Path, encoder: Encoder, state: dict[str, Tensor]) -> No
         (place / "README.md").unlink(missing_ok=True)  # peft's empty model card
         encoder.tokenizer.save_pretrained(temporary)
         encoder.config.save(temporary)
-
-
-def write_curve(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
-    """Write one row per step, atomically."""
-    with io.atomic(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(records[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(records)
 
 
 def summary(records: Sequence[Mapping[str, Any]], num_groups: int, update: float) -> dict[str, Any]:

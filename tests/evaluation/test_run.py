@@ -173,11 +173,6 @@ def test_the_teacher_gets_its_own_prompts_and_bm25_retrieval_alone(tmp_path, exp
     assert set(summary["bm25"]) == {"Retrieval"}
 
 
-def test_the_plot_table_is_plain_csv(tmp_path):
-    run.write_csv(tmp_path / "scores.csv", ("model", "score"), [("a", 0.5), ("b, c", 1.0)])
-    assert (tmp_path / "scores.csv").read_text() == 'model,score\na,0.5\n"b, c",1.0\n'
-
-
 def test_the_fingerprint_of_a_wheel_needs_no_download():
     pinned = StudentParams.model_validate(
         {"model": {"kind": "wheel", "package": "p", "version": "1", "sha256": "a" * 64, "path": "m"}, "layers": 1}
