@@ -36,12 +36,13 @@ def setup() -> None:
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s", datefmt="%H:%M:%S"))
     # A filter and not levels: some libraries set their own logger to DEBUG when they are imported.
     handler.addFilter(lambda record: record.levelno >= (least if _is_ours(record.name) else logging.WARNING))
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)  # DeepSpeed has one of its own
     # These are about library internals that a user of the pipeline can do nothing about.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", module=r"sklearn\.")  # per-class metrics of classes too small to be predicted
 
 
 def _is_ours(name: str) -> bool:

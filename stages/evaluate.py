@@ -17,8 +17,8 @@ from pydantic import Field
 from anna import io, log
 from anna.evaluation import contenders, run, scores, tasks
 from anna.evaluation.mteb_model import Embed
-from anna.modeling.base import StudentParams
 from anna.modeling.hardware import Dtype
+from anna.modeling.student import StudentParams
 from anna.origins import fetch_model
 from anna.params import Params
 from anna.teachers.bm25 import Bm25Params, bm25_search

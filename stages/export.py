@@ -11,7 +11,7 @@ from pydantic import Field
 
 from anna import io, log, schemas
 from anna.modeling import export
-from anna.modeling.base import StudentParams
+from anna.modeling.student import StudentParams
 from anna.params import Params
 
 ENCODER, CORPUS, QUERIES = Path("models/encoder"), Path("data/corpus.parquet"), Path("data/queries.parquet")

@@ -7,9 +7,8 @@ teacher: `prompts`, `student` and `train` can be changed freely, and only what c
 from pathlib import Path
 
 from anna import io, log, schemas
-from anna.modeling.base import StudentParams
 from anna.modeling.encoder import PromptParams
-from anna.params import RandomParams
+from anna.modeling.student import StudentParams
 from anna.training import data, launch, run
 from anna.training.recipe import TrainParams
 
@@ -20,7 +19,7 @@ ENCODER, METRICS, CURVE = Path("models/encoder"), Path("metrics/train.json"), Pa
 
 INPUTS = (CORPUS, QUERIES, QRELS, GROUPS, EXAMPLES)
 OUTPUTS = (ENCODER, METRICS, CURVE)
-PARAMS = (TrainParams, StudentParams, PromptParams, RandomParams)
+PARAMS = (TrainParams, StudentParams, PromptParams)
 
 
 def main() -> None:
@@ -37,7 +36,6 @@ def main() -> None:
         student=StudentParams.load(),
         prompts=PromptParams.load(),
         recipe=params,
-        seed=RandomParams.load().seed,
         outputs=run.Outputs(ENCODER, METRICS, CURVE),
     )
 

@@ -7,8 +7,8 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import MistralConfig, MistralForCausalLM, PreTrainedTokenizerFast
 
-from anna.modeling.base import append_eos, load_student
 from anna.modeling.encoder import Encoder, EncoderConfig, TaskPrompt
+from anna.modeling.student import append_eos, load_student
 from anna.prompts import Example
 
 WORDS = (
@@ -39,6 +39,7 @@ def save_tiny(folder: Path, *, sliding_window: int | None = None) -> None:
     )
     tokenizer.train_from_iterator([WORDS] * 3, trainer)
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>", bos_token="<s>", pad_token="</s>")
+    fast.chat_template = "{% for m in messages %}<s>{{ m['content'] }}</s>{% endfor %}"
     config = MistralConfig(
         vocab_size=len(fast),
         hidden_size=32,

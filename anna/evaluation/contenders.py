@@ -19,13 +19,14 @@ from anna.errors import InputError
 from anna.evaluation import mteb_model, tasks
 from anna.evaluation.mteb_model import CachedEmbedder, Embed, PromptedModel, Search, SearchModel
 from anna.evaluation.scores import WITH_EXAMPLES, ZERO_SHOT
-from anna.modeling import base, batching, encoder, pooling
-from anna.modeling.base import StudentParams
+from anna.modeling import batching, checkpoint, encoder, pooling
+from anna.modeling import student as initial
 from anna.modeling.encoder import Encoder, EncoderConfig
 from anna.modeling.hardware import Dtype, compute_dtype
+from anna.modeling.student import StudentParams
 from anna.origins import Origin, WheelOrigin, fetch_model, sha256
 
-_SCORING_CODE = (prompts, base, batching, encoder, pooling, mteb_model, tasks)
+_SCORING_CODE = (prompts, checkpoint, initial, batching, encoder, pooling, mteb_model, tasks)
 """Modules that decide a score; an edit there makes every stored result miss."""
 
 

@@ -16,9 +16,10 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerFast
 
 from anna import io, log
 from anna.errors import InputError
-from anna.modeling.base import StudentParams, load_saved, load_student
 from anna.modeling.batching import shared_prefix, token_batches
+from anna.modeling.checkpoint import load_saved
 from anna.modeling.pooling import last_token, normalise
+from anna.modeling.student import StudentParams, load_student
 from anna.origins import fetch_model
 from anna.params import Params, Strict
 from anna.prompts import Example, query_prefix

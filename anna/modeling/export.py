@@ -12,8 +12,8 @@ from sentence_transformers.models import Normalize, Pooling, Transformer
 
 from anna import io
 from anna.errors import InputError
-from anna.modeling.base import StudentParams, load_student
 from anna.modeling.encoder import ADAPTER_FOLDER, CONFIG_FILE, Encoder, EncoderConfig
+from anna.modeling.student import StudentParams, load_student
 from anna.origins import fetch_model
 
 WITH_EXAMPLES = "+examples"

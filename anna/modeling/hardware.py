@@ -1,6 +1,7 @@
 """Which device models run on, and in which number format."""
 
 import logging
+from functools import cache
 from typing import Literal
 
 import torch
@@ -19,6 +20,7 @@ def pick_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+@cache  # so that it says only once what it chose
 def compute_dtype(choice: Dtype) -> torch.dtype:
     """Return what to compute matrix products in; `auto` is bfloat16 on a GPU, or a CPU with instructions for it.
 

@@ -120,7 +120,7 @@ def score(
             tokens_per_batch=tokens_per_batch,
         )
     from anna.modeling import hardware
-    from anna.modeling.base import load_causal_lm
+    from anna.modeling.checkpoint import load_causal_lm
     from anna.teachers import query_likelihood
 
     model, tokenizer = load_causal_lm(path)

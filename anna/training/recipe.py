@@ -23,6 +23,8 @@ class TrainParams(Params):
 
     section: ClassVar[str] = "train"
 
+    seed: int
+    """Root of order, examples and dropout; apart from `random.seed`, so that a new seed keeps the data."""
     method: Literal["full", "lora"]
     """Which weights move: all, or adapters."""
     lora: LoraParams

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from anna import io, seeding
-from anna.modeling.base import StudentParams, load_student
 from anna.modeling.encoder import ADAPTER_FOLDER, Encoder, EncoderConfig, PromptParams, task_prompts
 from anna.modeling.hardware import compute_dtype
+from anna.modeling.student import StudentParams, load_student
 from anna.origins import describe, fetch_model
 from anna.training import engine as engines
 from anna.training.batches import Batch, Group, check_world, plan_epoch
@@ -37,7 +37,6 @@ def train_encoder(
     student: StudentParams,
     prompts: PromptParams,
     recipe: TrainParams,
-    seed: int,
     outputs: Outputs,
 ) -> None:
     """Train the student and save encoder, metrics and curve.
@@ -47,11 +46,11 @@ def train_encoder(
             saved then.
     """
     rank, world_size = engines.init_distributed()
-    torch.manual_seed(seeding.derive_seed(seed, "torch", rank))
+    torch.manual_seed(seeding.derive_seed(recipe.seed, "torch", rank))
     encoder = new_encoder(student, prompts, examples, recipe)
     for task in sorted({group.task for group in groups}):
         encoder.config.task(task)
-    batches = plan(groups, recipe, seed)
+    batches = plan(groups, recipe)
     check_world(batches, world_size)
     _log.info(
         "%d groups of %d tasks, %d steps of about %d queries on %d process(es), ZeRO %d, %s",
@@ -100,12 +99,12 @@ def new_encoder(
     return encoder
 
 
-def plan(groups: Sequence[Group], recipe: TrainParams, seed: int) -> list[Batch]:
+def plan(groups: Sequence[Group], recipe: TrainParams) -> list[Batch]:
     """Return the batches of the whole run, in order."""
     batches: list[Batch] = []
     for epoch in range(recipe.epochs):
         batches += plan_epoch(
-            groups, batch_queries=recipe.batch_queries, max_examples=recipe.max_examples, seed=seed, epoch=epoch
+            groups, batch_queries=recipe.batch_queries, max_examples=recipe.max_examples, seed=recipe.seed, epoch=epoch
         )
     return batches[: recipe.max_steps]
 

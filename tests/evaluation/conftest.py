@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from anna import io, schemas
 from anna.evaluation.tasks import EvalTables
-from anna.modeling.base import load_student
 from anna.modeling.encoder import EncoderConfig, TaskPrompt
+from anna.modeling.student import load_student
 from anna.prompts import Example
 
 ANIMALS = ["cat", "dog", "cow", "hen", "pig", "fox", "owl", "bat"]

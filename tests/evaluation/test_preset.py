@@ -4,8 +4,8 @@ import pytest
 import yaml
 
 from anna.evaluation.tasks import select_tasks
-from anna.modeling.base import StudentParams
 from anna.modeling.encoder import PromptParams
+from anna.modeling.student import StudentParams
 from anna.params import SECTIONS, RandomParams
 from anna.teachers.bm25 import Bm25Params
 from anna.teachers.dense import DenseParams

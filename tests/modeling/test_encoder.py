@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from anna.errors import InputError
-from anna.modeling.base import load_student
 from anna.modeling.encoder import Encoder, EncoderConfig, PromptParams, cut_text, task_prompts
+from anna.modeling.student import load_student
 from tests.conftest import save_tiny
 
 TEXTS = ["Paris", "the capital of France and a city near the sea", "x", "rivers, mountains; science!", "one two three"]

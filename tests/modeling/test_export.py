@@ -9,8 +9,8 @@ from sentence_transformers import SentenceTransformer
 
 from anna.errors import InputError
 from anna.modeling import export
-from anna.modeling.base import StudentParams
 from anna.modeling.encoder import Encoder
+from anna.modeling.student import StudentParams
 from anna.training import engine as engines
 from anna.training.engine import add_lora
 from anna.training.run import save_encoder

@@ -8,7 +8,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from anna.errors import InputError
-from anna.modeling.base import load_causal_lm
+from anna.modeling.checkpoint import load_causal_lm
 from anna.teachers import query_likelihood
 from anna.teachers.query_likelihood import HEAD, TAIL
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from anna.modeling.base import StudentParams
 from anna.modeling.encoder import PromptParams
+from anna.modeling.student import StudentParams
 from anna.training import engine as engines
 from anna.training import loop, run
 from anna.training.batches import Group
@@ -42,6 +42,7 @@ def recipe(zero_stage: int, method: str) -> TrainParams:
     """A short, warm recipe without dropout."""
     return TrainParams.model_validate(
         {
+            "seed": 3,
             "method": method,
             "lora": {"rank": 4, "alpha": 8, "dropout": 0.0},
             "freeze_token_table": False,
@@ -80,7 +81,7 @@ def train_tiny(checkpoint: str, chosen: TrainParams) -> dict[str, Any]:
     student = StudentParams.model_validate({"model": {"kind": "files", "path": checkpoint}, "layers": 2})
     torch.manual_seed(0)
     encoder = run.new_encoder(student, prompts(), {}, chosen)
-    batches = run.plan(toy_groups(), chosen, 3)
+    batches = run.plan(toy_groups(), chosen)
     engine = engines.start_engine(encoder, chosen)
     records = loop.train(engine, encoder, batches, toy_texts(), chosen)
     return {"state": engines.weights(encoder.backbone, trained_only=True), "records": records}

@@ -1,12 +1,10 @@
-"""Load causal models and the student's backbone: local files only, safetensors or GGUF, no remote code."""
+"""Load models from local files: safetensors or GGUF, never pickle, never remote code."""
 
 import logging
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
-from pydantic import Field
-from tokenizers.processors import TemplateProcessing
 from transformers import (
     AutoModel,
     AutoModelForCausalLM,
@@ -19,21 +17,9 @@ from transformers import (
 
 from anna import io
 from anna.errors import InputError
-from anna.origins import INPUTS_DIR, Origin, sha256
-from anna.params import Params
+from anna.origins import INPUTS_DIR, sha256
 
 _log = logging.getLogger(__name__)
-
-
-class StudentParams(Params):
-    """The decoder that becomes an embedding model."""
-
-    section: ClassVar[str] = "student"
-
-    model: Origin
-    """Checkpoint: a folder with safetensors, or one GGUF file."""
-    layers: int | None = Field(gt=0)
-    """First layers kept; null keeps all."""
 
 
 def load_causal_lm(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
@@ -63,50 +49,6 @@ def load_saved(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
     """
     model, tokenizer = _load(AutoModel, folder)
     return model.eval(), tokenizer
-
-
-def load_student(path: Path, layers: int | None) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
-    """Return the first `layers` decoder layers of the checkpoint, without language head, and a tokenizer that adds EOS.
-
-    Raises:
-        InputError: As `load_causal_lm`, or if the checkpoint has fewer layers.
-    """
-    causal, tokenizer = load_causal_lm(path)
-    depth = causal.config.num_hidden_layers
-    if layers is not None and layers > depth:
-        raise InputError(f"student.layers is {layers}, but {path.name} has {depth}; choose at most {depth}, or null")
-    backbone = causal.base_model
-    backbone.layers = backbone.layers[: layers or depth]
-    backbone.config.num_hidden_layers = layers or depth
-    if getattr(backbone.config, "layer_types", None):
-        backbone.config.layer_types = backbone.config.layer_types[: layers or depth]
-    backbone.config.architectures = [type(backbone).__name__]
-    backbone.config.use_cache = False
-    append_eos(tokenizer)
-    return backbone, tokenizer
-
-
-def append_eos(tokenizer: PreTrainedTokenizerFast) -> None:
-    """Make the tokenizer itself end every text with EOS, also after truncation, wherever it is loaded.
-
-    transformers 5 ignores `add_eos_token` for some tokenizers (mteb #5237), so the rule is part of tokenizer.json,
-    where truncation accounts for it.
-    """
-    eos = tokenizer.eos_token
-    if eos is None:
-        raise InputError("the student's tokenizer has no EOS token, which the embedding is read from; choose another")
-    specials = [(eos, tokenizer.eos_token_id)]
-    bos = tokenizer.bos_token if tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id else None
-    if bos is not None:
-        specials.append((bos, tokenizer.bos_token_id))
-    single = f"{bos} $A {eos}" if bos else f"$A {eos}"
-    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
-        single=single, pair=f"{single} $B {eos}", special_tokens=specials
-    )
-    tokenizer.padding_side = "right"
-    tokenizer.truncation_side = "right"
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = eos
 
 
 def _load(kind: type[AutoModel] | type[AutoModelForCausalLM], folder: Path) -> tuple[Any, PreTrainedTokenizerFast]:

@@ -1,0 +1,70 @@
+"""The student: the first layers of a causal model, and a tokenizer that ends every text with EOS."""
+
+from pathlib import Path
+from typing import ClassVar
+
+from pydantic import Field
+from tokenizers.processors import TemplateProcessing
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from anna.errors import InputError
+from anna.modeling.checkpoint import load_causal_lm
+from anna.origins import Origin
+from anna.params import Params
+
+
+class StudentParams(Params):
+    """The decoder that becomes an embedding model."""
+
+    section: ClassVar[str] = "student"
+
+    model: Origin
+    """Checkpoint: a folder with safetensors, or one GGUF file."""
+    layers: int | None = Field(gt=0)
+    """First layers kept; null keeps all."""
+
+
+def load_student(path: Path, layers: int | None) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+    """Return the first `layers` decoder layers of the checkpoint, without language head, and a tokenizer that adds EOS.
+
+    Raises:
+        InputError: As `load_causal_lm`, or if the checkpoint has fewer layers.
+    """
+    causal, tokenizer = load_causal_lm(path)
+    depth = causal.config.num_hidden_layers
+    if layers is not None and layers > depth:
+        raise InputError(f"student.layers is {layers}, but {path.name} has {depth}; choose at most {depth}, or null")
+    backbone = causal.base_model
+    backbone.layers = backbone.layers[: layers or depth]
+    backbone.config.num_hidden_layers = layers or depth
+    if getattr(backbone.config, "layer_types", None):
+        backbone.config.layer_types = backbone.config.layer_types[: layers or depth]
+    backbone.config.architectures = [type(backbone).__name__]
+    backbone.config.use_cache = False
+    append_eos(tokenizer)
+    return backbone, tokenizer
+
+
+def append_eos(tokenizer: PreTrainedTokenizerFast) -> None:
+    """Make the tokenizer itself end every text with EOS, also after truncation, wherever it is loaded.
+
+    transformers 5 ignores `add_eos_token` for some tokenizers (mteb #5237), so the rule is part of tokenizer.json,
+    where truncation accounts for it.
+    """
+    eos = tokenizer.eos_token
+    if eos is None:
+        raise InputError("the student's tokenizer has no EOS token, which the embedding is read from; choose another")
+    specials = [(eos, tokenizer.eos_token_id)]
+    bos = tokenizer.bos_token if tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id else None
+    if bos is not None:
+        specials.append((bos, tokenizer.bos_token_id))
+    single = f"{bos} $A {eos}" if bos else f"$A {eos}"
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=single, pair=f"{single} $B {eos}", special_tokens=specials
+    )
+    # With a chat template, sentence-transformers 6 would wrap every text in it as a message.
+    tokenizer.chat_template = None
+    tokenizer.padding_side = "right"
+    tokenizer.truncation_side = "right"
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = eos
