@@ -21,6 +21,7 @@ def test_bad_input_ends_with_one_line_and_status_1(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(log, "setup", lambda: None)  # it would take the place of pytest's handler
 
     def main() -> None:
         raise InputError("params.yaml: x is 3, expected 4; correct it")

@@ -23,7 +23,7 @@ def test_the_stage_writes_page_and_plots_and_logs_the_result(
     assert "index.html" in first
     assert "scores.svg" in first
     assert "scores.png" in first
-    assert "Retrieval" in caplog.text
+    assert "Retrieval" in report.TABLE.read_text(encoding="utf-8")
     assert caplog.messages[-1] == "report: reports/index.html"
     report.main()
     assert {path.name: path.read_bytes() for path in Path("reports").rglob("*") if path.is_file()} == first
