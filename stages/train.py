@@ -7,7 +7,7 @@ teacher: `prompts`, `student` and `train` can be changed freely, and only what c
 from pathlib import Path
 
 from anna import io, log, schemas
-from anna.modeling.encoder import PromptParams
+from anna.modeling.encoder_config import PromptParams
 from anna.modeling.student import StudentParams
 from anna.training import data, launch, run
 from anna.training.recipe import TrainParams

@@ -7,7 +7,8 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import MistralConfig, MistralForCausalLM, PreTrainedTokenizerFast
 
-from anna.modeling.encoder import Encoder, EncoderConfig, TaskPrompt
+from anna.modeling.encoder import Encoder
+from anna.modeling.encoder_config import EncoderConfig, TaskPrompt
 from anna.modeling.student import append_eos, load_student
 from anna.prompts import Example
 

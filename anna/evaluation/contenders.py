@@ -19,14 +19,15 @@ from anna.errors import InputError
 from anna.evaluation import mteb_model, tasks
 from anna.evaluation.mteb_model import CachedEmbedder, Embed, PromptedModel, Search, SearchModel
 from anna.evaluation.scores import WITH_EXAMPLES, ZERO_SHOT
-from anna.modeling import batching, checkpoint, encoder, pooling
+from anna.modeling import batching, checkpoint, encoder, encoder_config, pooling
 from anna.modeling import student as initial
-from anna.modeling.encoder import Encoder, EncoderConfig
+from anna.modeling.encoder import Encoder
+from anna.modeling.encoder_config import EncoderConfig
 from anna.modeling.hardware import Dtype, compute_dtype
 from anna.modeling.student import StudentParams
 from anna.origins import Origin, WheelOrigin, fetch_model, sha256
 
-_SCORING_CODE = (prompts, checkpoint, initial, batching, encoder, pooling, mteb_model, tasks)
+_SCORING_CODE = (prompts, checkpoint, initial, batching, encoder, encoder_config, pooling, mteb_model, tasks)
 """Modules that decide a score; an edit there makes every stored result miss."""
 
 
@@ -62,7 +63,7 @@ def student(folder: Path, settings: EncodeSettings) -> Contender:
     if not folder.is_dir():
         raise InputError(f"{folder} does not exist; make it with: dvc repro export")
     config = EncoderConfig.load(folder)
-    identity = {"content": content_hash(folder, skip=encoder.CONFIG_FILE)}
+    identity = {"content": content_hash(folder, skip=encoder_config.CONFIG_FILE)}
     return _prompted("student", config, partial(Encoder.load, folder), identity, settings)
 
 

@@ -12,7 +12,8 @@ from sentence_transformers.models import Normalize, Pooling, Transformer
 
 from anna import io
 from anna.errors import InputError
-from anna.modeling.encoder import ADAPTER_FOLDER, CONFIG_FILE, Encoder, EncoderConfig
+from anna.modeling.encoder import Encoder
+from anna.modeling.encoder_config import ADAPTER_FOLDER, CONFIG_FILE, EncoderConfig
 from anna.modeling.student import StudentParams, load_student
 from anna.origins import fetch_model
 

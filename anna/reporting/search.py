@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 
 from anna.errors import InputError
-from anna.modeling.encoder import EncoderConfig
+from anna.modeling.encoder_config import EncoderConfig
 
 
 class Hit(NamedTuple):

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from anna import io, seeding
-from anna.modeling.encoder import ADAPTER_FOLDER, Encoder, EncoderConfig, PromptParams, task_prompts
+from anna.modeling.encoder import Encoder
+from anna.modeling.encoder_config import ADAPTER_FOLDER, EncoderConfig, PromptParams, task_prompts
 from anna.modeling.hardware import compute_dtype
 from anna.modeling.student import StudentParams, load_student
 from anna.origins import describe, fetch_model

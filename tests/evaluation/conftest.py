@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from anna import io, schemas
 from anna.evaluation.tasks import EvalTables
-from anna.modeling.encoder import EncoderConfig, TaskPrompt
+from anna.modeling.encoder_config import EncoderConfig, TaskPrompt
 from anna.modeling.student import load_student
 from anna.prompts import Example
 

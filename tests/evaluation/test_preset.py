@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from anna.evaluation.tasks import select_tasks
-from anna.modeling.encoder import PromptParams
+from anna.modeling.encoder_config import PromptParams
 from anna.modeling.student import StudentParams
 from anna.params import SECTIONS, RandomParams
 from anna.teachers.bm25 import Bm25Params

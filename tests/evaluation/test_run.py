@@ -9,7 +9,8 @@ from anna.errors import InputError
 from anna.evaluation import contenders, run, scores
 from anna.evaluation.contenders import EncodeSettings
 from anna.evaluation.tasks import held_out_tasks
-from anna.modeling.encoder import Encoder, EncoderConfig
+from anna.modeling.encoder import Encoder
+from anna.modeling.encoder_config import EncoderConfig
 from anna.modeling.student import StudentParams
 from anna.origins import FilesOrigin
 from tests.evaluation.conftest import TYPES, hash_embed

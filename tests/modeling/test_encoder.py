@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from anna.errors import InputError
-from anna.modeling.encoder import Encoder, EncoderConfig, PromptParams, cut_text, task_prompts
+from anna.modeling.encoder import Encoder
+from anna.modeling.encoder_config import EncoderConfig, PromptParams, cut_text, task_prompts
 from anna.modeling.student import load_student
 from tests.conftest import save_tiny
 
@@ -60,6 +61,20 @@ def test_training_forward_with_a_shared_prefix_has_the_padded_gradients(tiny_enc
         gradients.append([vectors.detach(), *(p.grad.clone() for p in tiny_encoder.parameters() if p.grad is not None)])
     for plain, with_prefix in zip(*gradients, strict=True):
         torch.testing.assert_close(with_prefix, plain, rtol=1e-4, atol=1e-6)  # RMSNorm and rotary angles are float32
+
+
+def test_gradient_checkpointing_changes_no_vector_and_no_gradient(tiny_encoder: Encoder) -> None:
+    rows = tiny_encoder.tokenize(TEXTS, prefix=tiny_encoder.config.prefix("Capitals", 1), max_tokens=20)
+    results = []
+    for is_on in (False, True):
+        if is_on:
+            tiny_encoder.backbone.gradient_checkpointing_enable({"use_reentrant": False})
+        tiny_encoder.train().zero_grad()
+        vectors = tiny_encoder(rows, 10)
+        vectors.pow(3).sum().backward()
+        results.append([vectors.detach(), *(p.grad.clone() for p in tiny_encoder.parameters() if p.grad is not None)])
+    for plain, checkpointed in zip(*results, strict=True):
+        torch.testing.assert_close(checkpointed, plain, rtol=1e-4, atol=1e-5)
 
 
 def test_a_sliding_window_shorter_than_the_prompt_is_respected(tmp_path: Path, tiny_config: EncoderConfig) -> None:

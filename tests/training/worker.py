@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from anna.modeling.encoder import PromptParams
+from anna.modeling.encoder_config import PromptParams
 from anna.modeling.student import StudentParams
 from anna.training import engine as engines
 from anna.training import loop, run

@@ -1,0 +1,116 @@
+"""`encoder.json`: instructions, in-context examples and limits, written by training and read by all after it."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar, Self
+
+from pydantic import Field, ValidationError
+from transformers import PreTrainedTokenizerFast
+
+from anna import io
+from anna.errors import InputError
+from anna.params import Params, Strict
+from anna.prompts import Example, query_prefix
+
+CONFIG_FILE = "encoder.json"
+ADAPTER_FOLDER = "adapter"
+"""Where a LoRA adapter lies in an encoder's folder; without one, the folder holds whole weights."""
+
+
+class TaskInstruction(Strict):
+    """What params say of a task's prompt."""
+
+    instruction: str = Field(min_length=1)
+    """One sentence that says what the task is."""
+    symmetric: bool
+    """Whether both sides get the prompt (STS, clustering, pairs, classes), or queries only (retrieval)."""
+
+
+class PromptParams(Params):
+    """Instructions of all tasks; copied into encoder.json by training, and read only from there afterwards."""
+
+    section: ClassVar[str] = "prompts"
+
+    tasks: dict[str, TaskInstruction]
+    """By name of training or evaluation task."""
+    example_tokens: int = Field(gt=0)
+    """Each in-context example's query and response are cut to this many tokens (BGE-EN-ICL: 256)."""
+    max_tokens: int = Field(gt=0)
+    """Longest input that the exported model takes, prompt included."""
+
+
+class TaskPrompt(Strict):
+    """A task's prompt as the trained encoder carries it."""
+
+    instruction: str
+    symmetric: bool
+    examples: tuple[Example, ...] = ()
+
+
+class EncoderConfig(Strict):
+    """`encoder.json`: all that turns a text into the tokens that the encoder was trained on."""
+
+    base: str
+    """Checkpoint and revision that training started from."""
+    layers: int | None
+    pooling: str = "last_token"
+    max_tokens: int
+    """Longest input, prompt included."""
+    example_tokens: int
+    """Tokens of an in-context example's query, and of its response."""
+    tasks: dict[str, TaskPrompt]
+
+    def prefix(self, task: str, num_examples: int = 0) -> str:
+        """Return the prompt of `task` before the query text, with its first `num_examples` in-context examples.
+
+        Raises:
+            InputError: If the encoder has no prompt for the task.
+        """
+        prompt = self.task(task)
+        return query_prefix(prompt.instruction, prompt.examples[:num_examples])
+
+    def task(self, name: str) -> TaskPrompt:
+        """Return the prompt of task `name`; an unknown one is an InputError."""
+        if name not in self.tasks:
+            raise InputError(
+                f"{CONFIG_FILE} has no prompt for task {name!r} (it has {sorted(self.tasks)}); add it to prompts.tasks "
+                "in params.yaml and run: dvc repro"
+            )
+        return self.tasks[name]
+
+    def save(self, folder: Path) -> None:
+        """Write `encoder.json` into `folder`."""
+        io.write_json(folder / CONFIG_FILE, self.model_dump(mode="json"))
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read `encoder.json` of `folder`; an InputError says what is wrong with it."""
+        try:
+            return cls.model_validate(io.read_json(folder / CONFIG_FILE))
+        except ValidationError as error:
+            raise InputError(f"{folder / CONFIG_FILE} is not of this version ({error}); run: dvc repro train") from None
+
+
+def task_prompts(
+    prompts: PromptParams, examples: Mapping[str, Sequence[tuple[str, str]]], tokenizer: PreTrainedTokenizerFast
+) -> dict[str, TaskPrompt]:
+    """Return each task's prompt for encoder.json, its in-context examples cut to `example_tokens` tokens per text."""
+
+    def cut(text: str) -> str:
+        return cut_text(text, tokenizer, prompts.example_tokens)
+
+    return {
+        name: TaskPrompt(
+            instruction=task.instruction,
+            symmetric=task.symmetric,
+            examples=tuple(Example(cut(query), cut(response)) for query, response in examples.get(name, ())),
+        )
+        for name, task in prompts.tasks.items()
+    }
+
+
+def cut_text(text: str, tokenizer: PreTrainedTokenizerFast, max_tokens: int) -> str:
+    """Return `text` cut after its first `max_tokens` tokens, at a character that the tokenizer names."""
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    offsets = encoded["offset_mapping"]
+    return text if len(offsets) <= max_tokens else text[: offsets[max_tokens - 1][1]].rstrip()
