@@ -1,0 +1,81 @@
+"""Checkpoints become students: the same function, fewer layers, EOS at the end."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, MistralForCausalLM
+
+from anna.errors import InputError
+from anna.modeling.checkpoint import load_causal_lm
+from anna.modeling.student import append_eos, load_student
+
+IDS = torch.tensor([[5, 9, 30, 77, 12, 1]])
+
+
+def test_first_layers_give_the_hidden_states_of_those_layers(tiny_checkpoint: Path) -> None:
+    whole, _ = load_causal_lm(tiny_checkpoint)
+    student, _ = load_student(tiny_checkpoint, 2)
+    with torch.no_grad():
+        states = whole(IDS, output_hidden_states=True).hidden_states
+        got = student(input_ids=IDS).last_hidden_state
+    torch.testing.assert_close(got, student.norm(states[2]))
+
+
+def test_more_layers_than_there_are_is_refused(tiny_checkpoint: Path) -> None:
+    with pytest.raises(InputError, match=r"student.layers is 9, but model has 3; choose at most 3"):
+        load_student(tiny_checkpoint, 9)
+
+
+def test_a_llama_checkpoint_becomes_a_mistral_with_the_same_logits(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    config = LlamaConfig(
+        vocab_size=300,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        rope_parameters={"rope_type": "default", "rope_theta": 100000.0},
+        tie_word_embeddings=True,
+        initializer_range=0.2,
+    )
+    torch.manual_seed(1)
+    llama = LlamaForCausalLM(config).eval()
+    llama.save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(tiny_checkpoint).save_pretrained(tmp_path)
+    mistral, _ = load_causal_lm(tmp_path)
+    assert isinstance(mistral, MistralForCausalLM)
+    with torch.no_grad():
+        assert torch.equal(mistral(IDS).logits, llama(IDS).logits)
+    mistral.save_pretrained(tmp_path / "again")
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "again").eval()
+    with torch.no_grad():
+        assert torch.equal(again(IDS).logits, llama(IDS).logits)
+
+
+def test_the_saved_tokenizer_appends_eos_and_has_no_chat_template(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_checkpoint)
+    assert tokenizer("Paris")["input_ids"][-1] != tokenizer.eos_token_id
+    append_eos(tokenizer)
+    tokenizer.save_pretrained(tmp_path)
+    again = AutoTokenizer.from_pretrained(tmp_path)
+    assert again.chat_template is None
+    for limit in (2, 3, 50):
+        ids = again(["Paris", "rivers and mountains and music"], truncation=True, max_length=limit)["input_ids"]
+        assert all(row[-1] == again.eos_token_id and len(row) <= limit for row in ids)
+
+
+def test_a_tokenizer_that_begins_with_bos_keeps_it(tiny_checkpoint: Path) -> None:
+    from tokenizers.processors import TemplateProcessing
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_checkpoint)
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+    append_eos(tokenizer)
+    assert tokenizer("Paris")["input_ids"][0] == 0
+    assert tokenizer("Paris")["input_ids"][-1] == 1
+
+
+def test_a_folder_without_a_model_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds no model of safetensors") as raised:
+        load_causal_lm(tmp_path)
+    assert "\n" not in str(raised.value)

@@ -1,0 +1,62 @@
+"""From tables to groups and texts."""
+
+import pyarrow as pa
+import pytest
+
+from anna import schemas
+from anna.errors import InputError
+from anna.training.data import examples_by_task, training_groups, training_texts
+
+
+def queries() -> pa.Table:
+    rows = [
+        {"query_id": f"q{n}", "task": task, "kind": kind, "split": split, "text": f"text {n}", "label": label}
+        for n, (task, kind, split, label) in enumerate(
+            [
+                ("A", "retrieval", "train", None),
+                ("A", "retrieval", "validation", None),
+                ("B", "classification", "train", "x"),
+            ]
+        )
+    ]
+    return pa.Table.from_pylist(rows, schema=schemas.QUERIES)
+
+
+def groups() -> pa.Table:
+    rows = [
+        {"query_id": f"q{n}", "positive_id": "d1", "negative_ids": ["d2", "d3"], "soft_labels": [0.5, 0.3, 0.2]}
+        for n in range(3)
+    ]
+    return pa.Table.from_pylist(rows, schema=schemas.GROUPS)
+
+
+def test_groups_are_those_of_the_training_split_positive_first() -> None:
+    got = training_groups(groups(), queries())
+    assert [(group.query_id, group.task) for group in got] == [("q0", "A"), ("q2", "B")]
+    assert got[0].doc_ids == ("d1", "d2", "d3")
+    assert got[0].soft_labels == pytest.approx((0.5, 0.3, 0.2))
+
+
+def test_no_training_group_is_refused() -> None:
+    with pytest.raises(InputError, match="no group of the training split"):
+        training_groups(groups().slice(1, 1), queries())
+
+
+def test_texts_know_every_positive_and_the_label_tasks() -> None:
+    corpus = pa.Table.from_pylist(
+        [{"doc_id": f"d{n}", "task": "A", "text": f"doc {n}", "label": None} for n in (1, 2)], schema=schemas.CORPUS
+    )
+    judged = [("q0", "d1", 1), ("q0", "d2", 1), ("q1", "d1", 0)]
+    qrels = pa.Table.from_pylist(
+        [dict(zip(("query_id", "doc_id", "relevance"), row, strict=True)) for row in judged], schema=schemas.QRELS
+    )
+    texts = training_texts(corpus, queries(), qrels)
+    assert texts.positives == {"q0": frozenset({"d1", "d2"})}
+    assert texts.group_only == {"B"}
+    assert (texts.queries["q2"], texts.docs["d2"]) == ("text 2", "doc 2")
+
+
+def test_examples_keep_their_order() -> None:
+    rows = [{"task": "A", "position": n, "query": f"q{n}", "response": f"r{n}"} for n in (0, 1)]
+    table = pa.Table.from_pylist(rows, schema=schemas.EXAMPLES)
+    assert examples_by_task(table) == {"A": [("q0", "r0"), ("q1", "r1")]}

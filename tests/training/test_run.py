@@ -1,0 +1,61 @@
+"""What a run refuses to save, and what it says of itself."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from anna.errors import InputError
+from anna.training import launch
+from anna.training.engine import check_moved
+from anna.training.run import summary
+
+
+def test_weights_that_did_not_move_are_refused_by_name() -> None:
+    before = {"lora_A": torch.ones(2), "lora_B": torch.zeros(2)}
+    with pytest.raises(InputError, match="weight lora_B did not move in training; nothing is saved"):
+        check_moved(before, {"lora_A": torch.ones(2) * 2, "lora_B": torch.zeros(2)})
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused(value: float) -> None:
+    with pytest.raises(InputError, match="weight w has NaN or infinite values"):
+        check_moved({"w": torch.ones(2)}, {"w": torch.tensor([1.0, value])})
+
+
+def test_the_update_is_relative_to_the_weights() -> None:
+    before = {"a": torch.tensor([3.0]), "b": torch.tensor([4.0])}
+    assert check_moved(before, {"a": torch.tensor([3.3]), "b": torch.tensor([4.4])}) == pytest.approx(0.1, rel=1e-5)
+
+
+def test_summary_compares_the_first_and_the_last_tenth() -> None:
+    records = [{"queries": n + 1, "loss": 10.0 - n, "info_nce": 1.0, "soft_label_ce": 2.0} for n in range(10)]
+    got = summary(records, 10, 0.123)
+    assert (got["loss_first_tenth"], got["loss_last_tenth"]) == (10.0, 1.0)
+    assert (got["steps"], got["queries"]) == (10, 10)
+
+
+def test_one_process_or_a_launcher_of_the_users_own_starts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("started something"))
+    monkeypatch.delenv("RANK", raising=False)
+    assert launch.relaunch("stages.train", 1) is False
+    monkeypatch.setenv("RANK", "0")
+    assert launch.relaunch("stages.train", 2) is False
+
+
+def test_relaunch_runs_every_rank_and_reports_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "good.py").write_text(
+        "import os, pathlib; pathlib.Path(os.environ['RANK'] + '.txt').write_text(os.environ['WORLD_SIZE'])"
+    )
+    (tmp_path / "bad.py").write_text("raise SystemExit(3)")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
+    assert launch.relaunch("good", 2) is True
+    assert [(tmp_path / f"{rank}.txt").read_text() for rank in (0, 1)] == ["2", "2"]
+    with pytest.raises(InputError, match="bad failed on 2 processes"):
+        launch.relaunch("bad", 2)
