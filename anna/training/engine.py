@@ -67,7 +67,9 @@ def start_engine(encoder: Encoder, recipe: TrainParams) -> Any:
     """Return a DeepSpeed engine over the encoder's trainable weights, with AdamW; it moves them to the GPU if any."""
     module = BatchEncoder(encoder)
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, betas=(0.9, 0.98), fused=True)
+    optimizer = torch.optim.AdamW(
+        trained, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, betas=(0.9, 0.98), fused=True
+    )
     is_bf16 = torch.cuda.is_available() and encoder.dtype == torch.bfloat16
     config = {
         # One DeepSpeed micro-batch is one contrastive batch, so the sizes that it would derive are not used.
