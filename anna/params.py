@@ -11,20 +11,21 @@ from anna.errors import InputError
 
 PARAMS_FILE = Path("params.yaml")
 
-SECTIONS = (
-    "random",
+STAGES = (
     "ingest",
     "retrieve_bm25",
     "retrieve_dense",
     "rerank",
     "label",
     "filter",
-    "student",
-    "prompts",
     "train",
     "export",
     "evaluate",
+    "report",
 )
+"""Every stage of the pipeline, in order."""
+
+SECTIONS = ("random", "student", "prompts", *STAGES[:-1])
 """Every section that params.yaml may have. A stage's own section has its name; `random`, `student` and `prompts` are
 shared and listed by each stage that reads them."""
 

@@ -7,6 +7,7 @@ import logging
 from pathlib import Path
 
 from anna import io, log, schemas
+from anna.params import STAGES
 from anna.reporting import gather, page, plots, results
 
 SUMMARY, MEANS = Path("metrics/mteb.json"), Path("metrics/scores.csv")
@@ -14,24 +15,8 @@ TASKS, CURVE = Path("metrics/mteb_tasks.json"), Path("metrics/training.csv")
 LABELS, GROUPS = Path("data/labels.parquet"), Path("data/groups.parquet")
 DROPS, INGEST_DROPS = Path("data/drops.parquet"), Path("data/ingest_drops.parquet")
 
-COUNTS = tuple(
-    Path(f"metrics/{stage}.json")
-    for stage in ("ingest", "retrieve_bm25", "retrieve_dense", "rerank", "label", "filter", "train", "export")
-)
-COSTS = tuple(
-    Path(f"metrics/cost/{stage}.json")
-    for stage in (
-        "ingest",
-        "retrieve_bm25",
-        "retrieve_dense",
-        "rerank",
-        "label",
-        "filter",
-        "train",
-        "export",
-        "evaluate",
-    )
-)
+COUNTS = tuple(Path(f"metrics/{stage}.json") for stage in STAGES[:-2])
+COSTS = tuple(Path(f"metrics/cost/{stage}.json") for stage in STAGES[:-1])
 SIDECARS = tuple(
     Path(f"data/{table}.json")
     for table in (

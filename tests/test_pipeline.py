@@ -11,22 +11,12 @@ import yaml
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.models import Pooling, Transformer
 
+from anna import log
+from anna.params import STAGES
 from tests.conftest import save_tiny
 from tests.toy import write_toy_project
 
 REPO = Path(__file__).parents[1]
-ORDER = (
-    "ingest",
-    "retrieve_bm25",
-    "retrieve_dense",
-    "rerank",
-    "label",
-    "filter",
-    "train",
-    "export",
-    "evaluate",
-    "report",
-)
 
 
 def toy_params(folder: Path) -> dict[str, Any]:
@@ -68,16 +58,14 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "params.yaml").write_text(yaml.safe_dump(toy_params(folder / "inputs")), encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        for name in ORDER:
+        for name in STAGES:
             importlib.import_module(f"stages.{name}").main()
-            for cost in (folder / "metrics" / "cost",):
-                cost.mkdir(parents=True, exist_ok=True)
-                (cost / f"{name}.json").write_text('{"seconds": 1.0, "peak_memory_mib": 1, "cpus": 1}')
+            log.write_cost(name, seconds=1.0)
     return folder
 
 
 def test_every_output_is_there(project: Path) -> None:
-    for name in ORDER:
+    for name in STAGES:
         for path in importlib.import_module(f"stages.{name}").OUTPUTS:
             assert (project / path).exists(), f"{name} did not write {path}"
 
@@ -107,6 +95,6 @@ def test_the_same_params_give_the_same_bytes(project: Path, monkeypatch: pytest.
     first = digests(project)
     assert len(first) > 25
     monkeypatch.chdir(project)
-    for name in ORDER[:-1]:
+    for name in STAGES[:-1]:
         importlib.import_module(f"stages.{name}").main()
     assert digests(project) == first

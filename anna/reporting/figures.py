@@ -13,6 +13,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
+from anna.params import STAGES
 from anna.reporting import style
 from anna.reporting.gather import Facts, Floats
 from anna.reporting.results import smooth
@@ -145,7 +146,7 @@ def draw_filter_drops(facts: Facts) -> Figure | None:
 
 def draw_cost(facts: Facts) -> Figure | None:
     """Draw the time of every stage and the rows it wrote."""
-    names = [name for name in style.STAGES if name in facts.costs]
+    names = [name for name in STAGES[:-1] if name in facts.costs]
     if not names:
         return None
     seconds = [float(facts.costs[name]["seconds"]) for name in names]

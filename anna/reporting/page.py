@@ -8,6 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from anna import io
+from anna.params import STAGES
 from anna.reporting import plots, results, style
 from anna.reporting.gather import Facts
 from anna.reporting.plots import Plot
@@ -40,7 +41,7 @@ def render(facts: Facts, drawn: Sequence[Plot]) -> str:
     return environment.get_template("page.html.j2").render(
         facts=facts,
         palette=style.PALETTE,
-        stages=style.STAGES,
+        stages=STAGES[:-1],
         headline=results.headline(facts),
         cards=results.cards(facts),
         columns=[style.column_name(column) for column in results.columns(facts)],

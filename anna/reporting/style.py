@@ -40,19 +40,6 @@ COLUMNS = {
 }
 """Models, in their modes, in the order shown: name and role in the palette."""
 
-STAGES = (
-    "ingest",
-    "retrieve_bm25",
-    "retrieve_dense",
-    "rerank",
-    "label",
-    "filter",
-    "train",
-    "export",
-    "evaluate",
-)
-"""Every stage before the report, in order."""
-
 
 def light(role: str) -> str:
     """Return the colour in which figures are drawn."""
