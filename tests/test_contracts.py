@@ -104,9 +104,7 @@ def test_every_input_is_written_by_an_earlier_stage(name: str) -> None:
     assert set(importlib.import_module(f"stages.{name}").INPUTS) <= written
 
 
-@pytest.mark.parametrize(
-    "file", ["params.yaml", *sorted(str(p.relative_to(REPO)) for p in (REPO / "presets").glob("*"))]
-)
+@pytest.mark.parametrize("file", PARAM_FILES)
 def test_params_and_presets_load_whole(file: str) -> None:
     classes: set[type[Params]] = {cls for name in STAGES for cls in importlib.import_module(f"stages.{name}").PARAMS}
     for cls in classes:
