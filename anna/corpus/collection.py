@@ -41,9 +41,12 @@ class Collection:
     """Class of each text, by the text; empty where the task has no classes."""
 
 
-def make_pairs(source: TrainSource, rows: Iterable[Row]) -> list[Pair]:
-    """Return the judged pairs of a source's rows; `negatives` and pairs below `positive_at` have relevance 0."""
-    pairs = []
+def make_pairs(source: TrainSource, rows: Iterable[Row], drop: Drop) -> list[Pair]:
+    """Return the judged pairs of a source's rows; `negatives` and pairs below `positive_at` have relevance 0.
+
+    A row whose lists are all empty makes no pair; `drop` counts it as `no_document`.
+    """
+    pairs: list[Pair] = []
     for row in rows:
         if source.kind == "classification":
             pairs.append(Pair(row.text("text"), row.text("text"), 1, row.text("label"), row.place))
@@ -52,8 +55,11 @@ def make_pairs(source: TrainSource, rows: Iterable[Row]) -> list[Pair]:
             pairs.append(Pair(row.text("text1"), row.text("text2"), relevance, None, row.place))
         else:
             query = row.text("query")
-            for name, relevance in (("doc", 1), ("docs", 1), ("negatives", 0)):
-                pairs.extend(Pair(query, doc, relevance, None, row.place) for doc in row.texts(name))
+            parts = (("doc", 1), ("docs", 1), ("negatives", 0))
+            made = [Pair(query, doc, value, None, row.place) for name, value in parts for doc in row.texts(name)]
+            if not made:
+                drop("no_document", f"{row.place}: {query}")
+            pairs.extend(made)
     return pairs
 
 

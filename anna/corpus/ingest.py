@@ -89,7 +89,7 @@ def load_training(
         drop = drops.of(source.task, "train")
         rows = load_rows(source, drop, max_faulty_share=max_faulty_share)
         kept = sample(rows, source.rows, drop, seed=derive_seed(seed, "train", source.task))
-        pairs.setdefault(source.task, []).extend(make_pairs(source, kept))
+        pairs.setdefault(source.task, []).extend(make_pairs(source, kept, drop))
     texts = HeldOutTexts(held_out_texts(held_out), near_duplicate)
     collections = []
     for task, task_pairs in pairs.items():

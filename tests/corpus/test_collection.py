@@ -42,16 +42,22 @@ def source(kind: str, columns: dict[str, str], **others: Any) -> TrainSource:
     )
 
 
-def test_make_pairs_of_retrieval() -> None:
+def test_make_pairs_of_retrieval(drops: Counted) -> None:
     row = Row("here", {"query": "q", "docs": ("a", "b"), "negatives": ("c",)})
-    made = make_pairs(source("retrieval", {"query": "q", "docs": "d", "negatives": "n"}), [row])
+    made = make_pairs(source("retrieval", {"query": "q", "docs": "d", "negatives": "n"}), [row], drops)
     assert [(each.doc, each.relevance) for each in made] == [("a", 1), ("b", 1), ("c", 0)]
 
 
-def test_make_pairs_of_sts_at_the_threshold() -> None:
+def test_a_row_without_any_document_is_counted(drops: Counted) -> None:
+    row = Row("here", {"query": "q", "docs": (), "negatives": ()})
+    assert make_pairs(source("retrieval", {"query": "q", "docs": "d", "negatives": "n"}), [row], drops) == []
+    assert drops == {"no_document": 1}
+
+
+def test_make_pairs_of_sts_at_the_threshold(drops: Counted) -> None:
     columns = {"text1": "a", "text2": "b", "score": "s"}
     rows = [Row("here", {"text1": "a", "text2": str(score), "score": score}) for score in (3.9, 4.0, 4.1)]
-    made = make_pairs(source("sts", columns, positive_at=4.0), rows)
+    made = make_pairs(source("sts", columns, positive_at=4.0), rows, drops)
     assert [each.relevance for each in made] == [0, 1, 1]
 
 
