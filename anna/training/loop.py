@@ -56,15 +56,15 @@ def train(
         rate = learning_rate(step, len(batches), recipe.learning_rate, recipe.warmup_steps)
         for group in engine.optimizer.param_groups:
             group["lr"] = rate
-        *terms, norm = _step(engine, encoder, batch, texts, recipe)
+        got = _step(engine, encoder, batch, texts, recipe)
         queries += len(batch.groups)
-        if not math.isfinite(terms[0]) or not math.isfinite(norm):
+        if not math.isfinite(got["loss"]) or not math.isfinite(got["gradient_norm"]):
             raise InputError(
-                f"step {step} ({batch.task}): loss {terms[0]}, gradient norm {norm}; nothing is saved. "
-                f"Lower train.learning_rate ({recipe.learning_rate}) or raise train.temperature"
+                f"step {step} ({batch.task}): loss {got['loss']}, gradient norm {got['gradient_norm']}; nothing is "
+                f"saved. Lower train.learning_rate ({recipe.learning_rate}) or raise train.temperature"
             )
         names = ("loss", "info_nce", "soft_label_ce", "learning_rate", "gradient_norm")
-        values = (round(value, 6) for value in (*terms, rate, norm))
+        values = (round(value, 6) for value in ({**got, "learning_rate": rate}[name] for name in names))
         records.append(
             {"step": step + 1, "queries": queries, **dict(zip(names, values, strict=True)), "task": batch.task}
         )
@@ -75,25 +75,25 @@ def train(
                 step + 1,
                 len(batches),
                 batch.task,
-                *terms,
-                norm,
+                *(got[name] for name in ("loss", "info_nce", "soft_label_ce", "gradient_norm")),
                 queries / seconds,
             )
     return records
 
 
-def _step(engine: Any, encoder: Encoder, batch: Batch, texts: Texts, recipe: TrainParams) -> tuple[float, ...]:
-    """Embed, gather, take one optimizer step; return loss, both its terms and the gradient norm, over all ranks."""
+def _step(engine: Any, encoder: Encoder, batch: Batch, texts: Texts, recipe: TrainParams) -> dict[str, float]:
+    """Embed, gather, take one optimizer step; return the step's statistics by name, over all ranks."""
     rank, world_size = dist.get_rank(), dist.get_world_size()
     layout = lay_out(batch, world_size, texts.positives, batch.task in texts.group_only)
     share = batch.share(rank, world_size)
     query_ids, doc_ids, shared = tokenize_batch(encoder, batch, share, layout.doc_ids[rank], texts=texts, recipe=recipe)
     query_emb_QD, own_doc_emb = engine(query_ids, doc_ids, shared)
     doc_emb_ND = gather_rows(own_doc_emb, [len(block) for block in layout.doc_ids])
+    targets = _targets(layout, rank, share, len(doc_emb_ND), query_emb_QD.device)
     terms_Q = combined_loss(
         query_emb_QD,
         doc_emb_ND,
-        *_targets(layout, rank, share, len(doc_emb_ND), query_emb_QD.device),
+        *targets,
         temperature=recipe.temperature,
         kd_weight=recipe.kd_weight,
         false_negative_margin=recipe.false_negative_margin,
@@ -105,7 +105,37 @@ def _step(engine: Any, encoder: Encoder, batch: Batch, texts: Texts, recipe: Tra
     norm = engines.step(engine)
     means = torch.stack([term.detach().sum().float() for term in terms_Q]) / total
     dist.all_reduce(means)
-    return (*means.tolist(), norm)
+    tokens = sum(map(len, query_ids)) + sum(map(len, doc_ids))
+    saved = shared[0] * (len(query_ids) - 1) + shared[1] * (len(doc_ids) - 1)
+    return {
+        **dict(zip(("loss", "info_nce", "soft_label_ce"), means.tolist(), strict=True)),
+        "gradient_norm": norm,
+        **_count_tokens(tokens - saved, saved, query_emb_QD.device),
+        "similarity_gap": _similarity_gap(query_emb_QD, doc_emb_ND, targets[0][:, 0], targets[2]),
+    }
+
+
+def _count_tokens(computed: int, saved: int, device: torch.device) -> dict[str, float]:
+    """Return tokens that all ranks computed, and those that a prompt per text would have added."""
+    counts = torch.tensor([computed, saved], dtype=torch.float64, device=device)
+    dist.all_reduce(counts)
+    return dict(zip(("tokens", "tokens_saved"), counts.tolist(), strict=True))
+
+
+@torch.no_grad()
+def _similarity_gap(query_emb_QD: Tensor, doc_emb_ND: Tensor, positive_Q: Tensor, is_masked_QN: Tensor) -> float:
+    """Return cosine of the positive minus that of the hardest negative, mean over the queries of all ranks.
+
+    NaN where no query has a negative.
+    """
+    similarity_QN = query_emb_QD @ doc_emb_ND.T
+    positive_Q1 = positive_Q[:, None]
+    hardest_Q = similarity_QN.masked_fill(is_masked_QN, -2.0).scatter(1, positive_Q1, -2.0).amax(dim=1)
+    has_negative_Q = hardest_Q > -2.0
+    gap_Q = (similarity_QN.gather(1, positive_Q1)[:, 0] - hardest_Q)[has_negative_Q]
+    sums = torch.stack([gap_Q.sum().float(), has_negative_Q.sum().float()])
+    dist.all_reduce(sums)
+    return float(sums[0] / sums[1])
 
 
 def tokenize_batch(
