@@ -1,6 +1,8 @@
 """Tiny real models, built here so that no test needs a network."""
 
+import copy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -60,6 +62,15 @@ def save_tiny(folder: Path, *, sliding_window: int | None = None) -> None:
     torch.manual_seed(0)
     MistralForCausalLM(config).save_pretrained(folder)
     fast.save_pretrained(folder)
+
+
+def as_loaded(backbone: Any) -> Any:
+    """A copy of a decoder that runs as transformers made it: its own attention, the whole last layer."""
+    copied = copy.deepcopy(backbone)
+    copied.set_attn_implementation("sdpa")
+    copied.layers[-1]._forward_pre_hooks.clear()
+    copied.layers[-1]._forward_pre_hooks_with_kwargs.clear()
+    return copied
 
 
 @pytest.fixture

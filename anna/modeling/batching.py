@@ -23,6 +23,20 @@ def token_batches(lengths: Sequence[int], tokens_per_batch: int) -> list[list[in
     return batches
 
 
+def packed_batches(lengths: Sequence[int], tokens_per_batch: int) -> list[list[int]]:
+    """Return batches of indices, longest texts first, for packed rows: as `token_batches`, without padding to count."""
+    order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
+    batches: list[list[int]] = []
+    room = 0
+    for index in order:
+        if not batches or lengths[index] > room:
+            batches.append([])
+            room = tokens_per_batch
+        batches[-1].append(index)
+        room -= lengths[index]
+    return batches
+
+
 def shared_prefix(sequences: Sequence[Sequence[int]]) -> int:
     """Return how many leading tokens all sequences have in common, leaving each at least one token of its own."""
     rows = [tuple(sequence) for sequence in sequences]

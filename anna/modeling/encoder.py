@@ -1,9 +1,10 @@
 """The embedding model: a causal decoder read at EOS, with the prompts it was trained with.
 
-Legend: B texts, L tokens, D hidden dimensions, N texts of a whole call.
+Legend: B texts, T tokens of a packed row, D hidden dimensions, N texts of a whole call.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
@@ -11,14 +12,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from anna import log
 from anna.errors import InputError
-from anna.modeling.batching import shared_prefix, token_batches
+from anna.modeling.attention import read_early, use_packing
+from anna.modeling.batching import packed_batches, shared_prefix
 from anna.modeling.checkpoint import load_saved
 from anna.modeling.encoder_config import EncoderConfig, cut_text
-from anna.modeling.pooling import last_token, normalise
+from anna.modeling.packing import KeysValues, Packing, Text, pack
+from anna.modeling.pooling import normalise
 from anna.modeling.student import StudentParams, load_student
 from anna.origins import fetch_model
 from anna.prompts import Example
@@ -33,6 +36,8 @@ class Encoder(nn.Module):
         """Store the parts. `dtype` is what matrix products are computed in; weights keep theirs."""
         super().__init__()
         self.backbone, self.tokenizer, self.config, self.dtype = backbone, tokenizer, config, dtype
+        use_packing(backbone)
+        self._reads_early = read_early(backbone)
 
     @classmethod
     def load(cls, folder: Path, dtype: torch.dtype = torch.float32) -> Self:
@@ -77,18 +82,15 @@ class Encoder(nn.Module):
     def forward(self, token_ids: Sequence[Sequence[int]], num_shared: int = 0) -> Tensor:
         """Return the unit vectors of tokenised texts, (B, D), float32, with gradients.
 
-        Texts are padded on the right. Attention is causal, so no real token sees padding and no mask is needed, and
-        what all texts begin with has the same keys and values in each of them: it is computed once.
+        All texts are one packed row: no padding is computed, and what all of them begin with is computed once.
 
         Args:
             token_ids: Tokens of each text, prompt included, EOS last.
             num_shared: Leading tokens that all texts have in common; fewer than the shortest text has.
         """
-        if self.training and self.backbone.is_gradient_checkpointing:
-            num_shared = 0  # layers that are recomputed keep no keys and values
-        shared = self._keys_values(token_ids[0][:num_shared])
-        ids_BL, mask_BL = self._pad([row[num_shared:] for row in token_ids])
-        return self._embed(ids_BL, mask_BL, _expand(shared, len(token_ids)))
+        prefixes = [token_ids[0][:num_shared]] if num_shared else []
+        prefix = 0 if num_shared else None
+        return self._embed(pack([Text(row[num_shared:], prefix) for row in token_ids], prefixes))
 
     def encode(
         self,
@@ -101,29 +103,27 @@ class Encoder(nn.Module):
     ) -> NDArray[np.float32]:
         """Return the unit vectors of `texts`, (N, D).
 
-        Equal texts are computed once; batches are length-sorted; the tokens that all texts begin with, the prompt, are
-        computed once and their keys and values are shared.
+        Equal texts are computed once, and so is what all texts begin with, the prompt.
 
         Args:
             texts: Bare texts.
             prefix: Prompt put before each text.
             max_tokens: Longest text, EOS included; the prefix comes on top.
-            tokens_per_batch: Largest number of tokens computed at once, padding included.
+            tokens_per_batch: Largest number of tokens computed at once; a longer text stands alone.
             desc: What the progress line says.
         """
         unique = list(dict.fromkeys(texts))
-        if not unique:
-            return np.zeros((0, self.backbone.config.hidden_size), dtype=np.float32)
-        ids = self.tokenize(unique, prefix=prefix, max_tokens=max_tokens)
-        common = shared_prefix(ids) if len(ids) > 1 else 0
-        rest = [row[common:] for row in ids]
-        batches = token_batches([len(row) for row in rest], tokens_per_batch)
         vectors = np.empty((len(unique), self.backbone.config.hidden_size), dtype=np.float32)
+        if not unique:
+            return vectors
+        ids = self.tokenize(unique, prefix=prefix, max_tokens=max_tokens)
+        num_shared = shared_prefix(ids) if len(ids) > 1 else 0
+        batches = packed_batches([len(row) - num_shared for row in ids], tokens_per_batch)
         with torch.inference_mode():
-            shared = self._keys_values(ids[0][:common])
+            cached = self._keys_values(ids[0][:num_shared])
             for batch in log.progress(batches, unit="batch", desc=desc):
-                ids_BL, mask_BL = self._pad([rest[index] for index in batch])
-                vectors[batch] = self._embed(ids_BL, mask_BL, _expand(shared, len(batch))).cpu().numpy()
+                packing = pack([Text(ids[index][num_shared:]) for index in batch], num_cached=num_shared)
+                vectors[batch] = self._embed(replace(packing, cached=cached)).cpu().numpy()
         place = {text: index for index, text in enumerate(unique)}
         return vectors[[place[text] for text in texts]]
 
@@ -136,36 +136,20 @@ class Encoder(nn.Module):
         """Return the tokens of a prompt's prefix, with BOS where the tokenizer adds one, without EOS."""
         return len(self.tokenizer(prefix)["input_ids"]) - 1 if prefix else 0
 
-    def _embed(self, ids_BL: Tensor, mask_BL: Tensor, cache: DynamicCache | None) -> Tensor:
-        is_mixed = self.dtype != torch.float32
-        with torch.autocast(self.device.type, dtype=self.dtype, enabled=is_mixed):
-            output = self.backbone(input_ids=ids_BL, past_key_values=cache, use_cache=cache is not None)
-        return normalise(last_token(output.last_hidden_state, mask_BL))
-
-    def _keys_values(self, ids: Sequence[int]) -> DynamicCache | None:
-        if not ids:
-            return None
+    def _embed(self, packing: Packing) -> Tensor:
+        """Return the unit vectors of a packed row's texts, in the order that they were given in."""
+        packing = packing.to(self.device)
         with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
-            # Made here, because the one that the model makes forgets what lies outside a sliding window.
-            cache = DynamicCache()
-            ids_1L = torch.tensor([list(ids)], device=self.device)
-            self.backbone(input_ids=ids_1L, past_key_values=cache, use_cache=True)
-        return cache
+            hidden_TD = self.backbone(
+                input_ids=packing.ids, position_ids=packing.positions, packing=packing, use_cache=False
+            ).last_hidden_state[0]
+        last = hidden_TD if self._reads_early else hidden_TD[packing.last()]
+        return normalise(last[packing.texts])
 
-    def _pad(self, token_ids: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-        """Return ids and mask, (B, L), padded on the right."""
-        rows = [torch.tensor(row, dtype=torch.long) for row in token_ids]
-        ids_BL = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=self.tokenizer.pad_token_id)
-        lengths_B = torch.tensor([len(row) for row in rows])
-        mask_BL = (torch.arange(ids_BL.shape[1]) < lengths_B[:, None]).long()
-        return ids_BL.to(self.device), mask_BL.to(self.device)
-
-
-def _expand(cache: DynamicCache | None, num_texts: int) -> DynamicCache | None:
-    """Return a fresh cache that holds the one-row `cache` for `num_texts` rows."""
-    if cache is None:
-        return None
-    rows = [
-        (layer.keys.expand(num_texts, -1, -1, -1), layer.values.expand(num_texts, -1, -1, -1)) for layer in cache.layers
-    ]
-    return DynamicCache(rows)
+    def _keys_values(self, prefix: Sequence[int]) -> dict[int, KeysValues] | None:
+        """Return the keys and values of tokens that many texts begin with, by layer."""
+        if not prefix:
+            return None
+        kept: dict[int, KeysValues] = {}
+        self._embed(replace(pack([Text(prefix)]), keep=kept))
+        return kept

@@ -1,0 +1,178 @@
+"""Attention over packed rows, and a last layer that computes only what is read.
+
+Registered with transformers under the name `NAME`, so that any decoder that goes through its attention interface can
+run packed rows, LoRA and gradient checkpointing included.
+
+Legend: T queries of the row, B texts of a block, L longest of them, K keys, H heads, D head dimensions.
+"""
+
+import logging
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
+from transformers import AttentionInterface, PreTrainedModel
+from transformers.models.mistral.modeling_mistral import apply_rotary_pos_emb
+
+from anna.modeling.packing import Packing
+
+NAME = "anna_packed"
+
+READS_EARLY = frozenset({"llama", "mistral", "qwen2", "qwen3"})
+"""Model types whose last layer is known to be built of the parts that `_read_only_last` calls."""
+
+_log = logging.getLogger(__name__)
+
+
+def use_packing(model: PreTrainedModel) -> None:
+    """Make `model` attend over packed rows: from now on each call needs `packing=` and its `position_ids`."""
+    model.set_attn_implementation(NAME)
+
+
+def read_early(backbone: PreTrainedModel) -> bool:
+    """Make the last layer of a decoder compute the last token of each text alone, and return whether it now does.
+
+    Other tokens serve there as keys and values only: of a layer's products, nine in ten would never be read. The output
+    is then one row per text, in the order of the packed row.
+    """
+    if backbone.config.model_type not in READS_EARLY:
+        return False
+    backbone.layers[-1].register_forward_pre_hook(_read_only_last, with_kwargs=True)
+    return True
+
+
+def packed_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    packing: Packing,
+    scaling: float,
+    dropout: float = 0.0,
+    sliding_window: int | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Return the attention output of every query of a packed row, (1, T, H, D); transformers' attention interface.
+
+    Args:
+        module: The attention layer.
+        query: (1, H, T, D).
+        key: (1, key heads, T, D).
+        value: As `key`.
+        attention_mask: None; which key is seen follows from `packing`.
+        packing: The row.
+        scaling: Multiplies the products of queries and keys.
+        dropout: Of attention weights.
+        sliding_window: Positions that a query looks back at, itself included; None: all.
+        kwargs: What else the model passes on.
+    """
+    layer: int = module.layer_idx  # type: ignore[assignment]
+    key, value = packing.given or (key, value)
+    if packing.keep is not None:
+        packing.keep[layer] = key, value
+    if packing.cached is not None:
+        cached_key, cached_value = packing.cached[layer]
+        key, value = torch.cat([cached_key, key], dim=2), torch.cat([cached_value, value], dim=2)
+    # What is read of a last layer is one query per text: a tiled kernel has nothing to skip there.
+    is_flex = packing.given is None and pick_kernel(query.device.type) == "flex"
+    attend = _attend_flex if is_flex else _attend_blocks
+    return attend(packing, query, key, value, scaling=scaling, dropout=dropout, window=sliding_window), None
+
+
+@cache  # so that it says only once what it chose
+def pick_kernel(device_type: str) -> str:
+    """Return what attends over packed rows on a device, and log why.
+
+    FlexAttention skips the tiles of a row that no text shares, but is fast only where it is compiled for a GPU. On a
+    CPU texts of like length are padded side by side, for attention alone, which is a few percent of all work.
+    """
+    if device_type == "cuda":
+        _log.info("packed rows attend by FlexAttention: the GPU compiles its block mask")
+        return "flex"
+    _log.info("packed rows attend text by text: there is no GPU to compile FlexAttention for")
+    return "blocks"
+
+
+def _attend_blocks(
+    packing: Packing, query: Tensor, key: Tensor, value: Tensor, *, scaling: float, dropout: float, window: int | None
+) -> Tensor:
+    """Attend block by block; rows of T are gathered into (B, L) and back."""
+    query_THD, key_THD, value_THD = (part[0].transpose(0, 1) for part in (query, key, value))
+    # Kernels for CUDA take no mask together with grouped heads.
+    is_grouped = not query.is_cuda
+    if not is_grouped:
+        groups = query_THD.shape[1] // key_THD.shape[1]
+        key_THD, value_THD = key_THD.repeat_interleave(groups, 1), value_THD.repeat_interleave(groups, 1)
+    outputs = []
+    for block in packing.blocks:
+        output_BHLD = functional.scaled_dot_product_attention(
+            query_THD[block.queries].transpose(1, 2),
+            key_THD[block.keys].transpose(1, 2),
+            value_THD[block.keys].transpose(1, 2),
+            attn_mask=block.visible(window),
+            dropout_p=dropout,
+            scale=scaling,
+            enable_gqa=is_grouped,
+        )
+        outputs.append(output_BHLD.transpose(1, 2).flatten(0, 1)[block.real])
+    return torch.cat(outputs)[None]
+
+
+def _attend_flex(
+    packing: Packing, query: Tensor, key: Tensor, value: Tensor, *, scaling: float, dropout: float, window: int | None
+) -> Tensor:
+    """Attend over the whole row under a block mask."""
+    if dropout:
+        raise ValueError(f"attention dropout is {dropout}, which FlexAttention lacks; set attention_dropout to 0")
+    attend = _compiled_flex() if query.is_cuda else flex_attention
+    mask = block_mask(packing, window)
+    output = attend(query, key, value, block_mask=mask, scale=scaling, enable_gqa=True)
+    return output.transpose(1, 2)  # type: ignore[no-any-return,union-attr]
+
+
+def block_mask(packing: Packing, window: int | None) -> BlockMask:
+    """Return FlexAttention's mask of a packed row: a token sees what comes before it in its text and its prefix."""
+    device, num_cached = packing.ids.device, packing.num_cached
+    cached = torch.arange(num_cached, device=device)
+    piece = torch.cat([torch.full_like(cached, -1), packing.piece])
+    positions = torch.cat([cached, packing.positions[0]])
+
+    def is_visible(batch: Tensor, head: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        is_own = (piece[k] == packing.piece[q]) | (piece[k] == packing.sees[q]) | (piece[k] < 0)
+        distance = packing.positions[0, q] - positions[k]
+        is_near = distance >= 0 if window is None else (distance >= 0) & (distance < window)
+        return is_own & is_near
+
+    num_queries = packing.ids.shape[1]
+    return create_block_mask(is_visible, None, None, num_queries, num_queries + num_cached, device=device)
+
+
+@cache
+def _compiled_flex() -> Any:
+    return torch.compile(flex_attention, dynamic=True)
+
+
+def _read_only_last(
+    layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Before a decoder layer runs: compute the keys and values of all tokens, then leave it the texts' last ones."""
+    (hidden,), packing = args, kwargs["packing"]
+    if packing.given is not None:
+        return args, kwargs
+    attention, (cos, sin) = layer.self_attn, kwargs["position_embeddings"]
+    normed = layer.input_layernorm(hidden)
+    heads = (*normed.shape[:-1], -1, attention.head_dim)
+    key, value = attention.k_proj(normed).view(heads), attention.v_proj(normed).view(heads).transpose(1, 2)
+    key = (attention.k_norm(key) if hasattr(attention, "k_norm") else key).transpose(1, 2)
+    _, key = apply_rotary_pos_emb(key, key, cos, sin)
+    last = packing.last()
+    cut = {"position_embeddings": (cos[:, last], sin[:, last]), "packing": packing.reading((key, value))}
+    return (hidden[:, last],), kwargs | cut
+
+
+AttentionInterface.register(NAME, packed_attention)
