@@ -1,5 +1,6 @@
 """Query likelihood against a plain loop: one pair at a time, no padding, no sharing, all logits."""
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -36,10 +37,12 @@ def reference(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, query:
         ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
 
+    plain = copy.deepcopy(model)
+    plain.set_attn_implementation("sdpa")
     prefix = tokens("Passage:") + tokens(" " + passage)[:24] + tokens(TAIL)
     asked = tokens(" " + query)[:6]
     with torch.inference_mode():
-        logs = model(input_ids=torch.tensor([prefix + asked])).logits[0].log_softmax(dim=-1)
+        logs = plain(input_ids=torch.tensor([prefix + asked])).logits[0].log_softmax(dim=-1)
     return float(np.mean([logs[len(prefix) - 1 + place, token].item() for place, token in enumerate(asked)]))
 
 
@@ -58,28 +61,20 @@ def test_order_and_company_do_not_matter(model: Model) -> None:
     )
 
 
-def test_many_queries_of_a_passage_are_spread_over_rows(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_logits_in_small_parts_are_the_same(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = query_likelihood.score_pairs(*model, PAIRS, **SETTINGS)
-    monkeypatch.setattr(query_likelihood, "MAX_ROW_TOKENS", 1)
     monkeypatch.setattr(query_likelihood, "LOGITS_AT_ONCE", 3)
     np.testing.assert_allclose(query_likelihood.score_pairs(*model, PAIRS, **SETTINGS), whole, atol=1e-5)
 
 
-def test_a_query_sees_the_passage_and_itself_only() -> None:
-    row = query_likelihood.Row([5, 6], [[7, 8], [9]], [0, 1])
-    batch = query_likelihood.pack([row, query_likelihood.Row([1], [[2]], [2])])
-    assert batch.ids.tolist() == [[5, 6, 7, 8, 9], [1, 2, 0, 0, 0]]
-    assert batch.positions.tolist() == [[0, 1, 2, 3, 2], [0, 1, 0, 0, 0]]
-    assert batch.visible[0].int().tolist() == [
-        [1, 0, 0, 0, 0],
-        [1, 1, 0, 0, 0],
-        [1, 1, 1, 0, 0],
-        [1, 1, 1, 1, 0],
-        [1, 1, 0, 0, 1],
-    ]
-    assert batch.before.tolist() == [1, 2, 1, 0]
-    assert batch.targets.tolist() == [7, 8, 9, 2]
-    assert batch.pairs.tolist() == [0, 0, 1, 2]
+def test_every_query_token_is_read_after_the_one_before_it() -> None:
+    parts = [query_likelihood.Shared([5, 6], [[7, 8], [9]], [0, 1]), query_likelihood.Shared([1], [[2]], [2])]
+    packing, reads = query_likelihood.pack_batch(parts)
+    row = packing.ids[0].tolist()
+    assert sorted(row) == [1, 2, 5, 6, 7, 8, 9]
+    assert [row[place] for place in reads.before.tolist()] == [6, 7, 6, 1]
+    assert reads.targets.tolist() == [7, 8, 9, 2]
+    assert reads.pairs.tolist() == [0, 0, 1, 2]
 
 
 def test_text_form() -> None:
