@@ -69,6 +69,12 @@ RUN = _table(
     _DOC_ID,
     _field("score", F32, "the retriever's or reranker's raw score; unit in the sidecar"),
 )
+VECTORS = _table(
+    "vectors",
+    ("id",),
+    _field("id", STR, "doc_id or query_id"),
+    _field("vector", _list(F32), "unit vector of the text under the dense teacher, its prompt included"),
+)
 LABELS = _table(
     "labels",
     ("query_id", "rank"),

@@ -1,5 +1,7 @@
 """Retrieve each query's candidates by the cosine of the dense teacher, within the documents of its own task.
 
+The vectors are kept: `train` takes soft labels over whole batches from them.
+
 Encodes every document and query once: minutes on CPU by default, GPU hours at the paper's size. Any change of
 `retrieve_dense.*` encodes again; fused scores and margins are tuned in `label` and `filter`.
 """
@@ -10,17 +12,20 @@ from anna import io, log, origins, schemas
 from anna.teachers import dense, runs
 
 CORPUS, QUERIES = Path("data/corpus.parquet"), Path("data/queries.parquet")
-RUN, METRICS = Path("data/dense_run.parquet"), Path("metrics/retrieve_dense.json")
+RUN, VECTORS = Path("data/dense_run.parquet"), Path("data/dense_vectors.parquet")
+METRICS = Path("metrics/retrieve_dense.json")
 
-INPUTS, OUTPUTS, PARAMS = (CORPUS, QUERIES), (RUN, METRICS), (dense.DenseParams,)
+INPUTS, OUTPUTS, PARAMS = (CORPUS, QUERIES), (RUN, VECTORS, METRICS), (dense.DenseParams,)
 
 
 def main() -> None:
     """Run the stage."""
     params = dense.DenseParams.load()
     corpus, queries = io.read(CORPUS, schemas.CORPUS), io.read(QUERIES, schemas.QUERIES)
-    run = dense.retrieve(corpus, queries, origins.fetch_model(params.model), **params.model_dump(exclude={"model"}))
+    model, settings = origins.fetch_model(params.model), params.model_dump(exclude={"model"})
+    run, vectors = dense.retrieve(corpus, queries, model, **settings)
     io.write(RUN, run, schemas.RUN, unit="cosine", teacher=origins.describe(params.model))
+    io.write(VECTORS, vectors, schemas.VECTORS, teacher=origins.describe(params.model))
     io.write_json(METRICS, runs.summarise_run(run, queries))
 
 

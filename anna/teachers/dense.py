@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from sentence_transformers import SentenceTransformer
 
-from anna import log
+from anna import log, schemas
 from anna.errors import InputError
 from anna.modeling.batching import token_batches
 from anna.modeling.hardware import compute_dtype, pick_device
@@ -106,8 +106,8 @@ def retrieve(
     max_tokens: int,
     tokens_per_batch: int,
     depth: int,
-) -> pa.Table:
-    """Return table RUN of every query over the documents of its task, by cosine.
+) -> tuple[pa.Table, pa.Table]:
+    """Return table RUN of every query over the documents of its task, by cosine, and table VECTORS of all of them.
 
     Args:
         corpus: Table CORPUS.
@@ -123,10 +123,20 @@ def retrieve(
         InputError: If a task has fewer than two documents, or the model does not load.
     """
     model = load_model(path, max_tokens)
-    runs = []
+    runs, ids, vectors = [], [], []
     for own in collections(corpus, queries):
         docs = encode_texts(model, own.docs, prompt=doc_prompt, tokens_per_batch=tokens_per_batch)
         asked = encode_texts(model, own.queries, prompt=query_prompt, tokens_per_batch=tokens_per_batch)
         found = nearest(asked, docs, depth, same_text(own.queries, own.docs))
         runs.append(to_run(own.query_ids, own.doc_ids, *found))
-    return join_runs(runs)
+        ids += [*own.doc_ids, *own.query_ids]
+        vectors += [docs, asked]
+    return join_runs(runs), to_vectors(ids, np.concatenate(vectors))
+
+
+def to_vectors(ids: Sequence[str], vectors_ND: NDArray[np.float32]) -> pa.Table:
+    """Return table VECTORS of the rows of `vectors_ND`."""
+    offsets = np.arange(len(ids) + 1) * vectors_ND.shape[1]
+    kind = schemas.VECTORS.field("vector").type
+    rows = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(vectors_ND.ravel()), type=kind)
+    return pa.table({"id": pa.array(ids, pa.string()), "vector": rows})

@@ -21,17 +21,15 @@ _log = logging.getLogger(__name__)
 
 
 class BatchEncoder(nn.Module):
-    """What the engine wraps: one call embeds a rank's queries and documents, in the same passes on every rank."""
+    """What the engine wraps: one call embeds lists of texts, in as many passes, as many on every rank."""
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
         self.encoder = encoder
 
-    def forward(
-        self, queries: Sequence[Sequence[int]], docs: Sequence[Sequence[int]], shared: tuple[int, int]
-    ) -> tuple[Tensor, Tensor]:
-        """Return the unit vectors of queries and of documents; what `shared` counts is computed once."""
-        return self.encoder(queries, shared[0]), self.encoder(docs, shared[1])
+    def forward(self, parts: Sequence[tuple[Sequence[Sequence[int]], int]]) -> tuple[Tensor, ...]:
+        """Return the unit vectors of each part: tokenised texts, and how many leading tokens they share."""
+        return tuple(self.encoder(*part) for part in parts)
 
 
 def init_distributed() -> tuple[int, int]:

@@ -3,6 +3,8 @@
 Legend: Q queries on a rank, N documents they are compared with (all ranks), G group size, D dimensions.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -67,6 +69,26 @@ def false_negatives(similarity_QN: Tensor, positive_Q: Tensor, margin: float) ->
     return similarity_QN > threshold_Q1
 
 
+def batch_soft_labels(teacher_QN: Tensor, is_masked_QN: Tensor, teacher_temperature: float) -> Tensor:
+    """Return the dense teacher's probabilities over the documents that a query is compared with, (Q, N).
+
+    Args:
+        teacher_QN: The teacher's cosines, (Q, N).
+        is_masked_QN: Documents that a query is not compared with, (Q, N); they get 0.
+        teacher_temperature: Divides the cosines. > 0.
+    """
+    return (teacher_QN / teacher_temperature).masked_fill(is_masked_QN, float("-inf")).softmax(dim=-1)
+
+
+class Terms(NamedTuple):
+    """The loss of each query and what it is made of, each (Q,)."""
+
+    loss: Tensor
+    info_nce: Tensor
+    soft_label_ce: Tensor
+    batch_soft_label_ce: Tensor
+
+
 def combined_loss(
     query_emb_QD: Tensor,
     doc_emb_ND: Tensor,
@@ -74,11 +96,13 @@ def combined_loss(
     soft_labels_QG: Tensor,
     is_masked_QN: Tensor,
     *,
+    batch_soft_labels_QN: Tensor | None = None,
     temperature: float,
     kd_weight: float,
+    batch_kd_weight: float = 0.0,
     false_negative_margin: float | None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return InfoNCE + kd_weight * soft-label cross-entropy, and both terms, each (Q,).
+) -> Terms:
+    """Return InfoNCE + kd_weight * CE over the group + batch_kd_weight * CE over the batch, and the terms.
 
     Args:
         query_emb_QD: Unit vectors of the queries, (Q, D).
@@ -86,12 +110,17 @@ def combined_loss(
         group_QG: Columns of each query's group in the documents, positive first, -1 where a group is smaller, (Q, G).
         soft_labels_QG: Teacher probabilities over the groups, 0 where absent, (Q, G).
         is_masked_QN: Documents known not to be negatives of a query, (Q, N).
-        temperature: Divides the cosines, in both terms.
+        batch_soft_labels_QN: See `batch_soft_labels`; None leaves the third term out.
+        temperature: Divides the cosines, in all terms.
         kd_weight: Weight of the second term; 0 leaves it out.
+        batch_kd_weight: Weight of the third term.
         false_negative_margin: See `false_negatives`; None masks by label only. Own hard negatives stay: the teachers
             have judged them.
     """
     similarity_QN = query_emb_QD @ doc_emb_ND.T
+    batch_distilled_Q = similarity_QN.new_zeros(len(similarity_QN))
+    if batch_soft_labels_QN is not None:
+        batch_distilled_Q = soft_label_cross_entropy(similarity_QN, batch_soft_labels_QN, is_masked_QN, temperature)
     positive_Q = group_QG[:, 0]
     is_absent_QG = group_QG < 0
     if false_negative_margin is not None:
@@ -101,4 +130,5 @@ def combined_loss(
     contrastive_Q = info_nce(similarity_QN, positive_Q, is_masked_QN, temperature)
     similarity_QG = similarity_QN.gather(1, group_QG.clamp(min=0))
     distilled_Q = soft_label_cross_entropy(similarity_QG, soft_labels_QG, is_absent_QG, temperature)
-    return contrastive_Q + kd_weight * distilled_Q, contrastive_Q, distilled_Q
+    loss_Q = contrastive_Q + kd_weight * distilled_Q + batch_kd_weight * batch_distilled_Q
+    return Terms(loss_Q, contrastive_Q, distilled_Q, batch_distilled_Q)

@@ -87,13 +87,19 @@ def test_texts_are_cut_to_max_tokens(model_path: Path) -> None:
 
 def test_run_is_ranked_within_the_task(model_path: Path, toy: Toy) -> None:
     settings: dict[str, Any] = {"query_prompt": "", "doc_prompt": "", "max_tokens": 16, "tokens_per_batch": 64}
-    run = dense.retrieve(toy.corpus, toy.queries, model_path, depth=99, **settings)
+    run, vectors = dense.retrieve(toy.corpus, toy.queries, model_path, depth=99, **settings)
     assert run["query_id"].to_pylist() == ["A:q:1"] * 5 + ["A:q:2"] * 5 + ["B:q:1"] * 3
     assert run["rank"].to_pylist() == [1, 2, 3, 4, 5] * 2 + [1, 2, 3]
     scores = np.array(run["score"].to_pylist()[:5])
     assert (np.diff(scores) <= 0).all()
     assert np.abs(scores).max() <= 1 + 1e-6
-    assert run.equals(dense.retrieve(toy.corpus, toy.queries, model_path, depth=99, **settings))
+    assert (run, vectors) == dense.retrieve(toy.corpus, toy.queries, model_path, depth=99, **settings)
+    assert sorted(vectors["id"].to_pylist()) == sorted(
+        toy.corpus["doc_id"].to_pylist() + toy.queries["query_id"].to_pylist()
+    )
+    rows = dict(zip(vectors["id"].to_pylist(), np.array(vectors["vector"].to_pylist()), strict=True))
+    for row in run.to_pylist():
+        assert row["score"] == pytest.approx(rows[row["query_id"]] @ rows[row["doc_id"]], abs=1e-6)
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,146 @@
+"""A contrastive batch of any size in micro-steps of bounded memory.
+
+All texts are embedded without a graph, the loss is taken over all vectors of all ranks, and then each micro-step embeds
+its texts again and carries the loss's gradient at their vectors on to the weights. The sum over micro-steps is the
+gradient of the whole batch, so how a batch is cut changes memory and time, never the result. Each micro-step is one
+accumulation step of the DeepSpeed engine, which works at every ZeRO stage.
+
+Reference: GradCache, Gao et al. 2021, arXiv:2101.06983.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from anna.modeling.batching import packed_batches
+
+
+class Side(NamedTuple):
+    """The queries of a rank, or its documents, as tokens."""
+
+    rows: Sequence[Sequence[int]]
+    num_shared: int
+    """Leading tokens that all rows have in common and that each micro-step computes once."""
+
+    def num_tokens(self, chosen: Sequence[int]) -> int:
+        """Return the tokens that are computed for the chosen rows together."""
+        return self.num_shared + sum(len(self.rows[row]) - self.num_shared for row in chosen)
+
+
+class Chunk(NamedTuple):
+    """Rows of one side that are embedded together."""
+
+    side: int
+    rows: list[int]
+    is_extra: bool = False
+    """Whether they are embedded only so that all ranks run the same passes."""
+
+
+MicroStep = list[Chunk]
+
+Statistics = dict[str, Tensor]
+
+Loss = Callable[[Tensor, Tensor], tuple[Tensor, Statistics]]
+"""(vectors of this rank's queries, of its documents) -> this rank's loss, and what else is to be known of it."""
+
+
+def backward(engine: Any, sides: tuple[Side, Side], loss: Loss, max_tokens: int | None) -> tuple[Statistics, int]:
+    """Leave the gradient of `loss` in the engine; return its statistics, and the tokens embedded by this rank.
+
+    A token that is embedded twice, without a graph and with one, counts once.
+
+    Args:
+        engine: DeepSpeed engine around an `engine.BatchEncoder`; its next step is to be the optimizer's.
+        sides: This rank's queries and its documents.
+        loss: Called once, with all of this rank's vectors.
+        max_tokens: Tokens that a micro-step computes at most on each rank; a longer text stands alone. None: one pass.
+    """
+    steps = plan(sides, max_tokens)
+    num_tokens = sum(sides[chunk.side].num_tokens(chunk.rows) for step in steps for chunk in step)
+    if len(steps) == 1:
+        engine.set_gradient_accumulation_boundary(True)
+        value, statistics = loss(*_embed(engine, sides, steps[0]))
+        engine.backward(value)
+        return statistics, num_tokens
+    states, parts = [], []
+    with torch.no_grad():
+        for step in steps:
+            states.append(_random_state())
+            parts.append(_embed(engine, sides, step))
+    state_after = _random_state()
+    leaves = [leaf.requires_grad_() for leaf in _assemble(sides, steps, parts)]
+    value, statistics = loss(*leaves)
+    gradients = torch.autograd.grad(value, leaves)
+    for number, (step, state) in enumerate(zip(steps, states, strict=True), start=1):
+        _set_random_state(state)  # dropout falls as it did when the loss was taken
+        engine.set_gradient_accumulation_boundary(number == len(steps))
+        engine.backward(_carried(gradients, step, _embed(engine, sides, step)))
+    _set_random_state(state_after)
+    return statistics, num_tokens
+
+
+def plan(sides: tuple[Side, Side], max_tokens: int | None) -> list[MicroStep]:
+    """Return the micro-steps of this rank, as many as every other rank has, of the same sides.
+
+    One for all texts where they fit on every rank; otherwise each holds queries or documents. A rank with fewer repeats
+    rows, marked `is_extra`: at ZeRO 3 all ranks gather each layer's weights together.
+    """
+    whole = [Chunk(number, list(range(len(side.rows)))) for number, side in enumerate(sides)]
+    if max_tokens is None:
+        return [whole]
+    chunks = [_cut(side, number, max_tokens) for number, side in enumerate(sides)]
+    is_over = sum(side.num_tokens(chunk.rows) for side, chunk in zip(sides, whole, strict=True)) > max_tokens
+    counts = torch.tensor([int(is_over), *map(len, chunks)])
+    counts = counts.cuda() if torch.cuda.is_available() else counts
+    dist.all_reduce(counts, op=dist.ReduceOp.MAX)
+    is_cut, *most = counts.tolist()
+    if not is_cut:
+        return [whole]
+    return [
+        [part[number] if number < len(part) else part[-1]._replace(is_extra=True)]
+        for part, count in zip(chunks, most, strict=True)
+        for number in range(count)
+    ]
+
+
+def _cut(side: Side, number: int, max_tokens: int) -> list[Chunk]:
+    own = [len(row) - side.num_shared for row in side.rows]
+    return [Chunk(number, rows) for rows in packed_batches(own, max_tokens - side.num_shared)]
+
+
+def _embed(engine: Any, sides: tuple[Side, Side], step: MicroStep) -> tuple[Tensor, ...]:
+    parts = [([sides[chunk.side].rows[row] for row in chunk.rows], sides[chunk.side].num_shared) for chunk in step]
+    vectors: tuple[Tensor, ...] = engine(parts)
+    return vectors
+
+
+def _assemble(
+    sides: tuple[Side, Side], steps: Sequence[MicroStep], parts: Sequence[tuple[Tensor, ...]]
+) -> list[Tensor]:
+    """Return the vectors of each side in the order of its rows."""
+    whole = [parts[0][0].new_empty(len(side.rows), parts[0][0].shape[1]) for side in sides]
+    for step, vectors in zip(steps, parts, strict=True):
+        for chunk, part in zip(step, vectors, strict=True):
+            whole[chunk.side][chunk.rows] = part
+    return whole
+
+
+def _carried(gradients: Sequence[Tensor], step: MicroStep, vectors: tuple[Tensor, ...]) -> Tensor:
+    """Return a number whose gradient at the weights is the loss's through `vectors`."""
+    products = [
+        (part * (gradients[chunk.side][chunk.rows] * (not chunk.is_extra))).sum()
+        for chunk, part in zip(step, vectors, strict=True)
+    ]
+    return torch.stack(products).sum()
+
+
+def _random_state() -> tuple[Tensor, list[Tensor]]:
+    return torch.get_rng_state(), torch.cuda.get_rng_state_all()
+
+
+def _set_random_state(state: tuple[Tensor, list[Tensor]]) -> None:
+    torch.set_rng_state(state[0])
+    torch.cuda.set_rng_state_all(state[1])

@@ -1,0 +1,136 @@
+"""One optimizer step: embed a batch, take the loss over all ranks, carry it back, move the weights.
+
+Legend: Q queries on this rank, N documents of all ranks, G group size, D dimensions.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from anna.modeling.batching import shared_prefix
+from anna.modeling.encoder import Encoder
+from anna.prompts import query_prefix
+from anna.training import engine as engines
+from anna.training import gradcache
+from anna.training.batches import Batch, Group, Layout, Texts, lay_out
+from anna.training.gather import gather_rows
+from anna.training.losses import Terms, batch_soft_labels, combined_loss
+from anna.training.recipe import TrainParams
+
+
+class Targets(NamedTuple):
+    """What the loss knows of a rank's queries besides vectors."""
+
+    group: Tensor
+    """Columns of each group's documents, positive first, -1 where a group is smaller, (Q, G)."""
+    soft_labels: Tensor
+    """The teachers' probabilities over each group, 0 where absent, (Q, G)."""
+    is_masked: Tensor
+    """Documents that are no negatives of a query, (Q, N)."""
+    batch_soft_labels: Tensor | None
+    """The dense teacher's probabilities over the batch, (Q, N)."""
+
+
+def take(engine: Any, encoder: Encoder, batch: Batch, texts: Texts, recipe: TrainParams) -> dict[str, float]:
+    """Take one optimizer step and return its statistics by name, over all ranks."""
+    rank, world_size = dist.get_rank(), dist.get_world_size()
+    layout = lay_out(batch, world_size, texts.positives, batch.task in texts.group_only)
+    share, total = batch.share(rank, world_size), len(batch.groups)
+    sides = tokenize_batch(encoder, batch, share, layout.doc_ids[rank], texts=texts, recipe=recipe)
+    targets = _targets(layout, rank, share, texts=texts, recipe=recipe, device=encoder.device)
+
+    def loss(query_emb_QD: Tensor, own_doc_emb: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        doc_emb_ND = gather_rows(own_doc_emb, [len(block) for block in layout.doc_ids])
+        terms = combined_loss(
+            query_emb_QD,
+            doc_emb_ND,
+            targets.group,
+            targets.soft_labels,
+            targets.is_masked,
+            batch_soft_labels_QN=targets.batch_soft_labels,
+            temperature=recipe.temperature,
+            kd_weight=recipe.kd_weight,
+            batch_kd_weight=recipe.batch_kd_weight,
+            false_negative_margin=recipe.false_negative_margin,
+        )
+        # DeepSpeed averages gradients over ranks, so each rank's loss is its queries' sum times W / (queries of all
+        # ranks): the average over W ranks is then the mean over all queries, and `gather_rows` sums what ranks owe
+        # each other.
+        return terms.loss.sum() * (world_size / total), _sums(terms, query_emb_QD, doc_emb_ND, targets)
+
+    sums, num_tokens = gradcache.backward(engine, sides, loss, recipe.max_micro_step_tokens)
+    norm = engines.step(engine)
+    plain = sum(len(row) for side in sides for row in side.rows)
+    sums |= {"tokens": torch.tensor(float(num_tokens)), "plain_tokens": torch.tensor(float(plain))}
+    return {**_over_ranks(sums, total, encoder.device), "gradient_norm": norm}
+
+
+def tokenize_batch(
+    encoder: Encoder,
+    batch: Batch,
+    share: Sequence[Group],
+    doc_ids: Sequence[str],
+    *,
+    texts: Texts,
+    recipe: TrainParams,
+) -> tuple[gradcache.Side, gradcache.Side]:
+    """Return the tokens of a rank's queries and of its documents."""
+    prompt = encoder.config.task(batch.task)
+    examples = [encoder.cut_example(texts.queries[g.query_id], texts.docs[g.doc_ids[0]]) for g in batch.examples]
+    prefix = query_prefix(prompt.instruction, examples)
+    doc_prefix = prefix if prompt.symmetric else ""
+    queries = encoder.tokenize(
+        [texts.queries[g.query_id] for g in share], prefix=prefix, max_tokens=recipe.query_tokens
+    )
+    docs = encoder.tokenize([texts.docs[d] for d in doc_ids], prefix=doc_prefix, max_tokens=recipe.doc_tokens)
+    return (
+        gradcache.Side(queries, shared_prefix(queries)),
+        gradcache.Side(docs, shared_prefix(docs) if doc_prefix else 0),
+    )
+
+
+def _targets(
+    layout: Layout, rank: int, share: Sequence[Group], *, texts: Texts, recipe: TrainParams, device: torch.device
+) -> Targets:
+    width, num_docs = max(len(group.doc_ids) for group in share), sum(len(block) for block in layout.doc_ids)
+    group_QG = torch.full((len(share), width), -1)
+    soft_labels_QG = torch.zeros(len(share), width)
+    is_masked_QN = torch.zeros(len(share), num_docs, dtype=torch.bool)
+    for row, group in enumerate(share):
+        group_QG[row, : len(group.doc_ids)] = torch.tensor(layout.columns[rank][row])
+        soft_labels_QG[row, : len(group.doc_ids)] = torch.tensor(group.soft_labels)
+        is_masked_QN[row, layout.is_masked[rank][row]] = True
+    soft_QN = None
+    if recipe.batch_kd_weight:
+        queries_QD = np.stack([texts.vectors[group.query_id] for group in share])
+        docs_ND = np.stack([texts.vectors[doc_id] for block in layout.doc_ids for doc_id in block])
+        cosines_QN = torch.from_numpy(queries_QD @ docs_ND.T)
+        soft_QN = batch_soft_labels(cosines_QN, is_masked_QN, recipe.batch_teacher_temperature).to(device)
+    return Targets(group_QG.to(device), soft_labels_QG.to(device), is_masked_QN.to(device), soft_QN)
+
+
+@torch.no_grad()
+def _sums(terms: Terms, query_emb_QD: Tensor, doc_emb_ND: Tensor, targets: Targets) -> dict[str, Tensor]:
+    """Return this rank's sums over its queries of all terms and of the positive's lead over the hardest negative."""
+    similarity_QN = query_emb_QD @ doc_emb_ND.T
+    positive_Q1 = targets.group[:, :1]
+    hardest_Q = similarity_QN.masked_fill(targets.is_masked, -2.0).scatter(1, positive_Q1, -2.0).amax(dim=1)
+    has_negative_Q = hardest_Q > -2.0
+    gap_Q = (similarity_QN.gather(1, positive_Q1)[:, 0] - hardest_Q)[has_negative_Q]
+    sums = {name: term.detach().sum() for name, term in terms._asdict().items()}
+    return {**sums, "similarity_gap": gap_Q.sum(), "with_negative": has_negative_Q.sum()}
+
+
+def _over_ranks(sums: dict[str, Tensor], total: int, device: torch.device) -> dict[str, float]:
+    """Return means over the queries of all ranks, and the tokens that all ranks computed and saved."""
+    values = torch.stack([value.to(device, torch.float64) for value in sums.values()])
+    dist.all_reduce(values)
+    over = dict(zip(sums, values.tolist(), strict=True))
+    means = {name: over[name] / total for name in Terms._fields}
+    gap = over["similarity_gap"] / over["with_negative"] if over["with_negative"] else float("nan")
+    tokens = over["tokens"]
+    return {**means, "similarity_gap": gap, "tokens": tokens, "tokens_saved": over["plain_tokens"] - tokens}

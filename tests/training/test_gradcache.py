@@ -1,0 +1,110 @@
+"""A batch in micro-steps against the same batch in one graph."""
+
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from torch import Tensor
+
+from anna.modeling.batching import shared_prefix
+from anna.modeling.encoder import Encoder
+from anna.training import engine as engines
+from anna.training import gradcache
+from anna.training.engine import BatchEncoder
+from anna.training.gradcache import Side
+from tests.training.worker import toy_texts
+
+
+class PlainEngine:
+    """A module without DeepSpeed, and what was asked of its gradient accumulation."""
+
+    def __init__(self, module: BatchEncoder) -> None:
+        self.module, self.boundaries = module, list[bool]()
+
+    def __call__(self, parts: Any) -> tuple[Tensor, ...]:
+        vectors: tuple[Tensor, ...] = self.module(parts)
+        return vectors
+
+    def set_gradient_accumulation_boundary(self, is_boundary: bool) -> None:
+        self.boundaries.append(is_boundary)
+
+    def backward(self, loss: Tensor) -> None:
+        loss.backward()  # type: ignore[no-untyped-call]
+
+
+@pytest.fixture
+def sides(tiny_encoder: Encoder) -> tuple[Side, Side]:
+    texts = toy_texts()
+    prefix = tiny_encoder.config.prefix("Capitals", 2)
+    queries = tiny_encoder.tokenize(list(texts.queries.values())[:7], prefix=prefix, max_tokens=16)
+    docs = tiny_encoder.tokenize(list(texts.docs.values())[:19], max_tokens=16)
+    return Side(queries, shared_prefix(queries)), Side(docs, 0)
+
+
+def loss(queries: Tensor, docs: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """InfoNCE with document n as query n's positive."""
+    value = torch.nn.functional.cross_entropy(queries @ docs.T / 0.1, torch.arange(len(queries)))
+    return value, {"loss": value.detach()}
+
+
+def gradients(module: torch.nn.Module) -> dict[str, Tensor]:
+    found = {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
+    module.zero_grad()
+    return found
+
+
+@pytest.fixture(autouse=True)
+def _alone() -> None:
+    engines.init_distributed()
+
+
+@pytest.mark.parametrize("max_tokens", [1, 60, 100, 10_000])
+def test_micro_steps_give_the_gradient_of_one_pass(
+    tiny_encoder: Encoder, sides: tuple[Side, Side], max_tokens: int
+) -> None:
+    engine = PlainEngine(BatchEncoder(tiny_encoder.double()))
+    statistics, plain_tokens = gradcache.backward(engine, sides, loss, None)
+    expected = gradients(engine.module)
+    assert engine.boundaries == [True]
+    engine.boundaries.clear()
+    cut_statistics, tokens = gradcache.backward(engine, sides, loss, max_tokens)
+    got = gradients(engine.module)
+    assert cut_statistics["loss"].item() == pytest.approx(statistics["loss"].item(), rel=1e-6)
+    assert got.keys() == expected.keys()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(got[name], gradient, rtol=1e-5, atol=1e-7)  # RMSNorm rounds to float32
+    num_steps = len(gradcache.plan(sides, max_tokens))
+    assert (num_steps == 1) == (max_tokens == 10_000)
+    assert engine.boundaries == [False] * (num_steps - 1) + [True]
+    assert (tokens == plain_tokens) == (num_steps == 1)  # each micro-step of queries computes the prompt again
+
+
+def test_dropout_falls_the_same_in_both_passes(tiny_encoder: Encoder, sides: tuple[Side, Side]) -> None:
+    config = LoraConfig(r=4, lora_dropout=0.5, target_modules="all-linear", init_lora_weights=False)
+    tiny_encoder.backbone = get_peft_model(tiny_encoder.backbone, config)
+    module = BatchEncoder(tiny_encoder).train()
+    plan = gradcache.plan(sides, 60)
+    torch.manual_seed(5)
+    parts = [module([([sides[c.side].rows[r] for r in c.rows], sides[c.side].num_shared) for c in s]) for s in plan]
+    vectors = []
+    for number, side in enumerate(sides):
+        order = [row for step in plan for chunk in step for row in chunk.rows if chunk.side == number]
+        rows = torch.cat([part[0] for step, part in zip(plan, parts, strict=True) if step[0].side == number])
+        vectors.append(rows[torch.tensor(order).argsort()])
+        assert len(order) == len(side.rows)
+    loss(*vectors)[0].backward()  # type: ignore[no-untyped-call]
+    after, expected = torch.get_rng_state(), gradients(module)
+    torch.manual_seed(5)
+    gradcache.backward(PlainEngine(module), sides, loss, 60)
+    assert torch.equal(torch.get_rng_state(), after)
+    for name, gradient in gradients(module).items():
+        torch.testing.assert_close(gradient, expected[name], rtol=1e-4, atol=1e-6)
+
+
+def test_every_row_is_embedded_once_within_the_budget(sides: tuple[Side, Side]) -> None:
+    steps = gradcache.plan(sides, 60)
+    for number, side in enumerate(sides):
+        chunks = [chunk for step in steps for chunk in step if chunk.side == number]
+        assert sorted(row for chunk in chunks for row in chunk.rows) == list(range(len(side.rows)))
+        assert all(len(chunk.rows) == 1 or side.num_tokens(chunk.rows) <= 60 for chunk in chunks)
