@@ -11,7 +11,8 @@ from anna.params import STAGES
 from anna.reporting import gather, page, plots, results
 
 SUMMARY, MEANS = Path("metrics/mteb.json"), Path("metrics/scores.csv")
-TASKS, CURVE = Path("metrics/mteb_tasks.json"), Path("metrics/training.csv")
+TASKS = Path("metrics/mteb_tasks.json")
+CURVE, VALIDATION = Path("metrics/training.csv"), Path("metrics/validation.csv")
 LABELS, GROUPS = Path("data/labels.parquet"), Path("data/groups.parquet")
 DROPS, INGEST_DROPS = Path("data/drops.parquet"), Path("data/ingest_drops.parquet")
 
@@ -41,7 +42,7 @@ SIDECARS = tuple(
 )
 REPORT, PLOTS, TABLE = Path("reports/index.html"), Path("reports/plots"), Path("reports/results.txt")
 
-INPUTS = (SUMMARY, MEANS, TASKS, CURVE, LABELS, GROUPS, DROPS, INGEST_DROPS, *COUNTS, *COSTS, *SIDECARS)
+INPUTS = (SUMMARY, MEANS, TASKS, CURVE, VALIDATION, LABELS, GROUPS, DROPS, INGEST_DROPS, *COUNTS, *COSTS, *SIDECARS)
 OUTPUTS, PARAMS = (REPORT, PLOTS, TABLE), ()
 CODE_FILES = (Path("anna/reporting/page.html.j2"),)
 
@@ -61,6 +62,7 @@ def main() -> None:
         means=MEANS,
         tasks=TASKS,
         curve=CURVE,
+        validation=VALIDATION,
         tables=tables,
         stages=COUNTS,
         costs=COSTS,

@@ -1,7 +1,8 @@
 """Train the student on the groups: InfoNCE + soft labels, in-context examples in the prompt, DeepSpeed ZeRO.
 
 The most expensive stage on a laptop: about six minutes at the embedded default, GPU hours at the paper's size. Reads no
-teacher: `prompts`, `student` and `train` can be changed freely, and only what comes after reruns.
+teacher: `prompts`, `student` and `train` can be changed freely, and only what comes after reruns. A run that was killed
+goes on from its last checkpoint in `runs/checkpoints`; `dvclive/` shows how it goes.
 """
 
 from pathlib import Path
@@ -14,11 +15,13 @@ from anna.training.recipe import TrainParams
 
 CORPUS, QUERIES = Path("data/corpus.parquet"), Path("data/queries.parquet")
 QRELS, GROUPS = Path("data/qrels.parquet"), Path("data/groups.parquet")
-EXAMPLES = Path("data/eval/examples.parquet")
-ENCODER, METRICS, CURVE = Path("models/encoder"), Path("metrics/train.json"), Path("metrics/training.csv")
+EXAMPLES, VECTORS = Path("data/eval/examples.parquet"), Path("data/dense_vectors.parquet")
+ENCODER, METRICS = Path("models/encoder"), Path("metrics/train.json")
+CURVE, VALIDATION = Path("metrics/training.csv"), Path("metrics/validation.csv")
+CHECKPOINTS, LIVE = Path("runs/checkpoints"), Path("dvclive")
 
-INPUTS = (CORPUS, QUERIES, QRELS, GROUPS, EXAMPLES)
-OUTPUTS = (ENCODER, METRICS, CURVE)
+INPUTS = (CORPUS, QUERIES, QRELS, GROUPS, VECTORS, EXAMPLES)
+OUTPUTS = (ENCODER, METRICS, CURVE, VALIDATION)
 PARAMS = (TrainParams, StudentParams, PromptParams)
 
 
@@ -30,13 +33,17 @@ def main() -> None:
     corpus, queries = io.read(CORPUS, schemas.CORPUS), io.read(QUERIES, schemas.QUERIES)
     qrels, groups = io.read(QRELS, schemas.QRELS), io.read(GROUPS, schemas.GROUPS)
     run.train_encoder(
-        groups=data.training_groups(groups, queries),
-        texts=data.training_texts(corpus, queries, qrels),
-        examples=data.examples_by_task(io.read(EXAMPLES, schemas.EXAMPLES)),
+        data=run.TrainingData(
+            groups=data.training_groups(groups, queries),
+            validation=data.split_groups(groups, queries, "validation"),
+            texts=data.training_texts(corpus, queries, qrels, io.read(VECTORS, schemas.VECTORS)),
+            examples=data.examples_by_task(io.read(EXAMPLES, schemas.EXAMPLES)),
+        ),
         student=StudentParams.load(),
         prompts=PromptParams.load(),
         recipe=params,
-        outputs=run.Outputs(ENCODER, METRICS, CURVE),
+        outputs=run.Outputs(ENCODER, METRICS, CURVE, VALIDATION),
+        scratch=run.Scratch(CHECKPOINTS, LIVE),
     )
 
 

@@ -15,7 +15,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 
 from anna.params import STAGES
 from anna.reporting import style
-from anna.reporting.gather import Facts, Floats
+from anna.reporting.curves import Floats
+from anna.reporting.gather import Facts
 from anna.reporting.results import smooth
 from anna.reporting.style import light, words
 
@@ -58,28 +59,35 @@ def draw_scores(facts: Facts) -> Figure | None:
 
 
 def draw_training(facts: Facts) -> Figure | None:
-    """Draw loss and its terms, learning rate and gradient norm against queries seen; raw faint, smoothed bold."""
+    """Draw loss and its terms, validation, gradient norm and learning rate against queries seen.
+
+    What differs from step to step is drawn twice, raw faint and smoothed bold.
+    """
     if not len(facts.curve):
         return None
-    values = facts.curve.values
-    figure = Figure(figsize=(WIDTH, 5.4), layout="constrained")
-    panels: list[Axes] = list(figure.subplots(3, 1, sharex=True, height_ratios=[3, 1.15, 1.15]))
+    values, validation = facts.curve.values, facts.validation
+    labels = ["loss (nats)", *(["validation\nnDCG@10"] * bool(len(validation.ndcg))), "gradient norm", "learning rate"]
+    heights = [3.0, *([1.15] * (len(labels) - 1))]
+    figure = Figure(figsize=(WIDTH, 1.02 * sum(heights)), layout="constrained")
+    panels: list[Axes] = list(figure.subplots(len(labels), 1, sharex=True, height_ratios=heights))
     for name, label, role in (
         ("loss", "loss", "ink"),
         ("info_nce", "InfoNCE", "positive"),
         ("soft_label_ce", "soft labels, cross-entropy", "negative"),
     ):
         _line(panels[0], values["queries"], values[name], role, label)
-    _line(panels[1], values["queries"], values["gradient_norm"], "muted", None)
-    panels[2].plot(values["queries"], values["learning_rate"], color=light("muted"), linewidth=1.6)
-    for axes, label in zip(panels, ("loss (nats)", "gradient norm", "learning rate"), strict=True):
+    if len(validation.ndcg):
+        panels[1].plot(*validation, color=light("ink"), linewidth=1.6, marker="o", markersize=4)
+    _line(panels[-2], values["queries"], values["gradient_norm"], "muted", None)
+    panels[-1].plot(values["queries"], values["learning_rate"], color=light("muted"), linewidth=1.6)
+    for axes, label in zip(panels, labels, strict=True):
         axes.set_ylabel(label)
         axes.set_ylim(bottom=0)
         axes.yaxis.set_major_locator(MaxNLocator(nbins=5 if axes is panels[0] else 3))
-    panels[2].yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.1e}" if value else "0"))
-    panels[2].set_xlim(left=0)
-    panels[2].xaxis.set_major_formatter(FuncFormatter(_thousands))
-    panels[2].set_xlabel("queries seen")
+    panels[-1].yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.1e}" if value else "0"))
+    panels[-1].set_xlim(left=0)
+    panels[-1].xaxis.set_major_formatter(FuncFormatter(_thousands))
+    panels[-1].set_xlabel("queries seen")
     figure.align_ylabels(panels)
     panels[0].legend(loc="upper right", ncols=3)
     return figure

@@ -1,7 +1,6 @@
 """Everything the report shows, read from metrics and tables."""
 
-import csv
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,26 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from anna import fusion, io, segments
 from anna.errors import InputError
-
-Floats = NDArray[np.float64]
-
-CURVE_COLUMNS = ("step", "queries", "loss", "info_nce", "soft_label_ce", "learning_rate", "gradient_norm", "task")
-
-
-class Curve(NamedTuple):
-    """The training curve, one entry per step."""
-
-    values: Mapping[str, Floats]
-    """By name, all of `CURVE_COLUMNS` but the task."""
-    tasks: Sequence[str]
-
-    def __len__(self) -> int:
-        """Return the number of steps."""
-        return len(self.tasks)
+from anna.reporting.curves import Curve, Floats, Validation, number, read_curve, read_rows, read_validation
 
 
 class Spread(NamedTuple):
@@ -80,6 +63,7 @@ class Facts:
     tasks: Mapping[str, Mapping[str, Mapping[str, Any]]]
     """metrics/mteb_tasks.json: model in its mode -> task -> type, metric, score."""
     curve: Curve
+    validation: Validation
     spread: Spread
     entropies: Entropies
     ingest_drops: Sequence[IngestDrop]
@@ -105,6 +89,7 @@ def read(
     means: Path,
     tasks: Path,
     curve: Path,
+    validation: Path,
     tables: Tables,
     stages: Sequence[Path],
     costs: Sequence[Path],
@@ -117,6 +102,7 @@ def read(
         means: metrics/scores.csv.
         tasks: metrics/mteb_tasks.json.
         curve: metrics/training.csv.
+        validation: metrics/validation.csv.
         tables: As read from disk.
         stages: Metrics of each stage, named by it.
         costs: Cost of each stage, named by it.
@@ -134,6 +120,7 @@ def read(
             for mode, scored in modes.items()
         },
         curve=read_curve(curve),
+        validation=read_validation(validation),
         spread=spread(tables),
         entropies=Entropies(
             _entropy_shares(tables.labels, "soft_label"),
@@ -153,24 +140,9 @@ def read_means(path: Path) -> dict[str, dict[str, float]]:
         InputError: If the file is missing or not a table of scores.
     """
     result: dict[str, dict[str, float]] = {}
-    for model, category, value in _rows(path, ("model", "category", "score")):
-        result.setdefault(model, {})[category] = _number(path, value)
+    for model, category, value in read_rows(path, ("model", "category", "score")):
+        result.setdefault(model, {})[category] = number(path, value)
     return result
-
-
-def read_curve(path: Path) -> Curve:
-    """Return the training curve.
-
-    Raises:
-        InputError: If the file is missing or not a training curve.
-    """
-    rows = list(_rows(path, CURVE_COLUMNS))
-    columns = list(zip(*rows, strict=True)) if rows else [()] * len(CURVE_COLUMNS)
-    values = {
-        name: np.array([_number(path, value) for value in column])
-        for name, column in zip(CURVE_COLUMNS[:-1], columns, strict=False)
-    }
-    return Curve(values, list(columns[-1]))
 
 
 def spread(tables: Tables) -> Spread:
@@ -219,23 +191,3 @@ def _column(model: str, mode: str) -> str:
 
 def _frame(table: pa.Table) -> pl.DataFrame:
     return pl.DataFrame(pl.from_arrow(table))
-
-
-def _rows(path: Path, header: Sequence[str]) -> Iterable[list[str]]:
-    if not path.is_file():
-        raise InputError(f"{path} does not exist; make it with: dvc repro")
-    with path.open(encoding="utf-8", newline="") as file:
-        found, *rows = list(csv.reader(file)) or [[]]
-    if tuple(found) != tuple(header):
-        raise InputError(f"{path} has columns {found}, expected {list(header)}; run: dvc repro")
-    for number, row in enumerate(rows, start=2):
-        if len(row) != len(header):
-            raise InputError(f"{path}: line {number} has {len(row)} values, expected {len(header)}; run: dvc repro")
-    return rows
-
-
-def _number(path: Path, value: str) -> float:
-    try:
-        return float(value)
-    except ValueError:
-        raise InputError(f"{path}: {value!r} is not a number; delete the file and run: dvc repro") from None

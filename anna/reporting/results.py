@@ -6,7 +6,8 @@ from typing import NamedTuple
 import numpy as np
 
 from anna.reporting import style
-from anna.reporting.gather import Curve, Facts, Floats
+from anna.reporting.curves import Curve, Floats
+from anna.reporting.gather import Facts
 
 
 class Card(NamedTuple):

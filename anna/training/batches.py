@@ -4,9 +4,11 @@ A plan depends on groups, seed and epoch alone, so every rank makes the same one
 """
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from anna import seeding
 from anna.errors import InputError
@@ -31,6 +33,21 @@ class Batch(NamedTuple):
     def share(self, rank: int, world_size: int) -> tuple[Group, ...]:
         """Return the groups that `rank` embeds; shares differ by at most one group."""
         return self.groups[rank::world_size]
+
+
+class Texts(NamedTuple):
+    """Everything that batches name by id or by task."""
+
+    queries: Mapping[str, str]
+    """Text by query_id."""
+    docs: Mapping[str, str]
+    """Text by doc_id."""
+    positives: Mapping[str, frozenset[str]]
+    """Every labelled positive by query_id."""
+    group_only: frozenset[str]
+    """Tasks whose queries are compared with their own group alone."""
+    vectors: Mapping[str, NDArray[np.float32]] = MappingProxyType({})
+    """Unit vector under the dense teacher, by query_id and doc_id; none where no term of the loss asks for them."""
 
 
 def plan_epoch(groups: Sequence[Group], *, batch_queries: int, max_examples: int, seed: int, epoch: int) -> list[Batch]:

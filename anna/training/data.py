@@ -1,11 +1,14 @@
 """From the pipeline's tables to training groups and their texts."""
 
+from typing import Literal
+
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from anna.errors import InputError
-from anna.training.batches import Group
-from anna.training.loop import Texts
+from anna.training.batches import Group, Texts
 
 
 def training_groups(groups: pa.Table, queries: pa.Table) -> list[Group]:
@@ -14,8 +17,19 @@ def training_groups(groups: pa.Table, queries: pa.Table) -> list[Group]:
     Raises:
         InputError: If there is none.
     """
-    tasks = {row["query_id"]: row["task"] for row in queries.to_pylist() if row["split"] == "train"}
-    chosen = [
+    chosen = split_groups(groups, queries, "train")
+    if not chosen:
+        raise InputError(
+            f"data/groups.parquet has no group of the training split ({groups.num_rows} groups in all); "
+            "loosen filter.margin or take more ingest rows"
+        )
+    return chosen
+
+
+def split_groups(groups: pa.Table, queries: pa.Table, split: Literal["train", "validation"]) -> list[Group]:
+    """Return the groups of one split, sorted by query."""
+    tasks = {row["query_id"]: row["task"] for row in queries.to_pylist() if row["split"] == split}
+    return [
         Group(
             row["query_id"],
             tasks[row["query_id"]],
@@ -25,16 +39,10 @@ def training_groups(groups: pa.Table, queries: pa.Table) -> list[Group]:
         for row in groups.to_pylist()
         if row["query_id"] in tasks
     ]
-    if not chosen:
-        raise InputError(
-            f"data/groups.parquet has no group of the training split ({groups.num_rows} groups in all); "
-            "loosen filter.margin or take more ingest rows"
-        )
-    return chosen
 
 
-def training_texts(corpus: pa.Table, queries: pa.Table, qrels: pa.Table) -> Texts:
-    """Return all texts by id, labelled positives by query, and which tasks are label tasks."""
+def training_texts(corpus: pa.Table, queries: pa.Table, qrels: pa.Table, vectors: pa.Table | None = None) -> Texts:
+    """Return all texts by id, labelled positives by query, which tasks are label tasks, and the teacher's vectors."""
     relevant = qrels.filter(pc.greater(qrels["relevance"], 0)).group_by("query_id").aggregate([("doc_id", "list")])
     positives = {row["query_id"]: frozenset(row["doc_id_list"]) for row in relevant.to_pylist()}
     label_tasks = queries.filter(pc.equal(queries["kind"], "classification"))["task"].unique().to_pylist()
@@ -43,7 +51,14 @@ def training_texts(corpus: pa.Table, queries: pa.Table, qrels: pa.Table) -> Text
         docs=dict(zip(corpus["doc_id"].to_pylist(), corpus["text"].to_pylist(), strict=True)),
         positives=positives,
         group_only=frozenset(label_tasks),
+        vectors={} if vectors is None else _by_id(vectors),
     )
+
+
+def _by_id(vectors: pa.Table) -> dict[str, NDArray[np.float32]]:
+    rows = vectors["vector"].combine_chunks()
+    matrix = rows.flatten().to_numpy().reshape(len(rows), -1)
+    return dict(zip(vectors["id"].to_pylist(), matrix, strict=True))
 
 
 def examples_by_task(examples: pa.Table) -> dict[str, list[tuple[str, str]]]:

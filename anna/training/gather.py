@@ -38,3 +38,10 @@ class _Gather(torch.autograd.Function):
         dist.all_reduce(grad)
         start = sum(ctx.sizes[: dist.get_rank()])
         return grad[start : start + ctx.sizes[dist.get_rank()]], None
+
+
+def from_first(value: Any) -> Any:
+    """Return the first rank's `value` on every rank."""
+    box = [value]
+    dist.broadcast_object_list(box)
+    return box[0]

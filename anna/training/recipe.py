@@ -43,6 +43,8 @@ class TrainParams(Params):
     """Stop after so many steps; null: all of `epochs`. The learning rate ends at zero either way."""
     batch_queries: int = Field(ge=2)
     """Queries per batch, over all ranks: each is compared with all documents of the batch."""
+    max_micro_step_tokens: int | None = Field(gt=0)
+    """Tokens computed at once on each rank; a larger batch is cut and embedded twice (GradCache). null: never cut."""
     query_tokens: int = Field(ge=4)
     """Longest query, EOS included; the prompt comes on top."""
     doc_tokens: int = Field(ge=4)
@@ -53,6 +55,10 @@ class TrainParams(Params):
     """Divides the cosines, in both terms of the loss (BGE-EN-ICL: 0.02)."""
     kd_weight: float = Field(ge=0)
     """Weight of the soft-label term (BGE-EN-ICL: 1); 0 trains on hard labels alone."""
+    batch_kd_weight: float = Field(ge=0)
+    """Weight of the cross-entropy with the dense teacher's probabilities over the whole batch; 0 leaves it out."""
+    batch_teacher_temperature: float = Field(gt=0)
+    """Divides the dense teacher's cosines there."""
     false_negative_margin: float | None = Field(ge=0)
     """In-batch documents with a cosine above the positive's by this are masked (Qwen3-Embedding: 0.1); null: none."""
     learning_rate: float = Field(gt=0)
@@ -60,3 +66,11 @@ class TrainParams(Params):
     warmup_steps: int = Field(ge=0)
     weight_decay: float = Field(ge=0)
     max_gradient_norm: float = Field(gt=0)
+    checkpoint_steps: int | None = Field(gt=0)
+    """Steps between checkpoints, from which a killed run continues exactly; null: it begins again."""
+    validation_steps: int | None = Field(gt=0)
+    """Steps between validations; there is one after the last step too. null: that one alone."""
+    validation_queries: int = Field(ge=0)
+    """Queries of the validation split that are ranked, at most, of all tasks together; 0: no validation."""
+    keep: Literal["best", "last"]
+    """Which weights are saved: those of the highest validation nDCG@10, or those after the last step."""

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,11 +16,34 @@ from anna.modeling.hardware import compute_dtype
 from anna.modeling.student import StudentParams, load_student
 from anna.origins import describe, fetch_model
 from anna.training import engine as engines
-from anna.training.batches import Batch, Group, check_world, plan_epoch
-from anna.training.loop import Texts, train
+from anna.training.batches import Batch, Group, Texts, check_world, plan_epoch
+from anna.training.checkpoint import Checkpoints, Record
+from anna.training.identity import conditions, identify
+from anna.training.loop import best_step, train
 from anna.training.recipe import TrainParams
+from anna.training.validation import HeldOut, sample, score
 
 _log = logging.getLogger(__name__)
+
+
+CURVE = (
+    "step",
+    "queries",
+    "loss",
+    "info_nce",
+    "soft_label_ce",
+    "batch_soft_label_ce",
+    "soft_label_entropy",
+    "similarity_gap",
+    "tokens",
+    "tokens_saved",
+    "learning_rate",
+    "gradient_norm",
+    "task",
+)
+"""Columns of the curve: what is the same when the run is repeated, so neither speed nor memory."""
+
+VALIDATION = ("step", "queries", "ndcg_at_10")
 
 
 class Outputs(NamedTuple):
@@ -28,51 +52,102 @@ class Outputs(NamedTuple):
     encoder: Path
     metrics: Path
     curve: Path
+    validation: Path
+
+
+class Scratch(NamedTuple):
+    """What a run writes while it goes on; all of it can be deleted."""
+
+    checkpoints: Path
+    """Folder of all unfinished runs; each is removed when it has succeeded."""
+    live: Path
+    """Folder for DVCLive; stays until the next run."""
+
+
+class TrainingData(NamedTuple):
+    """What a run reads."""
+
+    groups: Sequence[Group]
+    """To train on."""
+    validation: Sequence[Group]
+    """To draw validation queries from."""
+    texts: Texts
+    examples: Mapping[str, Sequence[tuple[str, str]]]
+    """In-context examples of each task as (query, response), for encoder.json."""
 
 
 def train_encoder(
     *,
-    groups: Sequence[Group],
-    texts: Texts,
-    examples: Mapping[str, Sequence[tuple[str, str]]],
+    data: TrainingData,
     student: StudentParams,
     prompts: PromptParams,
     recipe: TrainParams,
     outputs: Outputs,
+    scratch: Scratch,
 ) -> None:
-    """Train the student and save encoder, metrics and curve.
+    """Train the student, from the run's last checkpoint if it was killed, and save encoder, metrics and curves.
 
     Raises:
-        InputError: If a task has no prompt, a batch is too small for the ranks, or training went wrong: nothing is
-            saved then.
+        InputError: If a task has no prompt, a batch is too small for the ranks, the checkpoint cannot be continued
+            exactly, or training went wrong: nothing is saved then.
     """
     rank, world_size = engines.init_distributed()
     torch.manual_seed(seeding.derive_seed(recipe.seed, "torch", rank))
-    encoder = new_encoder(student, prompts, examples, recipe)
-    for task in sorted({group.task for group in groups}):
+    encoder = new_encoder(student, prompts, data.examples, recipe)
+    held_out = sample(data.validation, data.texts, recipe.validation_queries)
+    for task in sorted({group.task for group in data.groups} | {part.task for part in held_out}):
         encoder.config.task(task)
-    batches = plan(groups, recipe)
+    batches = plan(data.groups, recipe)
     check_world(batches, world_size)
-    _log.info(
-        "%d groups of %d tasks, %d steps of about %d queries on %d process(es), ZeRO %d, %s",
-        len(groups),
-        len({g.task for g in groups}),
-        len(batches),
-        recipe.batch_queries,
-        world_size,
-        recipe.zero_stage,
-        recipe.method,
-    )
+    _say(data.groups, held_out, batches, recipe, world_size)
+    identity = {}
+    if rank == 0:
+        identity = identify(
+            recipe=recipe, student=student, encoder=encoder, groups=data.groups, held_out=held_out, texts=data.texts
+        )
+    checkpoints = Checkpoints(scratch.checkpoints, identity, conditions(world_size))
     engine = engines.start_engine(encoder, recipe)
     before = engines.weights(encoder.backbone, trained_only=True)
-    records = train(engine, encoder, batches, texts, recipe)
-    after = engines.weights(encoder.backbone, trained_only=True)
+    records = train(
+        engine,
+        encoder,
+        batches,
+        data.texts,
+        recipe,
+        checkpoints=checkpoints,
+        validate=partial(score, engine, encoder, held_out, data.texts, recipe) if held_out else None,
+        live=scratch.live,
+    )
+    kept = (best_step(records) if recipe.keep == "best" else None) or len(records)
+    is_last = kept == len(records)
+    after = engines.weights(encoder.backbone, trained_only=True) if is_last else checkpoints.best(kept)
     update = engines.check_moved(before, after)
-    state = after if recipe.method == "lora" else engines.weights(encoder.backbone, trained_only=False)
+    state = after if recipe.method == "lora" else engines.weights(encoder.backbone, trained_only=False) | after
     if rank == 0:
+        _log.info("saving the weights after step %d of %d", kept, len(records))
         save_encoder(outputs.encoder, encoder, state)
-        io.write_csv(outputs.curve, list(records[0]), [list(record.values()) for record in records])
-        io.write_json(outputs.metrics, summary(records, len(groups), update))
+        save_records(outputs, records, summary(records, len(data.groups), kept, update))
+    checkpoints.remove()
+
+
+def _say(
+    groups: Sequence[Group],
+    held_out: Sequence[HeldOut],
+    batches: Sequence[Batch],
+    recipe: TrainParams,
+    world_size: int,
+) -> None:
+    _log.info(
+        "%d groups of %d tasks, %d steps of about %d queries on %d process(es), ZeRO %d, %s",
+        *(len(groups), len({group.task for group in groups}), len(batches)),
+        *(recipe.batch_queries, world_size, recipe.zero_stage, recipe.method),
+    )
+    _log.info(
+        "validation on %d queries of %d tasks, against %d documents",
+        sum(len(part.query_ids) for part in held_out),
+        len(held_out),
+        sum(len(part.doc_ids) for part in held_out),
+    )
 
 
 def new_encoder(
@@ -120,8 +195,23 @@ def save_encoder(folder: Path, encoder: Encoder, state: dict[str, Tensor]) -> No
         encoder.config.save(temporary)
 
 
-def summary(records: Sequence[Mapping[str, Any]], num_groups: int, update: float) -> dict[str, Any]:
-    """Return the run's metrics: means over its first and its last tenth, and how far the weights moved."""
+def save_records(outputs: Outputs, records: Sequence[Record], summary: Mapping[str, Any]) -> None:
+    """Save the curve, the validations and the metrics, each atomically."""
+    validated = [record for record in records if "ndcg_at_10" in record]
+    for path, columns, rows in ((outputs.curve, CURVE, records), (outputs.validation, VALIDATION, validated)):
+        io.write_csv(path, columns, [[row[name] for name in columns] for row in rows])
+    io.write_json(outputs.metrics, summary)
+
+
+def summary(records: Sequence[Mapping[str, Any]], num_groups: int, kept: int, update: float) -> dict[str, Any]:
+    """Return the run's metrics: means over its first and its last tenth, tokens, and what of the weights was saved.
+
+    Args:
+        records: One per step.
+        num_groups: Groups trained on.
+        kept: Step whose weights are saved.
+        update: How far they moved, relative to their size.
+    """
     tenth = max(1, len(records) // 10)
 
     def mean(name: str, part: Sequence[Mapping[str, Any]]) -> float:
@@ -133,5 +223,9 @@ def summary(records: Sequence[Mapping[str, Any]], num_groups: int, update: float
         "queries": records[-1]["queries"],
         **{f"{name}_first_tenth": mean(name, records[:tenth]) for name in ("loss", "info_nce", "soft_label_ce")},
         **{f"{name}_last_tenth": mean(name, records[-tenth:]) for name in ("loss", "info_nce", "soft_label_ce")},
+        "tokens": sum(record["tokens"] for record in records),
+        "tokens_saved": sum(record["tokens_saved"] for record in records),
+        "kept_step": kept,
+        **{name: records[kept - 1][name] for name in ("ndcg_at_10",) if name in records[kept - 1]},
         "relative_update": round(update, 6),
     }

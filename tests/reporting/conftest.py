@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from anna import fusion, io, schemas, segments
-from anna.reporting import gather, plots
+from anna.reporting import curves, gather, plots
 from anna.reporting.gather import Facts
 from stages import report
 
@@ -76,6 +76,7 @@ def read_facts(folder: Path) -> Facts:
         means=folder / report.MEANS,
         tasks=folder / report.TASKS,
         curve=folder / report.CURVE,
+        validation=folder / report.VALIDATION,
         tables=gather.Tables(*tables),
         stages=[folder / path for path in report.COUNTS],
         costs=[folder / path for path in report.COSTS],
@@ -124,9 +125,7 @@ def _write_scores(folder: Path, rng: np.random.Generator) -> None:
 
 
 def _write_curve(folder: Path, rng: np.random.Generator, steps: int = 96) -> None:
-    rows: list[tuple[Any, ...]] = [
-        ("step", "queries", "loss", "info_nce", "soft_label_ce", "learning_rate", "gradient_norm", "task")
-    ]
+    rows: list[tuple[Any, ...]] = [curves.CURVE_COLUMNS]
     for step in range(1, steps + 1):
         task = int(rng.integers(len(TRAIN_TASKS)))
         nce = 0.4 + 0.3 * task + 3.2 * np.exp(-step / 18) + rng.normal(0, 0.06)
@@ -136,11 +135,14 @@ def _write_curve(folder: Path, rng: np.random.Generator, steps: int = 96) -> Non
             (
                 step,
                 step * 64,
-                *(round(float(v), 6) for v in (nce + soft, nce, soft, rate, 1 + 6 * np.exp(-step / 9))),
+                *(round(float(v), 6) for v in (nce + soft, nce, soft, 0.0, 0.3, 0.2 - 1 / step)),
+                *(3000, 1200, round(rate, 6), round(1 + 6 * float(np.exp(-step / 9)), 6)),
                 TRAIN_TASKS[task],
             )
         )
     _write_csv(folder / report.CURVE, rows)
+    validated = [(step, step * 64, round(0.9 - 0.5 / step, 6)) for step in range(20, steps, 20)]
+    _write_csv(folder / report.VALIDATION, [("step", "queries", "ndcg_at_10"), *validated])
 
 
 def _write_tables(folder: Path, rng: np.random.Generator, num_queries: int) -> dict[str, dict[str, Any]]:

@@ -65,6 +65,9 @@ def test_all_parts_of_a_run_are_read(facts: Facts) -> None:
     assert facts.tasks["student_with_examples"][HOSTILE]["metric"] == "accuracy"
     assert facts.means["bm25"] == {"Retrieval": 0.65312}
     assert len(facts.curve) == 96
+    assert facts.curve.values["tokens_saved"].tolist() == [1200.0] * 96
+    assert facts.validation.queries.tolist() == [1280.0, 2560.0, 3840.0, 5120.0]
+    assert facts.validation.ndcg.tolist() == [0.875, 0.8875, 0.891667, 0.89375]
     assert facts.costs["train"]["seconds"] == 353.8
     assert [table.rows for table in facts.tables if table.path == "data/groups.parquet"] == []
     assert {Path(table.path).name: table.rows for table in facts.tables}["groups.parquet"] == 240
@@ -80,6 +83,11 @@ def test_all_parts_of_a_run_are_read(facts: Facts) -> None:
             r"training.csv has columns \['step', 'loss'\], expected \['step', 'que",
         ),
         ("metrics/training.csv", "", r"training.csv has columns \[\], expected"),
+        (
+            "metrics/validation.csv",
+            "step\n",
+            r"validation.csv has columns \['step'\], expected \['step', 'queries', 'nd",
+        ),
         ("metrics/scores.csv", "model,category,score\nstudent,STS\n", "scores.csv: line 2 has 2 values, expected 3"),
         ("metrics/scores.csv", "model,category,score\nstudent,STS,high\n", "scores.csv: 'high' is not a number"),
         ("metrics/mteb.json", "[1]", "mteb.json holds list, expected a JSON object"),

@@ -8,7 +8,8 @@ from html.parser import HTMLParser
 import pytest
 
 from anna.reporting import page, plots
-from anna.reporting.gather import CURVE_COLUMNS, Curve, Facts
+from anna.reporting.curves import CURVE_COLUMNS, Curve
+from anna.reporting.gather import Facts
 from anna.reporting.plots import Plot
 from tests.reporting.conftest import HOSTILE
 

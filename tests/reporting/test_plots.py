@@ -11,7 +11,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from anna.reporting import figures, plots, style
-from anna.reporting.gather import CURVE_COLUMNS, Curve, Entropies, Facts, IngestDrop, Spread
+from anna.reporting.curves import CURVE_COLUMNS, Curve
+from anna.reporting.gather import Entropies, Facts, IngestDrop, Spread
 from anna.reporting.plots import Plot
 
 NAMES = ["scores", "training", "fused_scores", "entropy", "ingest_drops", "filter_drops", "cost"]

@@ -5,7 +5,7 @@ import pytest
 
 from anna import schemas
 from anna.errors import InputError
-from anna.training.data import examples_by_task, training_groups, training_texts
+from anna.training.data import examples_by_task, split_groups, training_groups, training_texts
 
 
 def queries() -> pa.Table:
@@ -35,6 +35,11 @@ def test_groups_are_those_of_the_training_split_positive_first() -> None:
     assert [(group.query_id, group.task) for group in got] == [("q0", "A"), ("q2", "B")]
     assert got[0].doc_ids == ("d1", "d2", "d3")
     assert got[0].soft_labels == pytest.approx((0.5, 0.3, 0.2))
+
+
+def test_the_groups_of_the_validation_split_are_the_others() -> None:
+    got = split_groups(groups(), queries(), "validation")
+    assert [(group.query_id, group.task, group.doc_ids) for group in got] == [("q1", "A", ("d1", "d2", "d3"))]
 
 
 def test_no_training_group_is_refused() -> None:

@@ -10,8 +10,10 @@ import torch
 
 from anna.errors import InputError
 from anna.training import launch
+from anna.training.checkpoint import Record
 from anna.training.engine import check_moved
-from anna.training.run import summary
+from anna.training.loop import best_step
+from anna.training.run import CURVE, Outputs, save_records, summary
 
 
 def test_weights_that_did_not_move_are_refused_by_name() -> None:
@@ -31,11 +33,45 @@ def test_the_update_is_relative_to_the_weights() -> None:
     assert check_moved(before, {"a": torch.tensor([3.3]), "b": torch.tensor([4.4])}) == pytest.approx(0.1, rel=1e-5)
 
 
-def test_summary_compares_the_first_and_the_last_tenth() -> None:
-    records = [{"queries": n + 1, "loss": 10.0 - n, "info_nce": 1.0, "soft_label_ce": 2.0} for n in range(10)]
-    got = summary(records, 10, 0.123)
+def records() -> list[Record]:
+    """Ten steps, validated at the fifth and at the tenth."""
+    plain = {name: 1.0 for name in CURVE} | {"task": "A", "tokens_per_second": 3.0}
+    return [
+        {**plain, "step": n + 1, "queries": n + 1, "loss": 10.0 - n, "tokens": 100, "tokens_saved": n}
+        | ({"ndcg_at_10": 0.5 + n / 100} if n % 5 == 4 else {})
+        for n in range(10)
+    ]
+
+
+def test_summary_compares_the_first_and_the_last_tenth_and_says_what_was_kept() -> None:
+    got = summary(records(), 10, 5, 0.123)
     assert (got["loss_first_tenth"], got["loss_last_tenth"]) == (10.0, 1.0)
     assert (got["steps"], got["queries"]) == (10, 10)
+    assert (got["tokens"], got["tokens_saved"]) == (1000, 45)
+    assert (got["kept_step"], got["ndcg_at_10"]) == (5, 0.54)
+    assert "ndcg_at_10" not in summary(records()[:4], 10, 4, 0.123)
+
+
+def test_the_files_hold_what_a_second_run_gives_again(tmp_path: Path) -> None:
+    names = ("encoder", "train.json", "training.csv", "validation.csv")
+    outputs = Outputs(*(tmp_path / name for name in names))
+    save_records(outputs, records(), {"steps": 10})
+    header, *rows = outputs.curve.read_text().splitlines()
+    assert header == ",".join(CURVE)
+    assert len(rows) == 10
+    assert "tokens_per_second" not in header, "speed differs from run to run"
+    assert outputs.validation.read_text() == "step,queries,ndcg_at_10\n5,5,0.54\n10,10,0.59\n"
+    save_records(outputs, records()[:4], {"steps": 4})
+    assert outputs.validation.read_text() == "step,queries,ndcg_at_10\n"
+
+
+@pytest.mark.parametrize(
+    ("scores", "expected"),
+    [({2: 0.5, 4: 0.9, 6: 0.9, 8: 0.1}, 6), ({8: 0.2}, 8), ({}, None)],
+)
+def test_the_best_step_is_the_last_of_the_highest(scores: dict[int, float], expected: int | None) -> None:
+    taken: list[Record] = [{"step": n} | ({"ndcg_at_10": scores[n]} if n in scores else {}) for n in range(1, 9)]
+    assert best_step(taken) == expected
 
 
 def test_one_process_or_a_launcher_of_the_users_own_starts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,19 +1,20 @@
 """One rank of short training runs on the tiny model, one per ZeRO stage and method. Started by the tests.
 
-Usage: python -m tests.training.worker CHECKPOINT OUT STAGE:METHOD [STAGE:METHOD ...]
+Usage: python -m tests.training.worker CHECKPOINT OUT RUN [RUN ...], each STAGE:METHOD:MICRO_STEP_TOKENS, 0 for one pass
 """
 
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from anna.modeling.encoder_config import PromptParams
 from anna.modeling.student import StudentParams
 from anna.training import engine as engines
 from anna.training import loop, run
-from anna.training.batches import Group
+from anna.training.batches import Group, Texts
 from anna.training.recipe import TrainParams
 
 NUM_GROUPS = 22
@@ -30,15 +31,17 @@ def toy_groups() -> list[Group]:
     return groups
 
 
-def toy_texts() -> loop.Texts:
+def toy_texts() -> Texts:
     """Texts of mixed lengths; q05 has a second labelled positive that is another query's document."""
     words = "what is the capital of France and who wrote this book about rivers mountains music science".split()
     docs = {f"d{n}": " ".join(words[n % 5 : n % 5 + 2 + n % 9]) + f" {n}" for n in range(60)}
     queries = {f"q{n:02d}": f"{words[n % len(words)]} {n}" for n in range(NUM_GROUPS)}
-    return loop.Texts(queries, docs, {"q05": frozenset({"d5", "d7"})}, frozenset())
+    random = np.random.default_rng(4)
+    vectors = {name: random.standard_normal(6).astype(np.float32) / 3 for name in [*queries, *docs]}
+    return Texts(queries, docs, {"q05": frozenset({"d5", "d7"})}, frozenset(), vectors)
 
 
-def recipe(zero_stage: int, method: str) -> TrainParams:
+def recipe(zero_stage: int, method: str, max_tokens: int | None = None) -> TrainParams:
     """A short, warm recipe without dropout."""
     return TrainParams.model_validate(
         {
@@ -53,16 +56,23 @@ def recipe(zero_stage: int, method: str) -> TrainParams:
             "epochs": 1,
             "max_steps": None,
             "batch_queries": 5,
+            "max_micro_step_tokens": max_tokens,
             "query_tokens": 16,
             "doc_tokens": 16,
             "max_examples": 2,
             "temperature": 0.1,
             "kd_weight": 1.0,
+            "batch_kd_weight": 0.5,
+            "batch_teacher_temperature": 0.3,
             "false_negative_margin": 0.1,
             "learning_rate": 0.003,
             "warmup_steps": 1,
             "weight_decay": 0.01,
             "max_gradient_norm": 1.0,
+            "checkpoint_steps": None,
+            "validation_steps": None,
+            "validation_queries": 0,
+            "keep": "last",
         }
     )
 
@@ -93,8 +103,8 @@ def main(checkpoint: str, out: str, *runs: str) -> None:
     rank, world_size = engines.init_distributed()
     results: dict[str, Any] = {"world_size": world_size}
     for name in runs:
-        zero_stage, method = name.split(":")
-        results[name] = train_tiny(checkpoint, recipe(int(zero_stage), method))
+        zero_stage, method, max_tokens = name.split(":")
+        results[name] = train_tiny(checkpoint, recipe(int(zero_stage), method, int(max_tokens) or None))
     if rank == 0:
         torch.save(results, Path(out))
 

@@ -1,0 +1,161 @@
+"""The unfinished state of a training run on disk, from which it continues to the weights of an uninterrupted one.
+
+A run has a folder of its own, named by the fingerprint of all that changes its result: `run.json` says what that is,
+`latest.json` names the checkpoint that is whole, and each checkpoint is a folder. What `latest.json` does not name is
+left over from a process that was killed, and is ignored and deleted.
+"""
+
+import json
+import logging
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from anna import io
+from anna.errors import InputError
+from anna.training.gather import from_first
+from anna.training.identity import differences, digest
+
+RUN, LATEST = "run.json", "latest.json"
+
+Record = dict[str, float | int | str]
+"""What is known of one step, by name."""
+
+_log = logging.getLogger(__name__)
+
+
+class Checkpoints:
+    """The folder of one run. Every rank calls every method, in the same order."""
+
+    def __init__(self, root: Path, identity: Mapping[str, Any], conditions: Mapping[str, Any]) -> None:
+        """Find the run's folder; nothing is written yet.
+
+        Args:
+            root: Holds the folders of all runs, on a disk that all ranks share.
+            identity: Whatever changes the result, by name: another value is another run.
+            conditions: What must be as it was for a continued run to be exact, by name: another value is refused. Of
+                both, what the first rank gives counts.
+        """
+        self._identity: dict[str, Any] = from_first(_plain(identity))
+        self._conditions: dict[str, Any] = from_first(_plain(conditions))
+        self._best: int | None = None
+        self.folder = root / digest([json.dumps(self._identity, sort_keys=True)])[:16]
+
+    def resume(self, engine: Any) -> list[Record]:
+        """Give the engine and the random generators the state of the last checkpoint; return its records.
+
+        Returns:
+            One record per step taken, none where there is no checkpoint.
+
+        Raises:
+            InputError: If the checkpoint is of a run under other conditions, or incomplete.
+        """
+        latest = from_first(self._find_latest() if dist.get_rank() == 0 else None)
+        if latest is None:
+            return []
+        for name, value in latest["conditions"].items():
+            if value != self._conditions.get(name):
+                raise InputError(
+                    f"{self.folder} is an unfinished run with {name} {value}; {self._conditions.get(name)} would not "
+                    "continue it exactly. Go on as it began, or delete that folder to begin again"
+                )
+        path = self._rank_file(latest["tag"])
+        if not path.is_file():
+            raise InputError(f"{path} is missing, so the run cannot be continued; delete {self.folder} to begin again")
+        engine.load_checkpoint(str(self.folder), tag=latest["tag"], load_module_strict=False)
+        own = torch.load(path, weights_only=True)
+        torch.set_rng_state(own["cpu"])
+        if own["cuda"] is not None:
+            torch.cuda.set_rng_state(own["cuda"])
+        records: list[Record] = own["records"]
+        _log.info("continuing after step %d, from %s", len(records), self.folder / latest["tag"])
+        return records
+
+    def save(self, engine: Any, records: Sequence[Record]) -> None:
+        """Write a checkpoint after the last of `records`; until it is whole, the one before is the one that counts."""
+        tag = f"step-{len(records)}"
+        if dist.get_rank() == 0:
+            self._begin()
+            shutil.rmtree(self.folder / tag, ignore_errors=True)
+        dist.barrier()
+        engine.save_checkpoint(str(self.folder), tag=tag, save_latest=False, exclude_frozen_parameters=True)
+        state = {
+            "cpu": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+            "records": list(records),
+        }
+        torch.save(state, self._rank_file(tag))
+        dist.barrier()
+        if dist.get_rank() == 0:
+            latest = {"tag": tag, "step": len(records), "best": self._best, "conditions": self._conditions}
+            io.write_json(self.folder / LATEST, latest)
+            self._sweep()
+
+    def keep_best(self, weights: Mapping[str, Tensor], step: int) -> None:
+        """Keep the weights after `step` as the best so far; those that the last checkpoint knows as best stay too."""
+        self._best = step
+        if dist.get_rank() == 0:
+            self._begin()
+            with io.atomic(self._best_file(step)) as temporary:
+                save_file(dict(weights), temporary)
+            self._sweep()
+
+    def best(self, step: int) -> dict[str, Tensor]:
+        """Return the weights kept at `step`."""
+        dist.barrier()
+        return load_file(self._best_file(step))
+
+    def remove(self) -> None:
+        """Delete the run's folder: it has come to its end."""
+        dist.barrier()
+        if dist.get_rank() == 0 and self.folder.is_dir():
+            (self.folder / LATEST).unlink(missing_ok=True)  # first, so that a half-deleted checkpoint is none
+            shutil.rmtree(self.folder)
+
+    def _find_latest(self) -> dict[str, Any] | None:
+        """Return what `latest.json` says, after saying which other runs are unfinished."""
+        for path in sorted(self.folder.parent.glob(f"*/{LATEST}")):
+            if path.parent != self.folder:
+                _log.warning(
+                    "%s is a run left unfinished after step %d, which differs in %s: this one is apart from it. To "
+                    "continue it, go back to its parameters and data; delete it if you never will",
+                    path.parent,
+                    io.read_json(path)["step"],
+                    ", ".join(differences(io.read_json(path.parent / RUN), self._identity)),
+                )
+        if not (self.folder / LATEST).is_file():
+            return None
+        latest = io.read_json(self.folder / LATEST)
+        self._best = latest["best"]
+        return latest
+
+    def _begin(self) -> None:
+        if not (self.folder / RUN).is_file():
+            io.write_json(self.folder / RUN, self._identity)
+
+    def _sweep(self) -> None:
+        """Delete what neither this process nor `latest.json` needs."""
+        latest = io.read_json(self.folder / LATEST) if (self.folder / LATEST).is_file() else {}
+        kept = {RUN, LATEST, latest.get("tag")}
+        kept |= {self._best_file(step).name for step in (self._best, latest.get("best")) if step is not None}
+        for path in self.folder.iterdir():
+            if path.name not in kept:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    def _rank_file(self, tag: str) -> Path:
+        return self.folder / tag / f"rank-{dist.get_rank()}.pt"
+
+    def _best_file(self, step: int) -> Path:
+        return self.folder / f"best-{step}.safetensors"
+
+
+def _plain(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `value` as it comes back from JSON, so that what was read compares equal to what was written."""
+    plain: dict[str, Any] = json.loads(json.dumps(value))
+    return plain

@@ -1,0 +1,99 @@
+"""What makes two training runs the same run: everything that changes the weights they end with, by name."""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from anna import prompts
+from anna.modeling.encoder import Encoder
+from anna.modeling.student import StudentParams
+from anna.origins import sha256
+from anna.training.batches import Group, Texts
+from anna.training.recipe import TrainParams
+from anna.training.validation import HeldOut
+
+_LIBRARIES = ("torch", "transformers", "peft", "deepspeed", "tokenizers")
+
+_WITHOUT_EFFECT = {"processes", "checkpoint_steps"}
+"""Parameters of `train` that leave the weights as they are; the number of processes is among `conditions`."""
+
+
+def identify(
+    *,
+    recipe: TrainParams,
+    student: StudentParams,
+    encoder: Encoder,
+    groups: Sequence[Group],
+    held_out: Sequence[HeldOut],
+    texts: Texts,
+) -> dict[str, Any]:
+    """Return parameters, and hashes of data, first weights, code and libraries. A difference can only begin a new run.
+
+    Args:
+        recipe: How to train.
+        student: What is trained.
+        encoder: The same, as loaded, before its weights are sharded.
+        groups: What it is trained on.
+        held_out: What it is validated on.
+        texts: What both name.
+    """
+    positives = ((query_id, sorted(texts.positives[query_id])) for query_id in sorted(texts.positives))
+    vectors = (part for name in sorted(texts.vectors) for part in (name, texts.vectors[name].tobytes()))
+    folders = (Path(__file__).parent, Path(prompts.__file__).parent / "modeling")
+    code = [Path(prompts.__file__), *(path for folder in folders for path in sorted(folder.glob("*.py")))]
+    return {
+        **flatten(recipe.model_dump(mode="json", exclude=_WITHOUT_EFFECT), "train"),
+        **flatten(student.model_dump(mode="json"), "student"),
+        **flatten(encoder.config.model_dump(mode="json"), "prompts"),
+        "data.groups": digest(groups),
+        "data.validation": digest(held_out),
+        "data.texts": digest([*sorted(texts.queries.items()), *sorted(texts.docs.items()), *positives]),
+        "data.vectors": digest(vectors),
+        "weights": digest_weights(encoder.backbone.state_dict()),
+        "dtype": str(encoder.dtype),
+        "code": digest(sha256(path) for path in code),
+        "libraries": {name: version(name) for name in _LIBRARIES},
+    }
+
+
+def conditions(world_size: int) -> dict[str, Any]:
+    """Return what has to stay as it is for the same sums in the same order: ranks, device, and on a CPU its threads."""
+    if torch.cuda.is_available():
+        return {"train.processes": world_size, "device": torch.cuda.get_device_name()}
+    device = f"CPU, {torch.backends.cpu.get_cpu_capability()}"
+    return {"train.processes": world_size, "device": device, "threads per process": torch.get_num_threads()}
+
+
+def digest(items: Iterable[object]) -> str:
+    """Return a hash of the items, bytes or whatever has a representation, in their order."""
+    hasher = hashlib.blake2b(digest_size=16)
+    for item in items:
+        hasher.update(item if isinstance(item, bytes) else repr(item).encode())
+        hasher.update(b"\x1f")
+    return hasher.hexdigest()
+
+
+def digest_weights(weights: Mapping[str, Tensor]) -> str:
+    """Return a hash of names, types, shapes and bytes."""
+    hasher = hashlib.blake2b(digest_size=16)
+    for name, tensor in weights.items():
+        hasher.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        hasher.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+    return hasher.hexdigest()
+
+
+def flatten(value: Any, name: str) -> dict[str, Any]:
+    """Return nested mappings as dotted names, so that a difference can be named."""
+    if not isinstance(value, Mapping):
+        return {name: value}
+    return {key: leaf for part, inner in value.items() for key, leaf in flatten(inner, f"{name}.{part}").items()}
+
+
+def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """Return the names under which two runs have other values, in alphabetical order."""
+    return sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))

@@ -1,0 +1,152 @@
+"""What a killed process leaves on disk, and which of it is continued."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from anna.errors import InputError
+from anna.training.checkpoint import LATEST, Checkpoints, Record
+
+IDENTITY = {"train.seed": 1, "data.groups": "abc"}
+CONDITIONS = {"train.processes": 1, "threads per process": 2}
+
+pytestmark = pytest.mark.usefixtures("alone")
+
+
+class Engine:
+    """Writes and reads one file where DeepSpeed has many."""
+
+    def __init__(self, state: int = 0) -> None:
+        self.state = state
+
+    def save_checkpoint(self, folder: str, *, tag: str, **_: Any) -> None:
+        (Path(folder) / tag).mkdir(parents=True)
+        (Path(folder) / tag / "state").write_text(str(self.state))
+
+    def load_checkpoint(self, folder: str, *, tag: str, **_: Any) -> None:
+        self.state = int((Path(folder) / tag / "state").read_text())
+
+
+def records(count: int) -> list[Record]:
+    return [{"step": n + 1, "loss": 1 / (n + 3), "gap": float("nan"), "task": "A"} for n in range(count)]
+
+
+def opened(root: Path, **changes: Any) -> Checkpoints:
+    return Checkpoints(root, IDENTITY | changes, CONDITIONS)
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_engine_records_and_random_numbers_come_back(tmp_path: Path) -> None:
+    torch.manual_seed(7)
+    opened(tmp_path).save(Engine(41), records(3))
+    expected = torch.rand(4)
+    torch.manual_seed(8)
+    engine, again = Engine(), opened(tmp_path)
+    got = again.resume(engine)
+    assert str(got) == str(records(3))
+    assert engine.state == 41
+    assert torch.equal(torch.rand(4), expected)
+
+
+def test_nothing_to_continue_gives_no_records(tmp_path: Path) -> None:
+    assert opened(tmp_path).resume(Engine()) == []
+    assert not list(tmp_path.iterdir())
+
+
+def test_only_the_newest_checkpoint_is_kept(tmp_path: Path) -> None:
+    checkpoints = opened(tmp_path)
+    for count in (2, 4):
+        checkpoints.save(Engine(count), records(count))
+    assert names(checkpoints.folder) == {"run.json", LATEST, "step-4"}
+
+
+class Killed(BaseException):
+    """Stands for a process that is gone: nothing after it runs."""
+
+
+class DyingEngine(Engine):
+    def save_checkpoint(self, folder: str, *, tag: str, **others: Any) -> None:
+        super().save_checkpoint(folder, tag=tag, **others)
+        raise Killed
+
+
+def test_killed_while_writing_leaves_the_checkpoint_before(tmp_path: Path) -> None:
+    checkpoints = opened(tmp_path)
+    checkpoints.save(Engine(2), records(2))
+    with pytest.raises(Killed):
+        checkpoints.save(DyingEngine(4), records(4))
+    assert "step-4" in names(checkpoints.folder)
+    engine, again = Engine(), opened(tmp_path)
+    assert len(again.resume(engine)) == engine.state == 2
+    again.save(Engine(4), records(4))
+    assert names(again.folder) == {"run.json", LATEST, "step-4"}
+    assert len(opened(tmp_path).resume(engine)) == engine.state == 4
+
+
+@pytest.mark.parametrize(("name", "value"), [("train.processes", 2), ("threads per process", 1)])
+def test_other_conditions_are_refused(tmp_path: Path, name: str, value: int) -> None:
+    opened(tmp_path).save(Engine(), records(1))
+    other = Checkpoints(tmp_path, IDENTITY, CONDITIONS | {name: value})
+    message = rf"{other.folder} is an unfinished run with {name} {CONDITIONS[name]}; {value} would not continue it exa"
+    with pytest.raises(InputError, match=message):
+        other.resume(Engine())
+
+
+def test_an_incomplete_checkpoint_is_refused(tmp_path: Path) -> None:
+    checkpoints = opened(tmp_path)
+    checkpoints.save(Engine(), records(1))
+    (checkpoints.folder / "step-1" / "rank-0.pt").unlink()
+    with pytest.raises(InputError, match=r"rank-0.pt is missing, .* delete .* to begin again"):
+        opened(tmp_path).resume(Engine())
+
+
+def test_another_run_begins_anew_and_names_what_is_left(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    left = opened(tmp_path)
+    left.save(Engine(), records(5))
+    other = Checkpoints(tmp_path, IDENTITY | {"train.seed": 2, "code": "x"}, CONDITIONS)
+    with caplog.at_level(logging.WARNING, logger="anna"):
+        assert other.resume(Engine()) == []
+    (warning,) = caplog.messages
+    assert f"{left.folder} is a run left unfinished after step 5, which differs in code, train.seed" in warning
+    other.save(Engine(), records(1))
+    other.remove()
+    assert names(tmp_path) == {left.folder.name}, "another run's state is not ours to delete"
+
+
+def test_the_best_weights_outlive_what_replaces_them_until_a_checkpoint_knows(tmp_path: Path) -> None:
+    checkpoints = opened(tmp_path)
+    checkpoints.keep_best({"w": torch.ones(2)}, 2)
+    checkpoints.save(Engine(), records(2))
+    checkpoints.keep_best({"w": torch.ones(2) * 3}, 3)
+    both = {"best-2.safetensors", "best-3.safetensors"}
+    assert both <= names(checkpoints.folder), (
+        "a process killed now continues after step 2, whose best is that of step 2"
+    )
+    again = opened(tmp_path)
+    again.resume(Engine())
+    assert torch.equal(again.best(2)["w"], torch.ones(2))
+    again.keep_best({"w": torch.ones(2) * 3}, 3)
+    again.save(Engine(), records(4))
+    assert names(again.folder) == {"run.json", LATEST, "step-4", "best-3.safetensors"}
+
+
+def test_without_checkpoints_only_the_best_weights_are_kept(tmp_path: Path) -> None:
+    checkpoints = opened(tmp_path)
+    for step in (1, 2):
+        checkpoints.keep_best({"w": torch.ones(2) * step}, step)
+    assert names(checkpoints.folder) == {"run.json", "best-2.safetensors"}
+    assert opened(tmp_path).resume(Engine()) == []
+
+
+def test_a_run_that_ended_leaves_nothing(tmp_path: Path) -> None:
+    checkpoints = opened(tmp_path)
+    checkpoints.save(Engine(), records(1))
+    checkpoints.remove()
+    checkpoints.remove()
+    assert not list(tmp_path.iterdir())

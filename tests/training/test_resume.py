@@ -1,0 +1,122 @@
+"""A run that was killed ends as if it had not been: the same weights to the last bit, the same files."""
+
+import random
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.training.runs import NUM_STEPS, dropping, outcome, train, weights
+from tests.training.test_live import rows
+
+SCORES = {1: 0.2, 2: 0.5, 3: 0.9, 4: 0.4, 5: 0.9, 6: 0.1}
+"""Best after steps 3 and 5, and worst after the last."""
+
+
+def assert_equal(got: Path, expected: Path) -> None:
+    """Compare everything that a run leaves."""
+    ours, theirs = weights(got), weights(expected)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert outcome(got) == outcome(expected)
+    for name in ("loss", "similarity_gap", "ndcg_at_10"):
+        assert rows(got / "dvclive", name) == rows(expected / "dvclive", name)
+    assert [row[0] for row in rows(got / "dvclive", "tokens_per_second")[1:]] == [
+        str(step) for step in range(1, NUM_STEPS + 1)
+    ]
+    assert not list((got / "checkpoints").iterdir()), "a run that ended leaves no checkpoint"
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with dropout that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("resume") / "whole"
+    train(tiny_checkpoint, folder, dropping())
+    return folder
+
+
+def test_killed_between_checkpoints(tiny_checkpoint: Path, whole: Path, tmp_path: Path) -> None:
+    train(tiny_checkpoint, tmp_path, dropping(), kill=("step", 6))
+    assert not (tmp_path / "encoder").exists()
+    assert not (tmp_path / "training.csv").exists()
+    said = train(tiny_checkpoint, tmp_path, dropping(checkpoint_steps=3))
+    assert "continuing after step 4" in said
+    assert_equal(tmp_path, whole)
+
+
+def test_killed_while_a_checkpoint_was_written(tiny_checkpoint: Path, whole: Path, tmp_path: Path) -> None:
+    train(tiny_checkpoint, tmp_path, dropping(), kill=("save", 2))
+    (folder,) = (tmp_path / "checkpoints").iterdir()
+    assert {path.name for path in folder.glob("step-*")} == {"step-2", "step-4"}
+    said = train(tiny_checkpoint, tmp_path, dropping())
+    assert "continuing after step 2" in said
+    assert_equal(tmp_path, whole)
+
+
+def test_other_ranks_other_params_and_other_data(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    train(tiny_checkpoint, tmp_path, dropping(), kill=("step", 4))
+    said = train(tiny_checkpoint, tmp_path, dropping(), ranks=2, code=1)
+    assert "is an unfinished run with train.processes 1; 2 would not continue it exactly" in said
+    for changes, queries, name in (
+        ({"kd_weight": 0.5}, None, "train.kd_weight"),
+        ({}, 18, "data.groups, data.texts"),
+    ):
+        said = train(tiny_checkpoint, tmp_path, dropping(**changes), queries=queries)
+        assert f"left unfinished after step 2, which differs in {name}:" in said
+        assert "continuing" not in said
+    assert "continuing after step 2" in train(tiny_checkpoint, tmp_path, dropping())
+
+
+def test_dropout_makes_the_runs_above_random(tiny_checkpoint: Path, whole: Path, tmp_path: Path) -> None:
+    """Otherwise they could not tell whether random states are restored."""
+    train(tiny_checkpoint, tmp_path, dropping(lora={"rank": 4, "alpha": 8, "dropout": 0.0}))
+    assert (tmp_path / "training.csv").read_bytes() != (whole / "training.csv").read_bytes()
+
+
+def test_the_best_weights_are_saved_though_a_kill_came_between(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    chosen, scores = dropping(validation_steps=1, checkpoint_steps=3), SCORES | {5: 0.8}
+    train(tiny_checkpoint, tmp_path, chosen, scores=scores, kill=("step", 6))
+    (states,) = tmp_path.glob("checkpoints/*/step-3/mp_rank_00_model_states.pt")
+    module = torch.load(states, weights_only=False)["module"]
+    said = train(tiny_checkpoint, tmp_path, chosen, scores=scores)
+    assert "saving the weights after step 3 of 6" in said
+    after_third = {
+        name.removeprefix("encoder.backbone.").replace(".default", ""): value
+        for name, value in module.items()
+        if "lora" in name
+    }
+    saved = weights(tmp_path)
+    assert saved.keys() == after_third.keys()
+    assert all(torch.equal(saved[name], value) for name, value in after_third.items())
+
+
+def test_the_last_weights_are_saved_where_params_say_so(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    said = train(tiny_checkpoint, tmp_path, dropping(validation_steps=1, keep="last"), scores=SCORES)
+    assert "saving the weights after step 6 of 6" in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["lora", "full"])
+@pytest.mark.parametrize(("zero_stage", "ranks"), [(0, 1), (1, 1), (2, 1), (3, 1), (0, 2), (1, 2), (2, 2), (3, 2)])
+def test_every_stage_on_one_rank_and_two(
+    zero_stage: int, ranks: int, method: str, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    chosen = dropping(zero_stage=zero_stage, method=method, validation_steps=1, max_micro_step_tokens=80)
+    train(tiny_checkpoint, tmp_path / "whole", chosen, ranks=ranks, scores=SCORES)
+    step = random.randrange(1, NUM_STEPS + 1)
+    train(tiny_checkpoint, tmp_path / "cut", chosen, ranks=ranks, scores=SCORES, kill=("step", step))
+    said = train(tiny_checkpoint, tmp_path / "cut", chosen, ranks=ranks, scores=SCORES)
+    assert ("continuing" in said) == (step > 2)
+    assert "saving the weights after step 5 of 6" in said
+    assert_equal(tmp_path / "cut", tmp_path / "whole")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("zero_stage", [1, 3])
+def test_two_ranks_validate_as_one_does(zero_stage: int, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    chosen = dropping(zero_stage=zero_stage, lora={"rank": 4, "alpha": 8, "dropout": 0.0}, validation_steps=1)
+    for ranks in (1, 2):
+        train(tiny_checkpoint, tmp_path / str(ranks), chosen, ranks=ranks)
+    one, two = (rows(tmp_path / str(ranks) / "dvclive", "ndcg_at_10")[1:] for ranks in (1, 2))
+    assert len(one) == NUM_STEPS
+    assert [float(row[1]) for row in two] == pytest.approx([float(row[1]) for row in one], abs=0.05)
