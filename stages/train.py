@@ -14,13 +14,13 @@ from anna.training import data, launch, run
 from anna.training.recipe import TrainParams
 
 CORPUS, QUERIES = Path("data/corpus.parquet"), Path("data/queries.parquet")
-QRELS, GROUPS = Path("data/qrels.parquet"), Path("data/groups.parquet")
+QRELS, GROUPS, DROPS = Path("data/qrels.parquet"), Path("data/groups.parquet"), Path("data/drops.parquet")
 EXAMPLES, VECTORS = Path("data/eval/examples.parquet"), Path("data/dense_vectors.parquet")
 ENCODER, METRICS = Path("models/encoder"), Path("metrics/train.json")
 CURVE, VALIDATION = Path("metrics/training.csv"), Path("metrics/validation.csv")
 CHECKPOINTS, LIVE = Path("runs/checkpoints"), Path("dvclive")
 
-INPUTS = (CORPUS, QUERIES, QRELS, GROUPS, VECTORS, EXAMPLES)
+INPUTS = (CORPUS, QUERIES, QRELS, GROUPS, DROPS, VECTORS, EXAMPLES)
 OUTPUTS = (ENCODER, METRICS, CURVE, VALIDATION)
 PARAMS = (TrainParams, StudentParams, PromptParams)
 
@@ -35,7 +35,7 @@ def main() -> None:
     run.train_encoder(
         data=run.TrainingData(
             groups=data.training_groups(groups, queries),
-            validation=data.split_groups(groups, queries, "validation"),
+            validation=data.validation_groups(groups, io.read(DROPS, schemas.DROPS), queries),
             texts=data.training_texts(corpus, queries, qrels, io.read(VECTORS, schemas.VECTORS)),
             examples=data.examples_by_task(io.read(EXAMPLES, schemas.EXAMPLES)),
         ),

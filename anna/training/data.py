@@ -17,7 +17,7 @@ def training_groups(groups: pa.Table, queries: pa.Table) -> list[Group]:
     Raises:
         InputError: If there is none.
     """
-    chosen = split_groups(groups, queries, "train")
+    chosen = _split_groups(groups, queries, "train")
     if not chosen:
         raise InputError(
             f"data/groups.parquet has no group of the training split ({groups.num_rows} groups in all); "
@@ -26,8 +26,21 @@ def training_groups(groups: pa.Table, queries: pa.Table) -> list[Group]:
     return chosen
 
 
-def split_groups(groups: pa.Table, queries: pa.Table, split: Literal["train", "validation"]) -> list[Group]:
-    """Return the groups of one split, sorted by query."""
+def validation_groups(groups: pa.Table, drops: pa.Table, queries: pa.Table) -> list[Group]:
+    """Return the groups of the validation split, hard negatives beyond the quota added, and so without soft labels."""
+    chosen = _split_groups(groups, queries, "validation")
+    is_ours = pc.is_in(drops["query_id"], pa.array([group.query_id for group in chosen], pa.string()))
+    extra = drops.filter(pc.and_(is_ours, pc.equal(drops["reason"], "beyond_quota")))
+    order = [("query_id", "ascending"), ("score", "descending"), ("doc_id", "ascending")]
+    beyond: dict[str, list[str]] = {}
+    for row in extra.select(["query_id", "doc_id", "score"]).sort_by(order).to_pylist():
+        beyond.setdefault(row["query_id"], []).append(row["doc_id"])
+    return [
+        group._replace(doc_ids=(*group.doc_ids, *beyond.get(group.query_id, ())), soft_labels=()) for group in chosen
+    ]
+
+
+def _split_groups(groups: pa.Table, queries: pa.Table, split: Literal["train", "validation"]) -> list[Group]:
     tasks = {row["query_id"]: row["task"] for row in queries.to_pylist() if row["split"] == split}
     return [
         Group(

@@ -21,6 +21,9 @@ from anna.training.recipe import TrainParams
 
 DEPTH = 10
 
+CANDIDATES = 5
+"""Hard negatives that each query brings into its task's pool."""
+
 _TOKENS_PER_PASS = 4096
 """Computed at once: about as many as a training batch of the default has."""
 
@@ -36,11 +39,11 @@ class HeldOut(NamedTuple):
 def sample(groups: Sequence[Group], texts: Texts, count: int) -> list[HeldOut]:
     """Return the first `count` groups by a hash of their query, gathered by task; label tasks are left out.
 
-    A query is ranked against the labelled positives and the groups of all chosen queries of its task: documents that
-    the teachers found near, and a cost that grows with `count` alone.
+    A query is ranked against the labelled positives and the hardest negatives of all chosen queries of its task:
+    documents that the teachers found near, and a cost that grows with `count` alone.
 
     Args:
-        groups: Of the validation split.
+        groups: Of the validation split, positive first, then negatives, hardest first.
         texts: Which documents are labelled positives, and which tasks are label tasks.
         count: Largest number of queries; 0 gives none.
     """
@@ -49,7 +52,7 @@ def sample(groups: Sequence[Group], texts: Texts, count: int) -> list[HeldOut]:
     result = []
     for task in sorted({group.task for group in chosen}):
         members = [group for group in chosen if group.task == task]
-        doc_ids = {doc_id for group in members for doc_id in (*group.doc_ids, *texts.positives[group.query_id])}
+        doc_ids = {doc for g in members for doc in (*g.doc_ids[: 1 + CANDIDATES], *texts.positives[g.query_id])}
         result.append(HeldOut(task, tuple(sorted(g.query_id for g in members)), tuple(sorted(doc_ids))))
     return result
 

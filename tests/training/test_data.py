@@ -5,7 +5,8 @@ import pytest
 
 from anna import schemas
 from anna.errors import InputError
-from anna.training.data import examples_by_task, split_groups, training_groups, training_texts
+from anna.training.batches import Group
+from anna.training.data import examples_by_task, training_groups, training_texts, validation_groups
 
 
 def queries() -> pa.Table:
@@ -37,9 +38,21 @@ def test_groups_are_those_of_the_training_split_positive_first() -> None:
     assert got[0].soft_labels == pytest.approx((0.5, 0.3, 0.2))
 
 
-def test_the_groups_of_the_validation_split_are_the_others() -> None:
-    got = split_groups(groups(), queries(), "validation")
-    assert [(group.query_id, group.task, group.doc_ids) for group in got] == [("q1", "A", ("d1", "d2", "d3"))]
+def test_validation_groups_are_those_of_the_other_split_with_all_negatives_hardest_first() -> None:
+    dropped = [
+        ("q0", "d9", "beyond_quota", 0.9),
+        ("q1", "", "too_few_negatives", None),
+        ("q1", "d4", "beyond_quota", 0.1),
+        ("q1", "d5", "beyond_quota", 0.2),
+        ("q1", "d6", "above_positive", 0.9),
+        ("q1", "d7", "beyond_quota", 0.2),
+    ]
+    rows = [
+        {"query_id": query, "doc_id": doc, "reason": reason, "margin": None, "score": score}
+        for query, doc, reason, score in dropped
+    ]
+    got = validation_groups(groups(), pa.Table.from_pylist(rows, schema=schemas.DROPS), queries())
+    assert got == [Group("q1", "A", ("d1", "d2", "d3", "d5", "d7", "d4"), ())]
 
 
 def test_no_training_group_is_refused() -> None:

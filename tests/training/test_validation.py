@@ -59,9 +59,11 @@ def test_queries_are_drawn_by_hash_from_all_tasks_but_those_of_labels() -> None:
     assert sample(GROUPS, TEXTS, 0) == []
 
 
-def test_a_query_is_ranked_against_the_groups_and_positives_of_its_task() -> None:
+def test_a_query_is_ranked_against_positives_and_hardest_negatives_of_its_task() -> None:
     texts = TEXTS._replace(positives={**TEXTS.positives, "a0": frozenset({"a-d0", "a-x"})})
     assert sample(GROUPS[:1], texts, 5) == [HeldOut("a", ("a0",), ("a-d0", "a-d1", "a-x"))]
+    many = [group._replace(doc_ids=tuple(f"{group.task}-{n}" for n in range(9))) for group in GROUPS[:2]]
+    assert sample(many, TEXTS, 5) == [HeldOut("a", ("a0", "a1"), (*(f"a-{n}" for n in range(6)), "a-d0", "a-d1"))]
 
 
 class Engine:
