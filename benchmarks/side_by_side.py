@@ -1,0 +1,121 @@
+"""Ours and a peer on the same work in one run: each side in a process of its own, in turn, several rounds."""
+
+import json
+import multiprocessing
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+
+ROUNDS = 3
+
+
+class Figures(NamedTuple):
+    """What one side did in one round."""
+
+    seconds: float
+    computed: int
+    """Tokens that went through the model, padding and repetition included."""
+    useful: int
+    """Tokens that had to: each text once, and a prompt once per batch."""
+    memory_mib: float
+    """Largest resident memory of the process."""
+
+
+class Work:
+    """Counts what goes through a model and how long it takes; one round of one side."""
+
+    def __init__(self) -> None:
+        """Start with nothing counted."""
+        self.computed, self.seconds = 0, 0.0
+
+    def count(self, token_table: torch.nn.Module) -> None:
+        """Count the tokens of every call of a model's token table from now on."""
+
+        def hook(_: torch.nn.Module, args: tuple[torch.Tensor]) -> None:
+            self.computed += args[0].numel()
+
+        token_table.register_forward_pre_hook(hook)
+
+    def run(self, act: Callable[[], object]) -> None:
+        """Run `act` and count its seconds."""
+        started = time.perf_counter()
+        act()
+        self.seconds += time.perf_counter() - started
+
+    def figures(self, useful: int) -> Figures:
+        """Return what was counted."""
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        return Figures(self.seconds, self.computed, useful, memory)
+
+
+Side = Callable[..., Figures]
+"""A function of a module, so that another process can import it."""
+
+
+def compare(sides: Mapping[str, tuple[Side, Sequence[Any]]], rounds: int = ROUNDS) -> dict[str, Figures]:
+    """Run every side once per round, in turn, and return each side's round of median time."""
+    results: dict[str, list[Figures]] = {name: [] for name in sides}
+    context = multiprocessing.get_context("spawn")
+    for number in range(rounds):
+        for name, (side, arguments) in sides.items():
+            with context.Pool(1) as pool:
+                results[name].append(pool.apply(side, tuple(arguments)))
+            sys.stderr.write(f"round {number + 1}/{rounds}, {name}: {results[name][-1].seconds:.2f} s\n")
+    return {name: sorted(figures)[len(figures) // 2] for name, figures in results.items()}
+
+
+def table(title: str, results: Mapping[str, Figures]) -> str:
+    """Return a Markdown table of one comparison."""
+    first = next(iter(results.values()))
+    lines = [
+        f"\n### {title}\n",
+        "| | seconds | tokens computed | tokens useful | peak MiB | time, ours = 1 |",
+        "|---|" + "---|" * 5,
+    ]
+    for name, (seconds, computed, useful, memory) in results.items():
+        ratio = seconds / first.seconds
+        lines.append(f"| {name} | {seconds:.2f} | {computed:,} | {useful:,} | {memory:,.0f} | {ratio:.2f} |")
+    return "\n".join(lines)
+
+
+def matrix_rate(dtype: torch.dtype, shape: tuple[int, int, int] = (2048, 576, 1536), seconds: float = 3.0) -> float:
+    """Return the floating-point operations per second of a matrix product of `shape`, median over `seconds`."""
+    rows, inner, columns = shape
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    left, right = (
+        torch.randn(rows, inner, dtype=dtype, device=device),
+        torch.randn(inner, columns, dtype=dtype, device=device),
+    )
+    times: list[float] = []
+    ends = time.perf_counter() + seconds
+    while time.perf_counter() < ends or len(times) < 5:
+        started = time.perf_counter()
+        left @ right
+        if device == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - started)
+    return 2 * rows * inner * columns / statistics.median(times)
+
+
+class Row(NamedTuple):
+    """One result: figures of both sides, how many times better ours is, and what it should be."""
+
+    ours: float
+    peer: float | None
+    ratio: float
+    target: float
+
+
+def faster(ours: Figures, peer: Figures, target: float) -> Row:
+    """Return how many times as fast ours is, in seconds."""
+    return Row(ours.seconds, peer.seconds, peer.seconds / ours.seconds, target)
+
+
+def report(rows: Mapping[str, Row]) -> str:
+    """Return the last line: one JSON object, name -> {ours, peer, ratio, target}."""
+    return json.dumps({name: {k: v and round(v, 4) for k, v in row._asdict().items()} for name, row in rows.items()})
