@@ -45,5 +45,5 @@ check: install ## Lint and check types
 smoke: install ## Run the pipeline on presets/smoke.yaml in a copy, and compare its metrics with the committed ones
 	python -m tests.smoke
 
-clean: ## Remove what can be made again: caches of teachers, inputs, temporary files (not DVC's cache)
-	rm -rf runs .pytest_cache .mypy_cache .ruff_cache
+clean: ## Remove what can be made again: caches of teachers, inputs, checkpoints, temporary files (not DVC's cache)
+	rm -rf runs dvclive .pytest_cache .mypy_cache .ruff_cache
