@@ -3,6 +3,7 @@
 A plan depends on groups, seed and epoch alone, so every rank makes the same one and knows what the others hold.
 """
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
@@ -50,7 +51,9 @@ class Texts(NamedTuple):
     """Unit vector under the dense teacher, by query_id and doc_id; none where no term of the loss asks for them."""
 
 
-def plan_epoch(groups: Sequence[Group], *, batch_queries: int, max_examples: int, seed: int, epoch: int) -> list[Batch]:
+def plan_epoch(
+    groups: Sequence[Group], *, batch_queries: int, max_examples: int, chained: bool, seed: int, epoch: int
+) -> list[Batch]:
     """Return the batches of one epoch, in order: every group exactly once, one task per batch.
 
     A task's last batch takes in a remainder of less than half a batch, so sizes lie between half and one and a half of
@@ -60,6 +63,7 @@ def plan_epoch(groups: Sequence[Group], *, batch_queries: int, max_examples: int
         groups: All training groups.
         batch_queries: Queries per batch, over all ranks.
         max_examples: k_max; each batch shows k examples, k uniform in 0..k_max (BGE-EN-ICL: 5, drawn per query).
+        chained: See `chain`.
         seed: Root seed.
         epoch: From 0; each has an order of its own.
 
@@ -71,12 +75,40 @@ def plan_epoch(groups: Sequence[Group], *, batch_queries: int, max_examples: int
     batches: list[Batch] = []
     for task, members in by_task.items():
         order = seeding.rng(seed, "order", task, epoch).permutation(len(members))
+        order = chain(members, order) if chained else order
         for number, chunk in enumerate(_chunks(order, batch_queries)):
             chosen = tuple(members[index] for index in chunk)
             stream = seeding.rng(seed, "examples", task, epoch, number)
             batches.append(Batch(task, chosen, draw_examples(members, chosen, max_examples, stream)))
     order = seeding.rng(seed, "batches", epoch).permutation(len(batches))
     return [batches[index] for index in order]
+
+
+def chain(members: Sequence[Group], order: np.ndarray) -> np.ndarray:
+    """Return `order` with every group followed, where one is left, by a group whose positive is its hard negative.
+
+    A batch embeds each document once, so such a negative costs nothing: it is there as the next query's positive. And
+    the queries of a batch become each other's near misses.
+
+    Args:
+        members: Groups of one task.
+        order: Their numbers; where no group can follow, the first of it that is left does.
+    """
+    with_positive: dict[str, deque[int]] = {}
+    for number in order:
+        with_positive.setdefault(members[number].doc_ids[0], deque()).append(int(number))
+    chained: list[int] = []
+    for start in order:
+        waiting = with_positive[members[start].doc_ids[0]]
+        if start not in waiting:
+            continue
+        waiting.remove(start)
+        following: int | None = int(start)
+        while following is not None:
+            chained.append(following)
+            queues = (with_positive.get(doc_id) for doc_id in members[following].doc_ids[1:])
+            following = next((queue.popleft() for queue in queues if queue), None)
+    return np.array(chained)
 
 
 def draw_examples(

@@ -1,10 +1,11 @@
 """Which groups meet in a batch, and what each query is compared with."""
 
+import numpy as np
 import pytest
 
 from anna import seeding
 from anna.errors import InputError
-from anna.training.batches import Batch, Group, check_world, draw_examples, lay_out, plan_epoch
+from anna.training.batches import Batch, Group, chain, check_world, draw_examples, lay_out, plan_epoch
 
 
 def groups(task: str, count: int) -> list[Group]:
@@ -13,7 +14,7 @@ def groups(task: str, count: int) -> list[Group]:
 
 def test_an_epoch_holds_every_group_once_and_one_task_per_batch() -> None:
     members = groups("a", 53) + groups("b", 21) + groups("c", 3)
-    batches = plan_epoch(members, batch_queries=8, max_examples=3, seed=1, epoch=0)
+    batches = plan_epoch(members, batch_queries=8, max_examples=3, chained=False, seed=1, epoch=0)
     seen = [group for batch in batches for group in batch.groups]
     assert sorted(seen) == sorted(members)
     assert all({group.task for group in batch.groups} == {batch.task} for batch in batches)
@@ -21,11 +22,33 @@ def test_an_epoch_holds_every_group_once_and_one_task_per_batch() -> None:
     assert all(4 <= size <= 12 for size in sizes)
 
 
+def test_a_chain_leads_from_a_hard_negative_to_the_query_that_it_answers() -> None:
+    members = [
+        Group("q0", "a", ("d0", "d9", "d2"), (0.6, 0.2, 0.2)),  # d9 answers no query
+        Group("q1", "a", ("d1", "d0"), (0.7, 0.3)),
+        Group("q2", "a", ("d2", "d2b"), (0.7, 0.3)),
+        Group("q3", "a", ("d3", "d1"), (0.7, 0.3)),
+        Group("q4", "a", ("d2", "d3"), (0.7, 0.3)),  # the same positive as q2
+    ]
+    assert chain(members, np.array([3, 0, 4, 2, 1])).tolist() == [3, 1, 0, 4, 2]
+    assert chain(members, np.array([2, 1, 3, 4, 0])).tolist() == [2, 1, 0, 4, 3]
+
+
+def test_chained_batches_hold_fewer_documents_and_every_group_once() -> None:
+    members = groups("a", 64)  # the hard negative of each is the positive of the next
+    sizes = {}
+    for chained in (False, True):
+        batches = plan_epoch(members, batch_queries=8, max_examples=0, chained=chained, seed=1, epoch=0)
+        assert sorted(group for batch in batches for group in batch.groups) == sorted(members)
+        sizes[chained] = sum(len({d for group in batch.groups for d in group.doc_ids}) for batch in batches)
+    assert sizes[True] < 0.7 * sizes[False]
+
+
 def test_the_plan_depends_on_seed_and_epoch_alone() -> None:
     members = groups("a", 40) + groups("b", 40)
 
     def plan(members: list[Group], seed: int, epoch: int) -> list[Batch]:
-        return plan_epoch(members, batch_queries=8, max_examples=3, seed=seed, epoch=epoch)
+        return plan_epoch(members, batch_queries=8, max_examples=3, chained=False, seed=seed, epoch=epoch)
 
     assert plan(members, 1, 0) == plan(members[::-1], 1, 0)
     assert plan(members, 1, 0) != plan(members, 2, 0)
@@ -33,7 +56,7 @@ def test_the_plan_depends_on_seed_and_epoch_alone() -> None:
 
 
 def test_examples_share_no_query_and_no_document_with_the_batch() -> None:
-    batches = plan_epoch(groups("a", 60), batch_queries=6, max_examples=4, seed=0, epoch=0)
+    batches = plan_epoch(groups("a", 60), batch_queries=6, max_examples=4, chained=False, seed=0, epoch=0)
     counts = set()
     for batch in batches:
         queries = {group.query_id for group in batch.groups}
