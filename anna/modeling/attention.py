@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.models.mistral.modeling_mistral import apply_rotary_pos_emb
 
+from anna.modeling import flex
 from anna.modeling.packing import Packing
 
 NAME = "anna_packed"
@@ -55,6 +55,7 @@ def packed_attention(
     scaling: float,
     dropout: float = 0.0,
     sliding_window: int | None = None,
+    is_causal: bool | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Return the attention output of every query of a packed row, (1, T, H, D); transformers' attention interface.
@@ -69,6 +70,7 @@ def packed_attention(
         scaling: Multiplies the products of queries and keys.
         dropout: Of attention weights.
         sliding_window: Positions that a query looks back at, itself included; None: all.
+        is_causal: What the model's config says; False: a query sees what comes after it in its text, too.
         kwargs: What else the model passes on.
     """
     layer: int = module.layer_idx  # type: ignore[assignment]
@@ -78,10 +80,18 @@ def packed_attention(
     if packing.cached is not None:
         cached_key, cached_value = packing.cached[layer]
         key, value = torch.cat([cached_key, key], dim=2), torch.cat([cached_value, value], dim=2)
-    # What is read of a last layer is one query per text: a tiled kernel has nothing to skip there.
-    is_flex = packing.given is None and pick_kernel(query.device.type) == "flex"
-    attend = _attend_flex if is_flex else _attend_blocks
-    return attend(packing, query, key, value, scaling=scaling, dropout=dropout, window=sliding_window), None
+    attend = flex.attend if pick_kernel(query.device.type) == "flex" else _attend_blocks
+    output = attend(
+        packing,
+        query,
+        key,
+        value,
+        scaling=scaling,
+        dropout=dropout,
+        window=sliding_window,
+        is_causal=is_causal is not False,
+    )
+    return output, None
 
 
 @cache  # so that it says only once what it chose
@@ -99,62 +109,31 @@ def pick_kernel(device_type: str) -> str:
 
 
 def _attend_blocks(
-    packing: Packing, query: Tensor, key: Tensor, value: Tensor, *, scaling: float, dropout: float, window: int | None
+    packing: Packing,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    scaling: float,
+    dropout: float,
+    window: int | None,
+    is_causal: bool,
 ) -> Tensor:
     """Attend block by block; rows of T are gathered into (B, L) and back."""
     query_THD, key_THD, value_THD = (part[0].transpose(0, 1) for part in (query, key, value))
-    # Kernels for CUDA take no mask together with grouped heads.
-    is_grouped = not query.is_cuda
-    if not is_grouped:
-        groups = query_THD.shape[1] // key_THD.shape[1]
-        key_THD, value_THD = key_THD.repeat_interleave(groups, 1), value_THD.repeat_interleave(groups, 1)
     outputs = []
     for block in packing.blocks:
         output_BHLD = functional.scaled_dot_product_attention(
             query_THD[block.queries].transpose(1, 2),
             key_THD[block.keys].transpose(1, 2),
             value_THD[block.keys].transpose(1, 2),
-            attn_mask=block.visible(window),
+            attn_mask=block.visible(window, is_causal),
             dropout_p=dropout,
             scale=scaling,
-            enable_gqa=is_grouped,
+            enable_gqa=True,
         )
         outputs.append(output_BHLD.transpose(1, 2).flatten(0, 1)[block.real])
     return torch.cat(outputs)[None]
-
-
-def _attend_flex(
-    packing: Packing, query: Tensor, key: Tensor, value: Tensor, *, scaling: float, dropout: float, window: int | None
-) -> Tensor:
-    """Attend over the whole row under a block mask."""
-    if dropout:
-        raise ValueError(f"attention dropout is {dropout}, which FlexAttention lacks; set attention_dropout to 0")
-    attend = _compiled_flex() if query.is_cuda else flex_attention
-    mask = block_mask(packing, window)
-    output = attend(query, key, value, block_mask=mask, scale=scaling, enable_gqa=True)
-    return output.transpose(1, 2)  # type: ignore[no-any-return,union-attr]
-
-
-def block_mask(packing: Packing, window: int | None) -> BlockMask:
-    """Return FlexAttention's mask of a packed row: a token sees what comes before it in its text and its prefix."""
-    device, num_cached = packing.ids.device, packing.num_cached
-    cached = torch.arange(num_cached, device=device)
-    piece = torch.cat([torch.full_like(cached, -1), packing.piece])
-    positions = torch.cat([cached, packing.positions[0]])
-
-    def is_visible(batch: Tensor, head: Tensor, q: Tensor, k: Tensor) -> Tensor:
-        is_own = (piece[k] == packing.piece[q]) | (piece[k] == packing.sees[q]) | (piece[k] < 0)
-        distance = packing.positions[0, q] - positions[k]
-        is_near = distance >= 0 if window is None else (distance >= 0) & (distance < window)
-        return is_own & is_near
-
-    num_queries = packing.ids.shape[1]
-    return create_block_mask(is_visible, None, None, num_queries, num_queries + num_cached, device=device)
-
-
-@cache
-def _compiled_flex() -> Any:
-    return torch.compile(flex_attention, dynamic=True)
 
 
 def _read_only_last(

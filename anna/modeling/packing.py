@@ -1,15 +1,16 @@
 """Packed rows: many texts in one row without padding, and what several of them begin with computed once.
 
-Each text sees its prefix and itself, at positions that go on where the prefix ends. Attention is causal and all else in
-a decoder works on single tokens, so outputs and gradients are those of each text alone, to rounding.
+Each text sees its prefix and itself, at positions that go on where the prefix ends. All else in a decoder works on
+single tokens, so outputs and gradients are those of each text alone, to rounding. Where attention is causal, that is;
+where it is bidirectional a prefix would have to see its text, and there must be none.
 
 Legend: T tokens of the row, B texts of a block, L longest of them, K most keys that one of them sees.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ KeysValues = tuple[Tensor, Tensor]
 """Keys and values of one layer, (1, heads, tokens, head dimensions) each."""
 
 ABSENT = 2**40
-"""Position of padding among keys: after every query, so that none sees it."""
+"""Position of padding among keys: so far after every query that none sees it."""
 
 
 class Text(NamedTuple):
@@ -43,10 +44,17 @@ class Block(NamedTuple):
     key_positions: Tensor
     """(B, K), `ABSENT` at padding."""
 
-    def visible(self, window: int | None) -> Tensor:
-        """Return which keys each query sees, (B, 1, L, K): those up to itself, of the last `window` positions."""
+    def visible(self, window: int | None, is_causal: bool = True) -> Tensor:
+        """Return which keys each query sees, (B, 1, L, K).
+
+        Causal attention sees those up to itself, of the last `window` positions; bidirectional attention all, or those
+        `window` positions away at most, as transformers does.
+        """
         distance = self.query_positions[:, :, None] - self.key_positions[:, None, :]
-        is_visible = distance >= 0 if window is None else (distance >= 0) & (distance < window)
+        if is_causal:
+            is_visible = distance >= 0 if window is None else (distance >= 0) & (distance < window)
+        else:
+            is_visible = distance.abs() <= (ABSENT // 2 if window is None else window)
         return is_visible[:, None]
 
 
@@ -78,6 +86,10 @@ class Packing:
     """Where attention leaves the row's keys and values by layer."""
     given: KeysValues | None = None
     """The row's keys and values, where only some of its tokens are queries."""
+    rows: Tensor | None = None
+    """Those tokens."""
+    masks: dict[Any, Any] = field(default_factory=dict, init=False)
+    """What attention has made of the row for one layer and uses again in the next."""
 
     def to(self, device: torch.device) -> "Packing":
         """Return the packing with its tensors on `device`."""
@@ -89,6 +101,11 @@ class Packing:
         """Return where in the row each text ends, in the order of the row, (S,)."""
         return torch.cat([block.queries[:, -1] for block in self.blocks[self.num_prefix_blocks :]])
 
+    def parts(self) -> tuple[Tensor, Tensor]:
+        """Return the number of each text, and of the prefix that comes before it or its own without one, (S,) each."""
+        own = torch.arange(len(self.starts) - len(self.texts), len(self.starts), device=self.sees.device)
+        return own, self.sees[torch.tensor(self.starts, device=self.sees.device)[own]]
+
     def reading(self, given: KeysValues) -> "Packing":
         """Return the packing for a layer whose queries are the texts' last tokens alone."""
         blocks, done = [], 0
@@ -97,7 +114,7 @@ class Packing:
             queries = (numbers + done)[:, None]
             blocks.append(block._replace(queries=queries, query_positions=block.query_positions[:, -1:], real=numbers))
             done += len(numbers)
-        return replace(self, blocks=tuple(blocks), given=given)
+        return replace(self, blocks=tuple(blocks), given=given, rows=self.last())
 
 
 def pack(texts: Sequence[Text], prefixes: Sequence[Sequence[int]] = (), num_cached: int = 0) -> Packing:

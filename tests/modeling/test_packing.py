@@ -15,7 +15,6 @@ from transformers.models.mistral import modeling_mistral
 from transformers.models.qwen2 import modeling_qwen2
 from transformers.models.qwen3 import modeling_qwen3
 
-from anna.modeling import attention
 from anna.modeling.attention import READS_EARLY, read_early, use_packing
 from anna.modeling.packing import ABSENT, Packing, Text, pack
 from tests.conftest import as_loaded
@@ -153,17 +152,15 @@ def test_a_cached_prefix_gives_what_a_computed_one_gives(
 
 
 @pytest.mark.parametrize("window", [None, 1, 4])
-def test_the_block_mask_for_flex_attention_gives_the_same(
-    window: int | None, random_tokens: Callable[[int], list[int]], monkeypatch: pytest.MonkeyPatch
+def test_bidirectional_attention_sees_the_whole_text(
+    window: int | None, random_tokens: Callable[[int], list[int]]
 ) -> None:
-    model, prefixes = decoder(window), [random_tokens(5), random_tokens(2)]
-    texts = [Text(random_tokens(n), p) for n, p in ((3, 0), (12, 1), (1, None), (7, 0))]
-    expected = padded(model, texts, prefixes)
-    use_packing(model)
-    monkeypatch.setattr(attention, "pick_kernel", lambda device: "flex")
-    with torch.no_grad():  # on a CPU FlexAttention has no backward pass
-        got = run_packed(model, pack(texts, prefixes))
-    torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-10)
+    model = decoder(window)
+    model.config.is_causal = False
+    texts = [Text(random_tokens(length)) for length in (4, 1, 17, 9)]
+    expected, got = both(model, texts, [], early=True)
+    for want, have in zip(expected, got, strict=True):
+        torch.testing.assert_close(have, want, rtol=1e-9, atol=1e-10)
 
 
 @given(
