@@ -48,14 +48,29 @@ def write(path: Path, table: pa.Table, schema: pa.Schema, **provenance: Any) -> 
     _check(path, table, schema)
     with atomic(path) as temporary:
         pq.write_table(table, temporary, compression="zstd", row_group_size=ROW_GROUP_SIZE, store_schema=True)
-    fields = [
-        {"name": f.name, "type": str(f.type), "nullable": f.nullable, "meaning": f.metadata[b"meaning"].decode()}
-        for f in schema
-    ]
-    write_json(
-        sidecar(path),
-        {"table": _name(schema), "key": list(_key(schema)), "rows": table.num_rows, **provenance, "fields": fields},
-    )
+    _describe(path, schema, table.num_rows, provenance)
+
+
+def write_parts(path: Path, parts: Iterable[pa.Table], schema: pa.Schema, **provenance: Any) -> None:
+    """Write a table that does not fit in memory, and its sidecar, as `write`; it comes in parts, sorted by its key.
+
+    Args:
+        path: As for `write`.
+        parts: Each of `ROW_GROUP_SIZE` rows, the last one of fewer, so that bytes depend on content alone.
+        schema: As for `write`.
+        provenance: As for `write`.
+
+    Raises:
+        SchemaError: As `write`, and if the key is out of order.
+    """
+    num_rows, last = 0, schema.empty_table()
+    with atomic(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+        for part in parts:
+            table = _conform(path, part, schema)
+            _check(path, pa.concat_tables([last, table]), schema)
+            writer.write_table(table, row_group_size=ROW_GROUP_SIZE)
+            num_rows, last = num_rows + table.num_rows, table.slice(table.num_rows - 1)
+    _describe(path, schema, num_rows, provenance)
 
 
 def read(path: Path, schema: pa.Schema) -> pa.Table:
@@ -136,6 +151,18 @@ def atomic(path: Path) -> Iterator[Path]:
             shutil.rmtree(temporary)
         else:
             temporary.unlink(missing_ok=True)
+
+
+def _describe(path: Path, schema: pa.Schema, num_rows: int, provenance: Mapping[str, Any]) -> None:
+    """Write the sidecar of table `path`."""
+    fields = [
+        {"name": f.name, "type": str(f.type), "nullable": f.nullable, "meaning": f.metadata[b"meaning"].decode()}
+        for f in schema
+    ]
+    write_json(
+        sidecar(path),
+        {"table": _name(schema), "key": list(_key(schema)), "rows": num_rows, **provenance, "fields": fields},
+    )
 
 
 def _name(schema: pa.Schema) -> str:

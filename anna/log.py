@@ -8,7 +8,7 @@ import resource
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -49,9 +49,10 @@ def _is_ours(name: str) -> bool:
     return name.split(".", maxsplit=1)[0] in ("anna", "stages", "__main__")
 
 
-def run_stage(name: str, main: Callable[[], None]) -> None:
+def run_stage(name: str, main: Callable[[], Mapping[str, int] | None]) -> None:
     """Run a stage's `main`, write what it cost to `metrics/cost/<name>.json`, and end a bad input with one line.
 
+    What `main` returns, such as how many results of an earlier run it reused, is said and written beside the cost.
     Exits with status 1 on `InputError`; any other exception is a bug and keeps its traceback.
     """
     setup()
@@ -59,20 +60,23 @@ def run_stage(name: str, main: Callable[[], None]) -> None:
     _log.info("%s starts (Python %s, %d CPUs)", name, platform.python_version(), os.cpu_count() or 1)
     try:
         with logging_redirect_tqdm():
-            main()
+            counts = main() or {}
     except InputError as error:
         _log.error("%s: %s", name, error)
         sys.exit(1)
     seconds = time.perf_counter() - started
+    if counts:
+        _log.info("%s: %s", name, ", ".join(f"{count:,} results {what}" for what, count in counts.items()))
     _log.info("%s ends after %.1f s, peak memory %.0f MiB", name, seconds, peak_memory_mib())
     if int(os.environ.get("RANK", "0")) == 0:
-        write_cost(name, seconds)
+        write_cost(name, seconds, counts)
 
 
-def write_cost(name: str, seconds: float) -> None:
-    """Record wall time and peak memory of stage `name`."""
+def write_cost(name: str, seconds: float, counts: Mapping[str, int] | None = None) -> None:
+    """Record wall time, peak memory and counts of stage `name`."""
     COST_DIR.mkdir(parents=True, exist_ok=True)
     cost = {"seconds": round(seconds, 1), "peak_memory_mib": round(peak_memory_mib()), "cpus": os.cpu_count()}
+    cost |= counts or {}
     (COST_DIR / f"{name}.json").write_text(json.dumps(cost, indent=2) + "\n", encoding="utf-8")
 
 

@@ -6,6 +6,7 @@ change: nothing is trained.
 """
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,10 +20,10 @@ from anna.evaluation import contenders, run, scores, tasks
 from anna.evaluation.mteb_model import Embed
 from anna.modeling.hardware import Dtype
 from anna.modeling.student import StudentParams
-from anna.origins import fetch_model
 from anna.params import Params
+from anna.teachers import bi_encoder, padding
 from anna.teachers.bm25 import Bm25Params, bm25_search
-from anna.teachers.dense import DenseParams, encode_texts, load_model
+from anna.teachers.dense import DenseParams, DenseTeacher
 
 EVAL_TABLES = tuple(
     Path(f"data/eval/{name}.parquet") for name in ("corpus", "queries", "qrels", "pairs", "labelled", "summaries")
@@ -60,14 +61,15 @@ OUTPUTS = (METRICS, DETAIL, PLOT, RESULTS)
 PARAMS = (EvaluateParams, StudentParams, DenseParams, Bm25Params)
 
 
-def main() -> None:
-    """Score all contenders, write metrics and results, log the table."""
+def main() -> Counter[str]:
+    """Score all contenders, write metrics and results, log the table; return how many vectors the teacher reused."""
     params, dense, bm25 = EvaluateParams.load(), DenseParams.load(), Bm25Params.load()
+    counts = Counter[str]()
     chosen = tasks.select_tasks(params.benchmark, params.tasks, lambda: tasks.EvalTables.read(EVAL_TABLES))
     settings = contenders.EncodeSettings(params.max_tokens, params.tokens_per_batch, params.dtype, params.examples)
     baselines = {
         "untrained": lambda: contenders.untrained(StudentParams.load(), MODEL, replace(settings, examples=0)),
-        "teacher": lambda: teacher(dense),
+        "teacher": lambda: teacher(dense, counts),
         "bm25": lambda: lexical(bm25),
     }
     compared = [contenders.student(MODEL, settings), *(baselines[name]() for name in params.baselines)]
@@ -76,17 +78,18 @@ def main() -> None:
     io.write_json(DETAIL, scores.by_task(results))
     io.write_csv(PLOT, ("model", "category", "score"), scores.rows(results))
     _log.info("mean main score by category\n%s", scores.table(results))
+    return counts
 
 
-def teacher(params: DenseParams) -> contenders.Contender:
-    """Return the dense teacher as it retrieves."""
+def teacher(params: DenseParams, counts: Counter[str]) -> contenders.Contender:
+    """Return the dense teacher as it retrieves; its vectors are kept where `retrieve_dense` keeps them."""
 
     def load() -> Embed:
-        model = load_model(fetch_model(params.model), params.max_tokens)
-        return lambda texts, prefix: encode_texts(model, texts, prompt=prefix, tokens_per_batch=params.tokens_per_batch)
+        return DenseTeacher(params, counts).embed
 
     limits = params.model_dump(include={"max_tokens", "tokens_per_batch"})
-    return contenders.dense(params.model, limits, (params.query_prompt, params.doc_prompt), load, encode_texts)
+    prompts = params.query_prompt, params.doc_prompt
+    return contenders.dense(params.model, limits, prompts, load, bi_encoder.load_model, padding.padded)
 
 
 def lexical(params: Bm25Params) -> contenders.Contender:

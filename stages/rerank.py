@@ -1,9 +1,12 @@
 """Score each query's best candidates with the most expensive teacher, a reranker.
 
 Minutes on CPU by default, many GPU hours at the paper's size: cost grows with `depth`, `queries_per_task`, the token
-limits and the model. Queries that are not chosen are labelled from the two retrievers.
+limits and the model. Queries that are not chosen are labelled from the two retrievers. Scores are kept in `runs/store`,
+so a killed run goes on where it was, and only new pairs cost anything: `depth`, `queries_per_task` and
+`tokens_per_batch` are safe to change; the model, its kind and the token limits score again.
 """
 
+from collections import Counter
 from pathlib import Path
 from typing import ClassVar
 
@@ -12,7 +15,7 @@ from pydantic import Field
 from anna import io, log, origins, schemas
 from anna.origins import Origin
 from anna.params import Params
-from anna.teachers import reranker
+from anna.teachers import reranker, scoring
 
 CORPUS, QUERIES, QRELS = Path("data/corpus.parquet"), Path("data/queries.parquet"), Path("data/qrels.parquet")
 BM25_RUN, DENSE_RUN = Path("data/bm25_run.parquet"), Path("data/dense_run.parquet")
@@ -24,7 +27,7 @@ class RerankParams(Params):
 
     section: ClassVar[str] = "rerank"
 
-    kind: reranker.Kind
+    kind: scoring.Kind
     """query_likelihood: log P(query given passage) under a causal model. cross_encoder: a sentence-transformers one."""
     model: Origin
     """Folder with safetensors; of a causal model also one GGUF file."""
@@ -37,16 +40,16 @@ class RerankParams(Params):
     query_tokens: int = Field(gt=0)
     """Queries are cut to this many tokens."""
     tokens_per_batch: int = Field(gt=0)
-    """Largest number of tokens computed at once, padding included; scores change by rounding only."""
+    """Largest number of tokens computed at once; scores change by rounding only."""
 
 
 INPUTS, OUTPUTS = (CORPUS, QUERIES, QRELS, BM25_RUN, DENSE_RUN), (RUN, METRICS)
 PARAMS = (RerankParams,)
 
 
-def main() -> None:
-    """Run the stage."""
-    params = RerankParams.load()
+def main() -> Counter[str]:
+    """Run the stage; return how many scores were reused and how many computed."""
+    params, counts = RerankParams.load(), Counter[str]()
     corpus, queries, qrels = (
         io.read(CORPUS, schemas.CORPUS),
         io.read(QUERIES, schemas.QUERIES),
@@ -56,17 +59,19 @@ def main() -> None:
     pairs = reranker.choose_candidates(
         queries, qrels, *runs, depth=params.depth, queries_per_task=params.queries_per_task
     )
-    scores = reranker.score(
+    scores = scoring.score_pairs(
         params.kind,
-        origins.fetch_model(params.model),
+        params.model,
         reranker.texts_of(pairs, corpus, queries),
         doc_tokens=params.doc_tokens,
         query_tokens=params.query_tokens,
         tokens_per_batch=params.tokens_per_batch,
+        counts=counts,
     )
     run = reranker.to_run(pairs, scores)
-    io.write(RUN, run, schemas.RUN, unit=reranker.UNITS[params.kind], teacher=origins.describe(params.model))
+    io.write(RUN, run, schemas.RUN, unit=scoring.UNITS[params.kind], teacher=origins.describe(params.model))
     io.write_json(METRICS, reranker.summarise(run, queries))
+    return counts
 
 
 if __name__ == "__main__":

@@ -1,15 +1,16 @@
 """Retrieve each query's candidates by the cosine of the dense teacher, within the documents of its own task.
 
-The vectors are kept: `train` takes soft labels over whole batches from them.
-
-Encodes every document and query once: minutes on CPU by default, GPU hours at the paper's size. Any change of
-`retrieve_dense.*` encodes again; fused scores and margins are tuned in `label` and `filter`.
+Encodes every document and query once: a minute on CPU by default, GPU hours at the paper's size. What a text's vector
+is stands in `runs/store`, so a killed run goes on where it was, and only new texts cost anything: `depth`, `index.*`
+and `tokens_per_batch` are safe to change; another model, `max_tokens` or prompt encodes all texts again. The vectors
+are an output, too: `train` takes soft labels over whole batches from them.
 """
 
+from collections import Counter
 from pathlib import Path
 
 from anna import io, log, origins, schemas
-from anna.teachers import dense, runs
+from anna.teachers import dense, retrieval, runs
 
 CORPUS, QUERIES = Path("data/corpus.parquet"), Path("data/queries.parquet")
 RUN, VECTORS = Path("data/dense_run.parquet"), Path("data/dense_vectors.parquet")
@@ -18,15 +19,24 @@ METRICS = Path("metrics/retrieve_dense.json")
 INPUTS, OUTPUTS, PARAMS = (CORPUS, QUERIES), (RUN, VECTORS, METRICS), (dense.DenseParams,)
 
 
-def main() -> None:
-    """Run the stage."""
-    params = dense.DenseParams.load()
+def main() -> Counter[str]:
+    """Run the stage; return how many vectors were reused and how many computed."""
+    params, counts = dense.DenseParams.load(), Counter[str]()
     corpus, queries = io.read(CORPUS, schemas.CORPUS), io.read(QUERIES, schemas.QUERIES)
-    model, settings = origins.fetch_model(params.model), params.model_dump(exclude={"model"})
-    run, vectors = dense.retrieve(corpus, queries, model, **settings)
-    io.write(RUN, run, schemas.RUN, unit="cosine", teacher=origins.describe(params.model))
-    io.write(VECTORS, vectors, schemas.VECTORS, teacher=origins.describe(params.model))
-    io.write_json(METRICS, runs.summarise_run(run, queries))
+    found = retrieval.retrieve(
+        corpus,
+        queries,
+        dense.DenseTeacher(params, counts),
+        query_prompt=params.query_prompt,
+        doc_prompt=params.doc_prompt,
+        depth=params.depth,
+        index=params.index,
+    )
+    teacher = origins.describe(params.model)
+    io.write(RUN, found.run, schemas.RUN, unit="cosine", teacher=teacher)
+    io.write_parts(VECTORS, found.vectors, schemas.VECTORS, teacher=teacher)
+    io.write_json(METRICS, runs.summarise_run(found.run, queries) | {"index_recall": found.recalls})
+    return counts
 
 
 if __name__ == "__main__":

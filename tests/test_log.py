@@ -17,6 +17,18 @@ def test_a_stage_leaves_its_cost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert set(cost) == {"seconds", "peak_memory_mib", "cpus"}
 
 
+def test_what_a_stage_reused_is_said_and_written_beside_its_cost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(log, "setup", lambda: None)  # it would take the place of pytest's handler
+    with caplog.at_level(logging.INFO, "anna.log"):
+        log.run_stage("rerank", lambda: {"reused": 5039, "computed": 51})
+    assert "rerank: 5,039 results reused, 51 results computed" in caplog.messages
+    cost = json.loads((tmp_path / "metrics/cost/rerank.json").read_text())
+    assert (cost["reused"], cost["computed"]) == (5039, 51)
+
+
 def test_bad_input_ends_with_one_line_and_status_1(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

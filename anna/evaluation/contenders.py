@@ -19,15 +19,29 @@ from anna.errors import InputError
 from anna.evaluation import mteb_model, tasks
 from anna.evaluation.mteb_model import CachedEmbedder, Embed, PromptedModel, Search, SearchModel
 from anna.evaluation.scores import WITH_EXAMPLES, ZERO_SHOT
-from anna.modeling import batching, checkpoint, encoder, encoder_config, pooling
+from anna.fingerprints import content_hash, model_hash
+from anna.modeling import attention, batching, checkpoint, encoder, encoder_config, flex, packing, pooling
 from anna.modeling import student as initial
 from anna.modeling.encoder import Encoder
 from anna.modeling.encoder_config import EncoderConfig
 from anna.modeling.hardware import Dtype, compute_dtype
 from anna.modeling.student import StudentParams
-from anna.origins import Origin, WheelOrigin, fetch_model, sha256
+from anna.origins import Origin, sha256
 
-_SCORING_CODE = (prompts, checkpoint, initial, batching, encoder, encoder_config, pooling, mteb_model, tasks)
+_SCORING_CODE = (
+    prompts,
+    checkpoint,
+    initial,
+    batching,
+    encoder,
+    encoder_config,
+    packing,
+    attention,
+    flex,
+    pooling,
+    mteb_model,
+    tasks,
+)
 """Modules that decide a score; an edit there makes every stored result miss."""
 
 
@@ -147,20 +161,6 @@ def bm25(search: Search, settings: Mapping[str, Any], *code: Any) -> Contender:
 
     models = {ZERO_SHOT: SearchModel("bm25", ZERO_SHOT, search)}
     return Contender("bm25", models, identify, frozenset({"Retrieval"}), None)
-
-
-def model_hash(origin: Origin) -> str:
-    """Return a hash that changes with the model's bytes. A wheel is pinned by one already."""
-    return f"{origin.sha256} {origin.path}" if isinstance(origin, WheelOrigin) else content_hash(fetch_model(origin))
-
-
-def content_hash(path: Path, skip: str = "") -> str:
-    """Return a hash of a file, or of the names and bytes of all files of a folder but those named `skip`."""
-    if path.is_file():
-        return sha256(path)
-    files = sorted(file for file in path.rglob("*") if file.is_file() and file.name != skip)
-    lines = [f"{file.relative_to(path)} {sha256(file)}" for file in files]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 @cache

@@ -8,12 +8,12 @@ import torch
 from numpy.typing import NDArray
 from sentence_transformers import CrossEncoder
 
-from anna import log
 from anna.errors import InputError
 from anna.modeling.hardware import compute_dtype, pick_device
+from anna.teachers.padding import PADDED_TO, ROWS, padded, whole_batches
 
-PAIRS_PER_BLOCK = 4096
-"""Pairs between two lines of progress; the library sorts by length within a block."""
+TOKENISED_AT_ONCE = 10_000
+"""Pairs; only their lengths are kept."""
 
 
 def load_cross_encoder(path: Path, max_tokens: int) -> CrossEncoder:
@@ -24,7 +24,7 @@ def load_cross_encoder(path: Path, max_tokens: int) -> CrossEncoder:
         max_tokens: Longest pair, special tokens included; longer pairs lose their end.
 
     Raises:
-        InputError: If it does not load, or gives more than one score per pair.
+        InputError: If it does not load, takes fewer tokens, or gives more than one score per pair.
     """
     try:
         model = CrossEncoder(
@@ -40,15 +40,21 @@ def load_cross_encoder(path: Path, max_tokens: int) -> CrossEncoder:
             f"{path} is not a cross-encoder in safetensors ({' '.join(str(error).split())}); correct rerank.model in "
             "params.yaml"
         ) from None
+    longest = getattr(model.config, "max_position_embeddings", max_tokens)
+    if max_tokens % PADDED_TO or max_tokens > longest:
+        raise InputError(
+            f"rerank.doc_tokens and .query_tokens make {max_tokens} tokens, but a cross-encoder needs a multiple of "
+            f"{PADDED_TO}, and {path} takes {longest}; change one of them"
+        )
     if model.num_labels != 1:
         raise InputError(f"{path} gives {model.num_labels} scores per pair, needs 1; choose another rerank.model")
     return model
 
 
-def score_pairs(
-    model: CrossEncoder, pairs: Sequence[tuple[str, str]], *, max_tokens: int, tokens_per_batch: int
-) -> NDArray[np.float32]:
-    """Return the logit of each (query, passage) pair, unbounded: no sigmoid, which would flatten the best ones.
+def plan_batches(
+    model: CrossEncoder, pairs: Sequence[tuple[str, str]], max_tokens: int, tokens_per_batch: int
+) -> list[list[int]]:
+    """Return batches of places in `pairs`, of like length, longest first.
 
     Args:
         model: As `load_cross_encoder` gives it.
@@ -56,17 +62,25 @@ def score_pairs(
         max_tokens: Longest pair.
         tokens_per_batch: Largest number of tokens computed at once, padding included.
     """
+    lengths: list[int] = []
+    for start in range(0, len(pairs), TOKENISED_AT_ONCE):
+        queries, docs = zip(*pairs[start : start + TOKENISED_AT_ONCE], strict=True)
+        rows = model.tokenizer(list(queries), list(docs), truncation=True, max_length=max_tokens)["input_ids"]
+        lengths += [padded(len(row)) for row in rows]
+    return whole_batches(lengths, tokens_per_batch)
+
+
+def score_batch(model: CrossEncoder, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
+    """Return the logit of each (query, passage) pair, unbounded: no sigmoid, which would flatten the best ones."""
     dtype = compute_dtype("auto")
-    parts = [np.zeros(0, dtype=np.float32)]
-    blocks = range(0, len(pairs), PAIRS_PER_BLOCK)
+    filled = [*pairs, *[pairs[0]] * (-len(pairs) % ROWS)]
     with torch.autocast(model.device.type, dtype=dtype, enabled=dtype != torch.float32):
-        for start in log.progress(blocks, unit="block", desc="cross-encoder"):
-            scores = model.predict(
-                list(pairs[start : start + PAIRS_PER_BLOCK]),
-                batch_size=max(1, tokens_per_batch // max_tokens),
-                activation_fn=torch.nn.Identity(),
-                show_progress_bar=False,
-                convert_to_numpy=True,
-            )
-            parts.append(np.asarray(scores, dtype=np.float32).reshape(-1))
-    return np.concatenate(parts)
+        scores = model.predict(
+            filled,
+            batch_size=len(filled),
+            activation_fn=torch.nn.Identity(),
+            show_progress_bar=False,
+            convert_to_numpy=True,
+            processing_kwargs={"text": {"pad_to_multiple_of": PADDED_TO}},
+        )
+    return np.asarray(scores, dtype=np.float32).reshape(-1)[: len(pairs)]

@@ -1,24 +1,41 @@
-"""Dense retrieval with any sentence-transformers model: exact, within each task."""
+"""The dense teacher: a model and the store of its vectors, so that each text is computed once."""
 
+from collections import Counter
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
-import pyarrow as pa
-import torch
 from numpy.typing import NDArray
 from pydantic import Field
 from sentence_transformers import SentenceTransformer
 
-from anna import log, schemas
-from anna.errors import InputError
-from anna.modeling.batching import token_batches
+from anna import fingerprints, store
 from anna.modeling.hardware import compute_dtype, pick_device
-from anna.origins import Origin
-from anna.params import Params
-from anna.teachers.runs import collections, join_runs, same_text, to_run
-from anna.teachers.topk import nearest
+from anna.origins import Origin, fetch_model
+from anna.params import Params, Strict
+from anna.teachers import bi_encoder
+from anna.teachers.padding import PADDED_TO
+
+
+class IndexParams(Strict):
+    """How collections are searched that are too large to compare every document: FAISS IVF-PQ, then exact scores."""
+
+    min_docs: int = Field(gt=0)
+    """Documents of a task from which it is searched so; below, every document is compared."""
+    nlist: int | None = Field(gt=0)
+    """Lists that the documents are divided into; null: four times the square root of their number."""
+    m: int = Field(gt=0)
+    """Bytes per document in memory; must divide the dimensions of the model."""
+    nprobe: int = Field(gt=0)
+    """Lists searched per query: more finds more, and is slower."""
+    rescore: int = Field(gt=0)
+    """Candidates per query that are scored exactly: more finds more, and is slower."""
+    min_recall: float = Field(ge=0, le=1)
+    """Share of the results of exact search that must be found; below it the stage fails."""
+    sample: int = Field(gt=0)
+    """Queries of each such task by which that share is measured."""
 
 
 class DenseParams(Params):
@@ -32,111 +49,61 @@ class DenseParams(Params):
     """Put before each query, as the model's authors say; "" for none."""
     doc_prompt: str = ""
     """Put before each document."""
-    max_tokens: int = Field(gt=2)
+    max_tokens: int = Field(gt=0, multiple_of=PADDED_TO)
     """Longer texts lose their end, prompt and special tokens included."""
     tokens_per_batch: int = Field(default=8192, gt=0)
     """Largest number of tokens computed at once, padding included."""
     depth: int = Field(gt=0)
     """Candidates kept per query."""
+    index: IndexParams
+    """How large collections are searched."""
 
 
-def load_model(path: Path, max_tokens: int) -> SentenceTransformer:
-    """Return the model at `path`: local files only, safetensors only, no code of the model's own.
+class DenseTeacher:
+    """Gives the vector of any text, and loads its model only for texts that it has not seen before."""
 
-    Raises:
-        InputError: If it does not load, or takes fewer tokens than `max_tokens`.
-    """
-    try:
-        model = SentenceTransformer(
-            str(path),
-            device=pick_device(),
-            local_files_only=True,
-            trust_remote_code=False,
-            model_kwargs={"use_safetensors": True},
+    def __init__(self, params: DenseParams, counts: Counter[str], root: Path = store.ROOT) -> None:
+        """Find the store of the model's vectors.
+
+        Args:
+            params: Model and limits.
+            counts: Gets how many vectors were `reused` and how many `computed`.
+            root: Folder of all stores.
+        """
+        self._params, self._counts = params, counts
+        decisive = {
+            "model": fingerprints.model_hash(params.model),
+            "max_tokens": params.max_tokens,
+            "dtype": str(compute_dtype("auto")),
+            "device": pick_device(),
+            "version": bi_encoder.VERSION,
+            "libraries": fingerprints.library_versions(),
+        }
+        self._store = store.Store("dense", decisive, root)
+
+    def encode(self, texts: Sequence[str], prompt: str) -> store.Parts:
+        """Yield places in `texts`, which are distinct, and their unit vectors: known ones, then the rest in batches.
+
+        Args:
+            texts: Bare texts.
+            prompt: Put before each text.
+        """
+        return self._store.fetch(
+            fingerprints.text_keys((prompt, text) for text in texts),
+            lambda missing: bi_encoder.plan_batches(
+                self._model, [texts[place] for place in missing], prompt, self._params.tokens_per_batch
+            ),
+            lambda places: bi_encoder.encode_batch(self._model, [texts[place] for place in places], prompt),
+            self._counts,
+            "dense encoding",
         )
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(
-            f"{path} is not a sentence-transformers model in safetensors ({' '.join(str(error).split())}); correct "
-            "retrieve_dense.model in params.yaml"
-        ) from None
-    longest = model.max_seq_length
-    if longest is not None and max_tokens > longest:
-        raise InputError(f"retrieve_dense.max_tokens is {max_tokens}, but {path} takes {longest}; lower it")
-    model.max_seq_length = max_tokens
-    return model.eval()
 
+    def embed(self, texts: Sequence[str], prompt: str) -> NDArray[np.float32]:
+        """Return the unit vectors of `texts`, (N, D); equal texts are computed once."""
+        place = {text: index for index, text in enumerate(dict.fromkeys(texts))}
+        vectors = store.gather(self.encode(list(place), prompt), len(place))
+        return vectors[[place[text] for text in texts]]
 
-def encode_texts(
-    model: SentenceTransformer, texts: Sequence[str], *, prompt: str, tokens_per_batch: int
-) -> NDArray[np.float32]:
-    """Return the unit vectors of `texts`, (N, D), in float32.
-
-    Equal texts are computed once, in length-sorted batches.
-
-    Args:
-        model: As `load_model` gives it.
-        texts: Bare texts.
-        prompt: Put before each text.
-        tokens_per_batch: Largest number of tokens computed at once, padding included.
-    """
-    unique = list(dict.fromkeys(texts))
-    if not unique:
-        return np.zeros((0, model.get_embedding_dimension() or 0), dtype=np.float32)
-    limit = model.max_seq_length or tokens_per_batch
-    rows = model.tokenizer([prompt + text for text in unique], truncation=True, max_length=limit)["input_ids"]
-    batches = token_batches([len(row) for row in rows], tokens_per_batch)
-    dtype = compute_dtype("auto")
-    exact = np.empty((len(unique), model.get_embedding_dimension() or 0), dtype=np.float64)
-    with torch.autocast(model.device.type, dtype=dtype, enabled=dtype != torch.float32):
-        for batch in log.progress(batches, unit="batch", desc="dense encoding"):
-            part = [unique[index] for index in batch]
-            exact[batch] = model.encode(part, prompt=prompt or None, batch_size=len(part), show_progress_bar=False)
-    exact /= np.maximum(np.linalg.norm(exact, axis=1, keepdims=True), 1e-12)
-    place = {text: index for index, text in enumerate(unique)}
-    return np.asarray(exact[[place[text] for text in texts]], dtype=np.float32)
-
-
-def retrieve(
-    corpus: pa.Table,
-    queries: pa.Table,
-    path: Path,
-    *,
-    query_prompt: str,
-    doc_prompt: str,
-    max_tokens: int,
-    tokens_per_batch: int,
-    depth: int,
-) -> tuple[pa.Table, pa.Table]:
-    """Return table RUN of every query over the documents of its task, by cosine, and table VECTORS of all of them.
-
-    Args:
-        corpus: Table CORPUS.
-        queries: Table QUERIES.
-        path: Folder of the model.
-        query_prompt: Put before each query.
-        doc_prompt: Put before each document.
-        max_tokens: Longest text, in tokens.
-        tokens_per_batch: Largest number of tokens computed at once.
-        depth: Candidates per query; fewer where the task has fewer documents.
-
-    Raises:
-        InputError: If a task has fewer than two documents, or the model does not load.
-    """
-    model = load_model(path, max_tokens)
-    runs, ids, vectors = [], [], []
-    for own in collections(corpus, queries):
-        docs = encode_texts(model, own.docs, prompt=doc_prompt, tokens_per_batch=tokens_per_batch)
-        asked = encode_texts(model, own.queries, prompt=query_prompt, tokens_per_batch=tokens_per_batch)
-        found = nearest(asked, docs, depth, same_text(own.queries, own.docs))
-        runs.append(to_run(own.query_ids, own.doc_ids, *found))
-        ids += [*own.doc_ids, *own.query_ids]
-        vectors += [docs, asked]
-    return join_runs(runs), to_vectors(ids, np.concatenate(vectors))
-
-
-def to_vectors(ids: Sequence[str], vectors_ND: NDArray[np.float32]) -> pa.Table:
-    """Return table VECTORS of the rows of `vectors_ND`."""
-    offsets = np.arange(len(ids) + 1) * vectors_ND.shape[1]
-    kind = schemas.VECTORS.field("vector").type
-    rows = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(vectors_ND.ravel()), type=kind)
-    return pa.table({"id": pa.array(ids, pa.string()), "vector": rows})
+    @cached_property
+    def _model(self) -> SentenceTransformer:
+        return bi_encoder.load_model(fetch_model(self._params.model), self._params.max_tokens)

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from anna import log
 from anna.errors import InputError
 from anna.modeling.attention import use_packing
 from anna.modeling.batching import packed_batches
@@ -87,7 +86,7 @@ def score_pairs(
     parts = list(_shared(tokenizer, pairs, doc_tokens, query_tokens, tokens_per_batch))
     totals, counts = np.zeros(len(pairs)), np.zeros(len(pairs))
     batches = packed_batches([part.num_tokens for part in parts], tokens_per_batch)
-    for batch in log.progress(batches, unit="batch", desc="query likelihood"):
+    for batch in batches:
         packing, reads = pack_batch([parts[index] for index in batch])
         logs_R = _log_probabilities(model, packing, reads)
         np.add.at(totals, reads.pairs.numpy(), logs_R.cpu().numpy().astype(np.float64))

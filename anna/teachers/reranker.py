@@ -1,8 +1,7 @@
-"""Choose which candidates the most expensive teacher reads, and let it score them."""
+"""Which candidates the most expensive teacher reads, and the run that its scores make."""
 
 import hashlib
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -11,11 +10,6 @@ from numpy.typing import NDArray
 
 from anna import schemas
 from anna.teachers.tables import frame
-
-Kind = Literal["query_likelihood", "cross_encoder"]
-
-UNITS: dict[Kind, str] = {"query_likelihood": "log probability per query token", "cross_encoder": "logit"}
-"""Unit of each kind's score."""
 
 RRF_K = 60
 """Cormack, Clarke and Büttcher 2009: the constant that worked best in their pilot study, and in all use since."""
@@ -82,57 +76,6 @@ def best_of_runs(ranks: pl.DataFrame, depth: int) -> pl.DataFrame:
     fused = terms.group_by(PAIR, maintain_order=True).agg(pl.col("fused").sum())
     ordered = fused.sort("query_id", "fused", "doc_id", descending=[False, True, False])
     return ordered.group_by("query_id", maintain_order=True).head(depth).select(PAIR)
-
-
-def score(
-    kind: Kind,
-    path: Path,
-    pairs: list[tuple[str, str]],
-    *,
-    doc_tokens: int,
-    query_tokens: int,
-    tokens_per_batch: int,
-) -> NDArray[np.float32]:
-    """Return the score of each (query, passage) pair by the reranker at `path`.
-
-    Args:
-        kind: What the model is.
-        path: Folder of safetensors, or of a causal model one GGUF file.
-        pairs: Texts.
-        doc_tokens: Longest passage.
-        query_tokens: Longest query.
-        tokens_per_batch: Largest number of tokens computed at once, padding included.
-
-    Raises:
-        InputError: If the model is not of that kind.
-    """
-    if not pairs:
-        return np.zeros(0, dtype=np.float32)
-    # Each kind brings its own heavy libraries; only the one that is used is loaded.
-    if kind == "cross_encoder":
-        from anna.teachers import cross_encoder
-
-        longest = doc_tokens + query_tokens
-        return cross_encoder.score_pairs(
-            cross_encoder.load_cross_encoder(path, longest),
-            pairs,
-            max_tokens=longest,
-            tokens_per_batch=tokens_per_batch,
-        )
-    from anna.modeling import hardware
-    from anna.modeling.checkpoint import load_causal_lm
-    from anna.teachers import query_likelihood
-
-    model, tokenizer = load_causal_lm(path)
-    device = hardware.pick_device()
-    return query_likelihood.score_pairs(
-        model.to(device=device, dtype=hardware.compute_dtype("auto")),
-        tokenizer,
-        pairs,
-        doc_tokens=doc_tokens,
-        query_tokens=query_tokens,
-        tokens_per_batch=tokens_per_batch,
-    )
 
 
 def texts_of(pairs: pl.DataFrame, corpus: pa.Table, queries: pa.Table) -> list[tuple[str, str]]:

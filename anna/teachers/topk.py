@@ -3,6 +3,8 @@
 Legend: Q queries, N documents, K results per query, D dimensions.
 """
 
+from collections.abc import Callable, Iterable
+
 import faiss
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +12,8 @@ from numpy.typing import NDArray
 from anna.segments import Int
 
 Scores = NDArray[np.float32]
+Ranked = tuple[Int, Scores]
+"""Positions of documents and their scores, (Q, K) each, best first."""
 
 SLACK = 32
 """Results asked of FAISS beyond those wanted, so that ties and rounding at the cut are settled by exact scores."""
@@ -17,11 +21,11 @@ SLACK = 32
 ROUNDING = 1e-5
 """Larger than any error of a float32 inner product of unit vectors."""
 
-CHUNK_BYTES = 256 * 2**20
+CHUNK_BYTES = 64 * 2**20
 """Largest intermediate array."""
 
 
-def top_k(scores_QN: Scores, k: int) -> tuple[Int, Scores]:
+def top_k(scores_QN: Scores, k: int) -> Ranked:
     """Return the best documents of each query and their scores, both (Q, K), best first, K = min(k, N).
 
     Ties, at the cut too, go to the document that comes first. Scores may be -inf, not NaN.
@@ -38,42 +42,64 @@ def top_k(scores_QN: Scores, k: int) -> tuple[Int, Scores]:
     return np.take_along_axis(index_QK, order_QK, axis=1), np.take_along_axis(score_QK, order_QK, axis=1)
 
 
-def nearest(query_emb_QD: Scores, doc_emb_ND: Scores, k: int, excluded_Q: Int) -> tuple[Int, Scores]:
+def nearest(query_emb_QD: Scores, doc_blocks: Iterable[Scores], k: int, excluded_Q: Int) -> Ranked:
     """Return the documents of largest inner product, both (Q, K), best first, K = min(k, N).
 
-    FAISS's exhaustive search finds the candidates; their scores are computed again in float64, one pair at a time, and
-    rounded to float32. So results depend neither on FAISS's blocking nor on which other queries are searched with, and
-    ties go to the document that comes first. A query for which more documents tie at the cut than SLACK has room for
-    is scored against every document.
+    FAISS's exhaustive search finds the candidates of each block of documents; their scores are computed again in
+    float64, one pair at a time, and rounded to float32. So results depend neither on blocks nor on which other queries
+    are searched with, and ties go to the document that comes first. A query for which more documents tie at the cut
+    than SLACK has room for is scored against every document of the block.
 
     Args:
         query_emb_QD: Unit vectors.
-        doc_emb_ND: Unit vectors, in the order in which ties are broken; N >= 1.
+        doc_blocks: Unit vectors, (rows of the block, D), in the order in which ties are broken; together N >= 1 rows.
         k: Results per query, > 0.
         excluded_Q: One document of each query that must not be found, or -1; its score is returned as -inf.
     """
-    num_docs = len(doc_emb_ND)
-    num_asked, k = min(k + 1 + SLACK, num_docs), min(k, num_docs)
-    index_QK = np.empty((len(query_emb_QD), k), dtype=np.int64)
-    score_QK = np.empty((len(query_emb_QD), k), dtype=np.float32)
-    step = max(1, CHUNK_BYTES // (8 * num_asked * query_emb_QD.shape[1]))
-    for start in range(0, len(query_emb_QD), step):
-        rows = slice(start, start + step)
-        index_QK[rows], score_QK[rows] = _search(query_emb_QD[rows], doc_emb_ND, k, num_asked, excluded_Q[rows])
+    index_QK = np.empty((len(query_emb_QD), 0), dtype=np.int64)
+    score_QK = np.empty((len(query_emb_QD), 0), dtype=np.float32)
+    start = 0
+    for doc_emb_ND in doc_blocks:
+        found_QK, best_QK = _nearest_of_block(query_emb_QD, doc_emb_ND, k, excluded_Q - start)
+        # Earlier blocks stand first, as do earlier documents of each: so `top_k` breaks ties as it should.
+        index_QK = np.concatenate([index_QK, found_QK + start], axis=1)
+        place_QK, score_QK = top_k(np.concatenate([score_QK, best_QK], axis=1), k)
+        index_QK = np.take_along_axis(index_QK, place_QK, axis=1)
+        start += len(doc_emb_ND)
     return index_QK, score_QK
 
 
-def _search(query_emb_QD: Scores, doc_emb_ND: Scores, k: int, num_asked: int, excluded_Q: Int) -> tuple[Int, Scores]:
+def rescore(query_emb_QD: Scores, found_QM: Int, take: Callable[[Int], Scores], k: int, excluded_Q: Int) -> Ranked:
+    """Return the best of some candidates by exact score, both (Q, K), best first, K = min(k, M); ties as in `nearest`.
+
+    Args:
+        query_emb_QD: Unit vectors.
+        found_QM: Candidates of each query, distinct but for -1, which is none.
+        take: From positions, of any shape, to the documents' unit vectors.
+        k: Results per query.
+        excluded_Q: As for `nearest`; where fewer than K are left, the last scores are -inf.
+    """
+    index_QK = np.empty((len(query_emb_QD), min(k, found_QM.shape[1])), dtype=np.int64)
+    score_QK = np.empty(index_QK.shape, dtype=np.float32)
+    step = max(1, CHUNK_BYTES // (8 * found_QM.shape[1] * query_emb_QD.shape[1]))
+    for start in range(0, len(query_emb_QD), step):
+        rows = slice(start, start + step)
+        sorted_QM = np.sort(found_QM[rows], axis=1)  # by position, which is how `top_k` breaks ties
+        exact_QM = _inner_products(query_emb_QD[rows, None, :], take(np.maximum(sorted_QM, 0)))
+        exact_QM[(sorted_QM == excluded_Q[rows, None]) | (sorted_QM < 0)] = -np.inf
+        place_QK, score_QK[rows] = top_k(exact_QM, k)
+        index_QK[rows] = np.take_along_axis(sorted_QM, place_QK, axis=1)
+    return index_QK, score_QK
+
+
+def _nearest_of_block(query_emb_QD: Scores, doc_emb_ND: Scores, k: int, excluded_Q: Int) -> Ranked:
+    num_asked = min(k + 1 + SLACK, len(doc_emb_ND))
     rough_QM, found_QM = faiss.knn(query_emb_QD, doc_emb_ND, num_asked, metric=faiss.METRIC_INNER_PRODUCT)
-    found_QM = np.sort(found_QM.astype(np.int64), axis=1)  # by position, which is how `top_k` breaks ties
-    exact_QM = _inner_products(query_emb_QD[:, None, :], doc_emb_ND[found_QM])
-    exact_QM[found_QM == excluded_Q[:, None]] = -np.inf
-    place_QK, score_QK = top_k(exact_QM, k)
-    index_QK = np.take_along_axis(found_QM, place_QK, axis=1)
+    index_QK, score_QK = rescore(query_emb_QD, found_QM.astype(np.int64), doc_emb_ND.__getitem__, k, excluded_Q)
     if num_asked < len(doc_emb_ND):
         for row in np.flatnonzero(rough_QM.min(axis=1) + ROUNDING >= score_QK[:, -1]):
             scores_N = _against_all(query_emb_QD[row], doc_emb_ND)
-            if excluded_Q[row] >= 0:
+            if 0 <= excluded_Q[row] < len(doc_emb_ND):
                 scores_N[excluded_Q[row]] = -np.inf
             index_QK[row], score_QK[row] = (found[0] for found in top_k(scores_N[None], k))
     return index_QK, score_QK

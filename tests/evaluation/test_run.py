@@ -174,13 +174,6 @@ def test_the_teacher_gets_its_own_prompts_and_bm25_retrieval_alone(tmp_path, exp
     assert set(summary["bm25"]) == {"Retrieval"}
 
 
-def test_the_fingerprint_of_a_wheel_needs_no_download():
-    pinned = StudentParams.model_validate(
-        {"model": {"kind": "wheel", "package": "p", "version": "1", "sha256": "a" * 64, "path": "m"}, "layers": 1}
-    )
-    assert contenders.model_hash(pinned.model) == f"{'a' * 64} m"
-
-
 def test_encoder_vectors_reach_mteb_unchanged(exported, config: EncoderConfig):
     model = contenders.student(exported, SETTINGS).models["zero_shot"]
     texts = ["where is the fox", "the owl"]

@@ -1,12 +1,17 @@
 import csv
 import json
+import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import yaml
 
+from anna.teachers.dense import DenseParams, DenseTeacher
 from stages import evaluate
+from tests.conftest import tiny_student
 from tests.evaluation.conftest import write_tables
+from tests.teachers.models import INDEX, save_bi_encoder
 
 SECTIONS = {
     "retrieve_bm25": {"k1": 1.5, "b": 0.75, "depth": 3},
@@ -15,6 +20,7 @@ SECTIONS = {
         "query_prompt": "",
         "max_tokens": 16,
         "depth": 3,
+        "index": INDEX,
     },
     "evaluate": {
         "benchmark": "held_out",
@@ -33,7 +39,7 @@ def project(tmp_path, monkeypatch, exported, tables, tiny_checkpoint):
     """A project folder up to the stage; `exported` lies where the stage reads the model."""
     monkeypatch.chdir(tmp_path)
     write_tables(Path("data/eval"), tables)
-    student = {"model": {"kind": "files", "path": str(tiny_checkpoint)}, "layers": 1}
+    student = tiny_student(tiny_checkpoint, layers=1).model_dump(mode="json")
     Path("params.yaml").write_text(yaml.safe_dump({**SECTIONS, "student": student}))
     return tmp_path
 
@@ -60,6 +66,23 @@ def test_a_second_run_gives_the_same_bytes_and_drops_what_is_no_longer_scored(pr
     evaluate.main()
     assert [path.read_bytes() for path in files] == before
     assert not Path("reports/mteb/gone").exists()
+
+
+def test_the_teachers_vectors_are_those_that_retrieval_keeps(project):
+    sections = yaml.safe_load(Path("params.yaml").read_text())
+    sections["retrieve_dense"]["model"]["path"] = str(save_bi_encoder(project / "dense"))
+    sections["evaluate"].update(tasks=["Farm"], baselines=["teacher"], examples=0)
+    Path("params.yaml").write_text(yaml.safe_dump(sections))
+    counts = evaluate.main()
+    assert dict(counts) == {"reused": 0, "computed": 12}  # 8 documents, 4 queries; of the student nothing is kept
+    scores = evaluate.METRICS.read_bytes()
+    shutil.rmtree("runs/mteb")
+    assert dict(evaluate.main()) == {"reused": 12, "computed": 0}
+    assert evaluate.METRICS.read_bytes() == scores
+    kept = Counter()
+    texts = [f"where is the {word}" for word in ("cat", "dog", "yak")]
+    DenseTeacher(DenseParams.load(), kept).embed(texts, "")
+    assert dict(kept) == {"reused": 2, "computed": 1}
 
 
 def test_the_contract_names_what_is_read_and_written():

@@ -1,44 +1,76 @@
-"""A tiny random cross-encoder: raw logits, whatever the company."""
+"""A tiny random cross-encoder: raw logits, the same bits in whatever batch."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
+from sentence_transformers import CrossEncoder
 from transformers import AutoTokenizer, BertForSequenceClassification
 
 from anna.errors import InputError
-from anna.teachers import cross_encoder, reranker
-from tests.teachers.test_dense import WORDS, config, save_bert
+from anna.teachers import cross_encoder
+from tests.teachers.models import WORDS, save_cross_encoder
 
 PAIRS = [("who wrote this", "paris is the capital of france"), ("river", "the river seine"), ("river", "berlin")]
+PAIRS += [(query, " ".join(WORDS[:length])) for query in ("paris", "river seine") for length in range(1, 20)]
 
 
-def save(folder: Path, num_labels: int) -> Path:
-    save_bert(folder)
-    torch.manual_seed(0)
-    BertForSequenceClassification(config(len(WORDS) + 4, num_labels=num_labels)).save_pretrained(folder)
-    return folder
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_cross_encoder(tmp_path_factory.mktemp("cross") / "model")
 
 
-def test_scores_are_the_raw_logits(tmp_path: Path) -> None:
-    path = save(tmp_path / "model", 1)
-    settings = {"doc_tokens": 20, "query_tokens": 12}
-    scores = reranker.score("cross_encoder", path, PAIRS, tokens_per_batch=64, **settings)
-    one_by_one = [reranker.score("cross_encoder", path, [pair], tokens_per_batch=1, **settings)[0] for pair in PAIRS]
-    np.testing.assert_allclose(scores, one_by_one, atol=1e-5)
+@pytest.fixture
+def model(path: Path) -> CrossEncoder:
+    return cross_encoder.load_cross_encoder(path, 32)
+
+
+def score(model: CrossEncoder, pairs: list[tuple[str, str]], tokens_per_batch: int) -> NDArray[np.float32]:
+    scores = np.empty(len(pairs), dtype=np.float32)
+    for batch in cross_encoder.plan_batches(model, pairs, 32, tokens_per_batch):
+        scores[batch] = cross_encoder.score_batch(model, [pairs[place] for place in batch])
+    return scores
+
+
+def test_scores_are_the_raw_logits(path: Path, model: CrossEncoder) -> None:
     tokenizer = AutoTokenizer.from_pretrained(path)
-    model = BertForSequenceClassification.from_pretrained(path).eval()
+    by_hand = BertForSequenceClassification.from_pretrained(path).eval()
     with torch.inference_mode():
-        logits = [model(**tokenizer(*pair, return_tensors="pt")).logits.item() for pair in PAIRS]
-    np.testing.assert_allclose(scores, logits, atol=1e-5)
+        logits = [by_hand(**tokenizer(*pair, return_tensors="pt")).logits.item() for pair in PAIRS]
+    np.testing.assert_allclose(score(model, PAIRS, 64), logits, atol=1e-5)
+
+
+def test_a_pair_has_the_same_bits_in_whatever_batch(model: CrossEncoder) -> None:
+    whole = score(model, PAIRS, 10_000)
+    for tokens_per_batch in (1, 64, 200):
+        np.testing.assert_array_equal(score(model, PAIRS, tokens_per_batch), whole)
+    np.testing.assert_array_equal(score(model, PAIRS[1::3], 10_000), whole[1::3])
+
+
+def test_what_is_left_after_some_batches_gives_the_other_batches(model: CrossEncoder) -> None:
+    batches = cross_encoder.plan_batches(model, PAIRS, 32, 128)
+    assert sorted(place for batch in batches for place in batch) == list(range(len(PAIRS)))
+    for done in range(len(batches)):
+        left = sorted(place for batch in batches[done:] for place in batch)
+        again = cross_encoder.plan_batches(model, [PAIRS[place] for place in left], 32, 128)
+        assert [[left[index] for index in batch] for batch in again] == batches[done:]
+
+
+def test_long_pairs_lose_their_end(path: Path) -> None:
+    model = cross_encoder.load_cross_encoder(path, 16)
+    long, short = ("river", " ".join(WORDS)), ("river", " ".join(WORDS[:12]))
+    np.testing.assert_array_equal(*cross_encoder.score_batch(model, [long, short]))
 
 
 def test_a_classifier_of_several_classes_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="gives 3 scores per pair, needs 1"):
-        cross_encoder.load_cross_encoder(save(tmp_path / "model", 3), 32)
+        cross_encoder.load_cross_encoder(save_cross_encoder(tmp_path / "model", 3), 32)
 
 
-def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"is not a cross-encoder .*rerank.model"):
-        cross_encoder.load_cross_encoder(tmp_path, 32)
+@pytest.mark.parametrize("max_tokens", [20, 48])
+def test_lengths_that_it_cannot_compute_are_refused(path: Path, max_tokens: int) -> None:
+    expected = rf"doc_tokens and .query_tokens make {max_tokens} tokens, .* multiple of 16, and .* takes 32"
+    with pytest.raises(InputError, match=expected):
+        cross_encoder.load_cross_encoder(path, max_tokens)

@@ -1,112 +1,96 @@
-"""The dense retriever on a tiny random model, built here."""
+"""The dense teacher: vectors are computed once, by content, and the model is loaded only if one is missing."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
-from anna.errors import InputError
-from anna.teachers import dense
-from tests.teachers.conftest import Toy
+from anna.teachers import bi_encoder
+from anna.teachers.dense import DenseParams, DenseTeacher
+from tests.teachers.models import INDEX, save_bi_encoder
 
-WORDS = (
-    "the river seine flows through paris mountains are high is capital of france berlin germany who wrote this".split()
-)
-
-
-def save_bert(folder: Path, *, safe: bool = True) -> None:
-    """Write a random one-layer BERT with a word tokenizer."""
-    vocabulary = {word: i for i, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS])}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="[PAD]",
-        unk_token="[UNK]",
-        cls_token="[CLS]",
-        sep_token="[SEP]",
-        model_max_length=32,
-    )
-    fast.save_pretrained(folder)
-    BertModel(config(len(vocabulary))).save_pretrained(folder)
-
-
-def config(vocabulary: int, **more: int) -> BertConfig:
-    return BertConfig(
-        vocab_size=vocabulary,
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=32,
-        max_position_embeddings=32,
-        initializer_range=0.5,
-        **more,
-    )
+TEXTS = ["the river seine", "berlin is high", "the river seine", "mountains"]
 
 
 @pytest.fixture(scope="module")
 def model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("dense")
-    save_bert(folder / "bert")
-    transformer = Transformer(str(folder / "bert"))
-    SentenceTransformer(modules=[transformer, Pooling(16)]).save(str(folder / "model"))
-    return folder / "model"
+    return save_bi_encoder(tmp_path_factory.mktemp("dense"))
 
 
-def test_vectors_are_unit_and_do_not_depend_on_company(model_path: Path) -> None:
-    model = dense.load_model(model_path, 16)
-    texts = ["the river", "berlin is the capital of germany who wrote this", "the river", "mountains"]
-    vectors = dense.encode_texts(model, texts, prompt="", tokens_per_batch=64)
-    assert vectors.dtype == np.float32
-    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
-    np.testing.assert_array_equal(vectors[0], vectors[2])
-    alone = [dense.encode_texts(model, [text], prompt="", tokens_per_batch=1)[0] for text in texts]
-    np.testing.assert_allclose(vectors, alone, atol=1e-6)
+@pytest.fixture
+def loads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Models that were loaded."""
+    seen: list[Path] = []
+    original = bi_encoder.load_model
+
+    def load(path: Path, max_tokens: int) -> Any:
+        seen.append(path)
+        return original(path, max_tokens)
+
+    monkeypatch.setattr(bi_encoder, "load_model", load)
+    return seen
 
 
-def test_prompt_comes_before_the_text(model_path: Path) -> None:
-    model = dense.load_model(model_path, 16)
-    with_prompt = dense.encode_texts(model, ["river"], prompt="capital of ", tokens_per_batch=64)
-    by_hand = dense.encode_texts(model, ["capital of river"], prompt="", tokens_per_batch=64)
-    np.testing.assert_array_equal(with_prompt, by_hand)
+def params(path: Path, **more: Any) -> DenseParams:
+    origin = {"kind": "files", "path": path}
+    settings = {"query_prompt": "", "max_tokens": 16, "tokens_per_batch": 64, "depth": 3, "index": INDEX}
+    return DenseParams.model_validate({"model": origin, **settings, **more})
 
 
-def test_texts_are_cut_to_max_tokens(model_path: Path) -> None:
-    model = dense.load_model(model_path, 4)
-    long, short = dense.encode_texts(model, ["the river seine flows", "the river"], prompt="", tokens_per_batch=64)
-    np.testing.assert_allclose(long, short, atol=1e-6)
+def embed(settings: DenseParams, root: Path, texts: list[str], prompt: str = "") -> tuple[Any, dict[str, int]]:
+    counts: Counter[str] = Counter()
+    return DenseTeacher(settings, counts, root).embed(texts, prompt), dict(counts)
 
 
-def test_run_is_ranked_within_the_task(model_path: Path, toy: Toy) -> None:
-    settings: dict[str, Any] = {"query_prompt": "", "doc_prompt": "", "max_tokens": 16, "tokens_per_batch": 64}
-    run, vectors = dense.retrieve(toy.corpus, toy.queries, model_path, depth=99, **settings)
-    assert run["query_id"].to_pylist() == ["A:q:1"] * 5 + ["A:q:2"] * 5 + ["B:q:1"] * 3
-    assert run["rank"].to_pylist() == [1, 2, 3, 4, 5] * 2 + [1, 2, 3]
-    scores = np.array(run["score"].to_pylist()[:5])
-    assert (np.diff(scores) <= 0).all()
-    assert np.abs(scores).max() <= 1 + 1e-6
-    assert (run, vectors) == dense.retrieve(toy.corpus, toy.queries, model_path, depth=99, **settings)
-    assert sorted(vectors["id"].to_pylist()) == sorted(
-        toy.corpus["doc_id"].to_pylist() + toy.queries["query_id"].to_pylist()
-    )
-    rows = dict(zip(vectors["id"].to_pylist(), np.array(vectors["vector"].to_pylist()), strict=True))
-    for row in run.to_pylist():
-        assert row["score"] == pytest.approx(rows[row["query_id"]] @ rows[row["doc_id"]], abs=1e-6)
+def test_equal_texts_are_computed_once_and_stand_in_their_places(model_path: Path, tmp_path: Path) -> None:
+    vectors, counts = embed(params(model_path), tmp_path, TEXTS)
+    assert counts == {"reused": 0, "computed": 3}
+    model = bi_encoder.load_model(model_path, 16)
+    np.testing.assert_array_equal(vectors, bi_encoder.encode_batch(model, TEXTS, ""))
 
 
-def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"is not a sentence-transformers model .*retrieve_dense.model"):
-        dense.load_model(tmp_path, 16)
+def test_the_second_time_no_model_is_loaded(model_path: Path, tmp_path: Path, loads: list[Path]) -> None:
+    first, _ = embed(params(model_path), tmp_path, TEXTS)
+    again, counts = embed(params(model_path), tmp_path, TEXTS[1:])
+    np.testing.assert_array_equal(again, first[1:])
+    assert counts == {"reused": 3, "computed": 0}
+    assert len(loads) == 1
 
 
-def test_more_tokens_than_the_model_takes_are_refused(model_path: Path) -> None:
-    with pytest.raises(InputError, match=r"retrieve_dense.max_tokens is 33, but .* takes 32; lower it"):
-        dense.load_model(model_path, 33)
+def test_a_new_text_costs_one_vector(model_path: Path, tmp_path: Path) -> None:
+    embed(params(model_path), tmp_path, TEXTS)
+    _, counts = embed(params(model_path), tmp_path, [*TEXTS, "capital of france"])
+    assert counts == {"reused": 3, "computed": 1}
+
+
+@pytest.mark.parametrize("change", [{"tokens_per_batch": 1}, {"depth": 9}, {"query_prompt": "query: "}])
+def test_what_cannot_change_a_vector_reuses_it(model_path: Path, tmp_path: Path, change: dict[str, Any]) -> None:
+    first, _ = embed(params(model_path), tmp_path, TEXTS)
+    again, counts = embed(params(model_path, **change), tmp_path, TEXTS)
+    assert counts["computed"] == 0
+    np.testing.assert_array_equal(again, first)
+
+
+def test_another_prompt_length_or_model_is_computed_anew(model_path: Path, tmp_path: Path) -> None:
+    embed(params(model_path), tmp_path, TEXTS)
+    assert embed(params(model_path), tmp_path, TEXTS, "capital of ")[1] == {"reused": 0, "computed": 3}
+    assert embed(params(model_path, max_tokens=32), tmp_path, TEXTS)[1] == {"reused": 0, "computed": 3}
+    other = save_bi_encoder(tmp_path / "other")
+    assert embed(params(other), tmp_path, TEXTS)[1] == {"reused": 3, "computed": 0}  # the same bytes elsewhere
+    (other / "extra.json").write_text("{}")
+    assert embed(params(other), tmp_path, TEXTS)[1] == {"reused": 0, "computed": 3}
+
+
+def test_another_version_of_the_code_is_computed_anew(
+    model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embed(params(model_path), tmp_path, TEXTS)
+    monkeypatch.setattr(bi_encoder, "VERSION", bi_encoder.VERSION + 1)
+    assert embed(params(model_path), tmp_path, TEXTS)[1] == {"reused": 0, "computed": 3}
+
+
+def test_lengths_that_batches_are_not_padded_to_are_refused(model_path: Path) -> None:
+    with pytest.raises(ValueError, match="multiple of 16"):
+        params(model_path, max_tokens=24)

@@ -2,7 +2,6 @@
 
 import numpy as np
 import polars as pl
-import pytest
 
 from anna import schemas
 from anna.teachers import reranker
@@ -73,9 +72,3 @@ def test_run_is_ranked_with_ties_by_id_and_texts_are_in_order(toy: Toy) -> None:
         "docs": 3,
         "tasks": {"A": {"queries": 1, "pairs": 3, "docs": 3}},
     }
-
-
-@pytest.mark.parametrize("kind", ["cross_encoder", "query_likelihood"])
-def test_nothing_to_score_loads_no_model(kind: reranker.Kind, tmp_path: object) -> None:
-    scores = reranker.score(kind, None, [], doc_tokens=1, query_tokens=1, tokens_per_batch=1)  # type: ignore[arg-type]
-    assert scores.tolist() == []

@@ -38,34 +38,51 @@ def brute_force(queries: Scores, docs: Scores, k: int, excluded: Int) -> tuple[l
     return literal(scores, k)
 
 
+def search(queries: Scores, docs: Scores, k: int, excluded: Int, block: int) -> tuple[Int, Scores]:
+    return topk.nearest(queries, (docs[start : start + block] for start in range(0, len(docs), block)), k, excluded)
+
+
 @pytest.mark.parametrize("num_docs", [3, 40, 300])
 @pytest.mark.parametrize("k", [1, 5, 50])
-def test_nearest_equals_brute_force(num_docs: int, k: int) -> None:
+@pytest.mark.parametrize("block", [1000, 37])
+def test_nearest_equals_brute_force(num_docs: int, k: int, block: int) -> None:
     rng = np.random.default_rng(0)
     docs, queries = unit(rng, num_docs), unit(rng, 25)
     docs[num_docs // 2 :] = docs[: num_docs - num_docs // 2]  # every document twice: ties everywhere
     excluded = rng.integers(-1, num_docs, size=25)
-    index, scores = topk.nearest(queries, docs, k, excluded)
+    index, scores = search(queries, docs, k, excluded, block)
     expected = brute_force(queries, docs, k, excluded)
     assert scores.tolist() == expected[1]
     assert np.where(np.isfinite(scores), index, -1).tolist() == np.where(np.isfinite(scores), expected[0], -1).tolist()
 
 
-def test_more_ties_at_the_cut_than_the_search_leaves_room_for() -> None:
+@pytest.mark.parametrize("block", [1000, 150, 100])
+def test_more_ties_at_the_cut_than_the_search_leaves_room_for(block: int) -> None:
     rng = np.random.default_rng(0)
     docs = np.repeat(unit(rng, 3), 200, axis=0)
     queries = unit(rng, 4)
     excluded = np.array([-1, 0, 200, 400])
-    index, scores = topk.nearest(queries, docs, 7, excluded)
+    index, scores = search(queries, docs, 7, excluded, block)
     assert (index.tolist(), scores.tolist()) == brute_force(queries, docs, 7, excluded)
 
 
 def test_blocks_and_company_do_not_change_results(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     docs, queries, none = unit(rng, 500), unit(rng, 60), np.full(60, -1)
-    whole = topk.nearest(queries, docs, 10, none)
-    monkeypatch.setattr(topk, "CHUNK_BYTES", 20_000)
-    for found, expected in zip(topk.nearest(queries, docs, 10, none), whole, strict=True):
-        np.testing.assert_array_equal(found, expected)
-    alone = topk.nearest(queries[7:8], docs, 10, none[:1])
+    whole = topk.nearest(queries, [docs], 10, none)
+    monkeypatch.setattr(topk, "CHUNK_BYTES", 100_000)
+    for block in (1000, 45):
+        for found, expected in zip(search(queries, docs, 10, none, block), whole, strict=True):
+            np.testing.assert_array_equal(found, expected)
+    alone = topk.nearest(queries[7:8], [docs], 10, none[:1])
     np.testing.assert_array_equal(alone[1], whole[1][7:8])
+
+
+def test_candidates_are_ranked_by_exact_score_without_the_excluded_and_the_absent() -> None:
+    docs = unit(np.random.default_rng(0), 6)
+    docs[4] = docs[1]
+    named = np.array([[4, 1, 2, -1], [5, -1, -1, -1]])
+    index, scores = topk.rescore(docs[[1, 5]], named, docs.__getitem__, 3, np.array([-1, 5]))
+    assert index[0].tolist() == [1, 4, 2]
+    np.testing.assert_allclose(scores[0], [1, 1, docs[1] @ docs[2]], atol=1e-6)
+    assert np.isneginf(scores[1]).all()

@@ -1,0 +1,64 @@
+"""Hashes of what decides a result: models, settings and texts. Results are stored under them."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anna.origins import HubOrigin, Origin, WheelOrigin, fetch_model, hub_mirror, sha256
+
+Keys = NDArray[np.uint8]
+"""(N, 16), one hash a row."""
+
+KEY_BYTES = 16
+"""128 bits: among a billion texts two share a hash with probability 1.5e-21."""
+
+LIBRARIES = ("torch", "transformers", "tokenizers", "sentence-transformers")
+"""Libraries that compute what teachers give."""
+
+
+def fingerprint(parts: Mapping[str, Any]) -> str:
+    """Return the hash of settings that JSON can hold, in hexadecimal; the order of keys does not count."""
+    return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=KEY_BYTES).hexdigest()
+
+
+def text_keys(items: Iterable[tuple[str, ...]]) -> Keys:
+    """Return the hash of each item, a text or several that belong together, such as a prompt and what follows it."""
+    return np.frombuffer(b"".join(map(_digest, items)), dtype=np.uint8).reshape(-1, KEY_BYTES)
+
+
+def _digest(parts: tuple[str, ...]) -> bytes:
+    digest = hashlib.blake2b(digest_size=KEY_BYTES)
+    for part in parts:
+        data = part.encode()
+        digest.update(len(data).to_bytes(8, "little"))  # or ("ab", "c") would be ("a", "bc")
+        digest.update(data)
+    return digest.digest()
+
+
+def model_hash(origin: Origin) -> str:
+    """Return a hash that changes with the model's bytes; wheels and the hub's revisions are pinned by one already."""
+    if isinstance(origin, WheelOrigin):
+        return f"{origin.sha256} {origin.path}"
+    if isinstance(origin, HubOrigin) and hub_mirror("models", origin.repo) is None:
+        return f"{origin.repo}@{origin.revision}"
+    return content_hash(fetch_model(origin))
+
+
+def content_hash(path: Path, skip: str = "") -> str:
+    """Return a hash of a file, or of the names and bytes of all files of a folder but those named `skip`."""
+    if path.is_file():
+        return sha256(path)
+    files = sorted(file for file in path.rglob("*") if file.is_file() and file.name != skip)
+    lines = [f"{file.relative_to(path)} {sha256(file)}" for file in files]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def library_versions() -> dict[str, str]:
+    """Return the installed version of each of `LIBRARIES`."""
+    return {name: version(name) for name in LIBRARIES}

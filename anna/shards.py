@@ -1,0 +1,123 @@
+"""The files of a store: Parquet with rows (key, value), a checksum on every page, written whole or not at all."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from anna import io
+from anna.fingerprints import KEY_BYTES, Keys
+
+Int = NDArray[np.int64]
+Values = NDArray[np.float32]
+
+GROUP_BYTES = 16 * 2**20
+"""Size of a row group, and so of what is read at once."""
+
+
+class DamagedError(Exception):
+    """A shard that cannot be read, or not as it was written."""
+
+    def __init__(self, path: Path, reason: object) -> None:
+        """Store which shard, and what is wrong with it."""
+        super().__init__(f"{path} is damaged ({' '.join(str(reason).split())})")
+        self.path = path
+
+
+def write(path: Path, keys: Keys, values: Values) -> None:
+    """Write rows (key, value) as a shard, atomically.
+
+    Args:
+        path: Where it goes.
+        keys: (N, 16).
+        values: (N, D).
+    """
+    _write(path, [pa.table({"key": _column(keys), "value": _column(values.astype("<f4"))})])
+
+
+def join(paths: Sequence[Path], path: Path) -> None:
+    """Write the rows of several shards of one store as a new one, a row group at a time.
+
+    Raises:
+        DamagedError: If one of them is damaged; nothing is written then.
+        FileNotFoundError: If one of them is gone.
+    """
+    _write(path, (table for old in paths for table in _row_groups(old)))
+
+
+def matches(path: Path, wanted: Keys) -> Iterator[tuple[Int, Values]]:
+    """Yield which of the wanted keys the shard holds, as places among them, and their values, by row group.
+
+    Row groups without any are not read.
+
+    Raises:
+        DamagedError: If the shard is damaged.
+        FileNotFoundError: If it is gone.
+    """
+    with _reading(path) as file:
+        keys = file.read(columns=["key"])["key"]
+        place_N = pc.index_in(keys, value_set=_column(wanted)).fill_null(-1).to_numpy().astype(np.int64)
+        start = 0
+        for group in range(file.num_row_groups):
+            stop = start + file.metadata.row_group(group).num_rows
+            rows = np.flatnonzero(place_N[start:stop] >= 0)
+            if len(rows):
+                yield place_N[start:stop][rows], _values(file.read_row_group(group, columns=["value"])["value"])[rows]
+            start = stop
+
+
+def _write(path: Path, tables: Iterable[pa.Table]) -> None:
+    """Write tables as one shard, in row groups of `GROUP_BYTES`, however small the tables are."""
+    pending = iter(tables)
+    first = next(pending)
+    size = max(1, GROUP_BYTES // (KEY_BYTES + first.schema.field("value").type.byte_width))
+    # Neither hashes nor vectors can be compressed.
+    options = {"compression": "none", "use_dictionary": False, "write_statistics": False, "write_page_checksum": True}
+    with io.atomic(path) as temporary, pq.ParquetWriter(temporary, first.schema, **options) as writer:
+        held = first
+        for table in pending:
+            held = pa.concat_tables([held, table])
+            while held.num_rows >= size:
+                writer.write_table(held.slice(0, size), row_group_size=size)
+                held = held.slice(size)
+        writer.write_table(held, row_group_size=size)
+
+
+def _row_groups(path: Path) -> Iterator[pa.Table]:
+    with _reading(path) as file:
+        for group in range(file.num_row_groups):
+            yield file.read_row_group(group)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[pq.ParquetFile]:
+    """Yield the open shard; whatever its bytes make Parquet raise becomes a `DamagedError`."""
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            if file.schema_arrow.names != ["key", "value"]:
+                raise DamagedError(path, f"columns {file.schema_arrow.names}")
+            yield file
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowException, OSError) as error:
+        raise DamagedError(path, error) from None
+
+
+def _column(rows: NDArray[np.generic]) -> pa.FixedSizeBinaryArray:
+    """Return the rows of a matrix as an Arrow array of their bytes."""
+    rows = np.ascontiguousarray(rows)
+    return pa.FixedSizeBinaryArray.from_buffers(
+        pa.binary(rows.itemsize * rows.shape[1]), len(rows), [None, pa.py_buffer(rows)]
+    )
+
+
+def _values(column: pa.ChunkedArray) -> Values:
+    """Return an Arrow column of bytes as the matrix of float32 that it was made from."""
+    array = pa.concat_arrays(column.chunks)
+    flat = np.frombuffer(array.buffers()[1], dtype="<f4").reshape(-1, array.type.byte_width // 4)
+    return flat[array.offset : array.offset + len(array)]

@@ -1,0 +1,216 @@
+"""Results of expensive models, kept under the hash of what they are of: computed once, by whichever stage asks first.
+
+A store is a folder of shards with rows (key, value): the hash of a text or a pair, and the float32 numbers that the
+model gave for it. The folder is named by a fingerprint of everything that decides the numbers, so another model, limit
+or code version looks elsewhere and never finds a stale one.
+
+Shards appear whole, by renaming, and are never changed; small ones are joined into larger ones from time to time. Any
+number of processes may read and write at once: at worst they compute the same result twice. A damaged shard is set
+aside, and what it held is computed again. Deleting a store costs time, never correctness.
+"""
+
+import fcntl
+import logging
+import math
+import time
+import uuid
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from anna import io, log, shards
+from anna.errors import InputError
+from anna.fingerprints import Keys, fingerprint
+from anna.shards import Int, Values
+
+Parts = Iterator[tuple[Int, Values]]
+"""Places among the keys asked for, (N,), and their values, (N, D): every place once, in any order."""
+
+ROOT = Path("runs/store")
+"""Where the stores of all models lie."""
+
+SECONDS_BETWEEN_SHARDS = 1.0
+"""Work that a killed process may lose, where a batch does not take longer."""
+
+JOIN_AT = 32
+"""So many shards of like size become one: a row is rewritten a few times at most, and files stay few."""
+
+LARGEST_JOINED = 2**30
+"""Bytes from which a shard is left as it is."""
+
+DAY = 86_400
+"""Seconds after which a temporary file is taken for that of a killed process."""
+
+_log = logging.getLogger(__name__)
+
+
+class Store:
+    """The values of one fingerprint."""
+
+    def __init__(self, kind: str, parts: Mapping[str, Any], root: Path = ROOT) -> None:
+        """Name the store; nothing is made before the first value is saved.
+
+        Args:
+            kind: Name of the model's part, for people.
+            parts: Everything that decides a value beside the text itself.
+            root: Folder of all stores.
+        """
+        self.folder = root / f"{kind}-{fingerprint(parts)}"
+        self._parts = parts
+
+    def fetch(
+        self,
+        keys: Keys,
+        plan: Callable[[Int], Sequence[Sequence[int]]],
+        compute: Callable[[Int], Values],
+        counts: Counter[str],
+        desc: str,
+    ) -> Parts:
+        """Yield the value of every key: what is stored first, then the rest, computed and stored batch by batch.
+
+        A run that was killed computes the same batches as one that was not, if `plan` gives for what is left after
+        some batches the batches that are left.
+
+        Args:
+            keys: Distinct.
+            plan: From the places among the keys that are missing, in order, to batches of indices of that array.
+            compute: From the places of a batch to their values, (N, D).
+            counts: Gets what was `reused` and what `computed`.
+            desc: What the progress line says.
+        """
+        is_missing = np.ones(len(keys), dtype=np.bool_)
+        for places, values in self.scan(keys):
+            is_missing[places] = False
+            yield places, values
+        missing = np.flatnonzero(is_missing)
+        counts.update(reused=len(keys) - len(missing), computed=len(missing))
+        if not len(missing):
+            return
+        with self.writer() as save:
+            for batch in log.progress(plan(missing), unit="batch", desc=desc):
+                places = missing[np.asarray(batch)]
+                values = compute(places)
+                save(keys[places], values)
+                yield places, values
+
+    def scan(self, keys: Keys) -> Parts:
+        """Yield what is stored of `keys`, which are distinct."""
+        is_found, seen = np.zeros(len(keys), dtype=np.bool_), set[Path]()
+        # Listed again until nothing is new: another process may have joined shards that were still to be read.
+        while new := [path for path in self._shards() if path not in seen]:
+            for path in new:
+                seen.add(path)
+                try:
+                    for places, values in shards.matches(path, keys):
+                        is_new = ~is_found[places]
+                        is_found[places] = True
+                        yield places[is_new], values[is_new]
+                except FileNotFoundError:
+                    continue
+                except shards.DamagedError as error:
+                    _set_aside(error)
+
+    @contextmanager
+    def writer(self) -> Iterator[Callable[[Keys, Values], None]]:
+        """Yield a function that saves values; those saved before an exception are kept.
+
+        The function raises `InputError` if a value is not finite.
+        """
+        pending: list[tuple[Keys, Values]] = []
+        written = time.monotonic()
+
+        def flush() -> None:
+            if pending:
+                self._add(*(np.concatenate(column) for column in zip(*pending, strict=True)))
+                pending.clear()
+
+        def save(keys: Keys, values: Values) -> None:
+            nonlocal written
+            if not np.isfinite(values).all():
+                raise InputError(f"the model of {self.folder} gave NaN or infinity; nothing stored, choose another")
+            pending.append((keys, values))
+            if time.monotonic() - written >= SECONDS_BETWEEN_SHARDS:
+                flush()
+                self.join()
+                written = time.monotonic()
+
+        try:
+            yield save
+        finally:
+            flush()
+        self.join()
+
+    def join(self) -> None:
+        """Make one of shards of like size where there are many, unless another process is at it."""
+        with self._alone() as is_alone:
+            if not is_alone:
+                return
+            for path in self.folder.glob(".*.tmp"):
+                with suppress(FileNotFoundError):
+                    if time.time() - path.stat().st_mtime > DAY:
+                        path.unlink()
+            for paths in _alike(self._shards()):
+                try:
+                    shards.join(paths, self._new_path())
+                except FileNotFoundError:  # set aside by another process
+                    continue
+                except shards.DamagedError as error:
+                    _set_aside(error)
+                    continue
+                for path in paths:  # only now, so that no row is ever missing
+                    path.unlink(missing_ok=True)
+
+    def _shards(self) -> list[Path]:
+        return sorted(self.folder.glob("*.parquet"))
+
+    def _new_path(self) -> Path:
+        return self.folder / f"{time.time_ns():x}-{uuid.uuid4().hex[:8]}.parquet"
+
+    def _add(self, keys: Keys, values: Values) -> None:
+        about = self.folder / "about.json"
+        if not about.is_file():
+            io.write_json(about, self._parts)
+        shards.write(self._new_path(), keys, values)
+
+    @contextmanager
+    def _alone(self) -> Iterator[bool]:
+        """Yield whether no other process joins shards; the lock ends with the process, however that ends."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+            else:
+                yield True
+
+
+def _alike(paths: Sequence[Path]) -> list[list[Path]]:
+    """Return groups of at least `JOIN_AT` shards within the same power of `JOIN_AT` in size."""
+    groups: dict[int, list[Path]] = defaultdict(list)
+    for path in paths:
+        with suppress(FileNotFoundError):
+            if (size := path.stat().st_size) < LARGEST_JOINED:
+                groups[int(math.log(max(size, 1), JOIN_AT))].append(path)
+    return [group for group in groups.values() if len(group) >= JOIN_AT]
+
+
+def _set_aside(error: shards.DamagedError) -> None:
+    aside = error.path.with_suffix(".damaged")
+    _log.warning("%s: what it held is computed again, and it is now named %s", error, aside.name)
+    with suppress(FileNotFoundError):  # another process was faster
+        error.path.replace(aside)
+
+
+def gather(parts: Parts, num_rows: int) -> Values:
+    """Return the values of all parts as one matrix, (N, D), or (0, 0) where there are none."""
+    matrix = np.empty((0, 0), dtype=np.float32)
+    for places, values in parts:
+        if not len(matrix):
+            matrix = np.empty((num_rows, values.shape[1]), dtype=np.float32)
+        matrix[places] = values
+    return matrix

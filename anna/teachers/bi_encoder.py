@@ -1,0 +1,90 @@
+"""The vectors of texts by any sentence-transformers model, equal to the last bit in whatever batch."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sentence_transformers import SentenceTransformer
+
+from anna.errors import InputError
+from anna.modeling.batching import token_batches
+from anna.modeling.hardware import compute_dtype, pick_device
+from anna.teachers.padding import PADDED_TO, padded
+
+VERSION = 1
+"""Part of what vectors are stored under: to be raised when this module gives other vectors for the same texts."""
+
+TOKENISED_AT_ONCE = 10_000
+"""Texts; only their lengths are kept."""
+
+
+def load_model(path: Path, max_tokens: int) -> SentenceTransformer:
+    """Return the model at `path`: local files only, safetensors only, no code of the model's own.
+
+    Args:
+        path: Folder of the model.
+        max_tokens: Longest text, special tokens included; a multiple of `PADDED_TO`.
+
+    Raises:
+        InputError: If it does not load, or takes fewer tokens.
+    """
+    try:
+        model = SentenceTransformer(
+            str(path),
+            device=pick_device(),
+            local_files_only=True,
+            trust_remote_code=False,
+            model_kwargs={"use_safetensors": True},
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"{path} is not a sentence-transformers model in safetensors ({' '.join(str(error).split())}); correct "
+            "retrieve_dense.model in params.yaml"
+        ) from None
+    longest = model.max_seq_length
+    if longest is not None and max_tokens > longest:
+        raise InputError(f"retrieve_dense.max_tokens is {max_tokens}, but {path} takes {longest}; lower it")
+    model.max_seq_length = max_tokens
+    return model.eval()
+
+
+def plan_batches(
+    model: SentenceTransformer, texts: Sequence[str], prompt: str, tokens_per_batch: int
+) -> list[list[int]]:
+    """Return batches of places in `texts`, of like length, longest first.
+
+    Args:
+        model: As `load_model` gives it.
+        texts: Bare texts.
+        prompt: Put before each text.
+        tokens_per_batch: Largest number of tokens computed at once, padding included.
+    """
+    lengths: list[int] = []
+    for start in range(0, len(texts), TOKENISED_AT_ONCE):
+        part = [prompt + text for text in texts[start : start + TOKENISED_AT_ONCE]]
+        rows = model.tokenizer(part, truncation=True, max_length=model.max_seq_length)["input_ids"]
+        lengths += [padded(len(row)) for row in rows]
+    return token_batches(lengths, tokens_per_batch)
+
+
+def encode_batch(model: SentenceTransformer, texts: Sequence[str], prompt: str) -> NDArray[np.float32]:
+    """Return the unit vectors of `texts`, (N, D), computed in one batch.
+
+    Args:
+        model: As `load_model` gives it.
+        texts: Bare texts.
+        prompt: Put before each text.
+    """
+    dtype = compute_dtype("auto")
+    with torch.autocast(model.device.type, dtype=dtype, enabled=dtype != torch.float32):
+        vectors = model.encode(
+            list(texts),
+            prompt=prompt or None,
+            batch_size=len(texts),
+            show_progress_bar=False,
+            processing_kwargs={"text": {"pad_to_multiple_of": PADDED_TO}},
+        )
+    exact = np.asarray(vectors, dtype=np.float64)
+    return np.asarray(exact / np.maximum(np.linalg.norm(exact, axis=1, keepdims=True), 1e-12), dtype=np.float32)

@@ -1,0 +1,76 @@
+"""Batches for query likelihood: the queries of a passage together, so that the passage is computed once for them."""
+
+from collections.abc import Sequence
+
+from transformers import PreTrainedTokenizerFast
+
+from anna.teachers.query_likelihood import HEAD, TAIL
+
+TOKENISED_AT_ONCE = 10_000
+"""Texts; only their lengths are kept."""
+
+
+def plan_batches(
+    tokenizer: PreTrainedTokenizerFast,
+    pairs: Sequence[tuple[str, str]],
+    *,
+    doc_tokens: int,
+    query_tokens: int,
+    tokens_per_batch: int,
+) -> list[list[int]]:
+    """Return batches of places in `pairs`; see `group_by_passage`.
+
+    Args:
+        tokenizer: The model's.
+        pairs: (query, passage) texts.
+        doc_tokens: Passages are cut to this many tokens.
+        query_tokens: Queries are cut to this many tokens.
+        tokens_per_batch: Largest number of tokens computed at once.
+    """
+    around = _count(tokenizer, [HEAD + TAIL])[HEAD + TAIL]
+    queries = _count(tokenizer, sorted({query for query, _ in pairs}))
+    docs = _count(tokenizer, sorted({doc for _, doc in pairs}))
+    return group_by_passage(
+        pairs,
+        [min(queries[query], query_tokens) for query, _ in pairs],
+        [min(docs[doc], doc_tokens) + around for _, doc in pairs],
+        tokens_per_batch,
+    )
+
+
+def group_by_passage(
+    pairs: Sequence[tuple[str, str]], query_lengths: Sequence[int], doc_lengths: Sequence[int], tokens_per_batch: int
+) -> list[list[int]]:
+    """Return batches of places in `pairs`: longest passages first, each followed by its queries, longest first.
+
+    What is left after some batches gives the batches that are left, because the order is one of content alone and each
+    batch takes whatever fits.
+
+    Args:
+        pairs: (query, passage) texts.
+        query_lengths: Tokens of each pair's query.
+        doc_lengths: Tokens of each pair's passage, and of what is put around it.
+        tokens_per_batch: Largest number of tokens of a batch, a passage counted once; a larger pair stands alone.
+    """
+    order = sorted(range(len(pairs)), key=lambda n: (-doc_lengths[n], pairs[n][1], -query_lengths[n], pairs[n][0]))
+    batches: list[list[int]] = []
+    used = 0
+    for place in order:
+        is_same_passage = bool(batches) and pairs[batches[-1][-1]][1] == pairs[place][1]
+        extra = query_lengths[place] + (0 if is_same_passage else doc_lengths[place])
+        if batches and used + extra <= tokens_per_batch:
+            batches[-1].append(place)
+            used += extra
+        else:
+            batches.append([place])
+            used = query_lengths[place] + doc_lengths[place]
+    return batches
+
+
+def _count(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> dict[str, int]:
+    """Return how many tokens each text has."""
+    lengths: list[int] = []
+    for start in range(0, len(texts), TOKENISED_AT_ONCE):
+        rows = tokenizer(texts[start : start + TOKENISED_AT_ONCE], add_special_tokens=False)["input_ids"]
+        lengths += map(len, rows)
+    return dict(zip(texts, lengths, strict=True))

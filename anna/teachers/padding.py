@@ -1,0 +1,38 @@
+"""How far batches are padded, so that a text or pair gets the same result to the last bit in whatever company.
+
+Padding adds zeros to sums, which changes no sum; but how a CPU groups the terms of a sum, and so how it rounds, depends
+on sizes. With these sizes no size does.
+"""
+
+from collections.abc import Sequence
+
+PADDED_TO = 16
+"""Tokens of a row: as many numbers as one instruction takes at once."""
+
+ROWS = 4
+"""Rows of a batch whose rows become one vector each: as many as a matrix product takes at once."""
+
+
+def padded(length: int) -> int:
+    """Return the length of a batch whose longest row has `length` tokens."""
+    return -(-length // PADDED_TO) * PADDED_TO
+
+
+def whole_batches(lengths: Sequence[int], tokens_per_batch: int) -> list[list[int]]:
+    """Return batches of indices, longest rows first, all but the last of a multiple of `ROWS` rows.
+
+    Args:
+        lengths: Padded tokens of each row.
+        tokens_per_batch: Largest number of rows times longest row, where `ROWS` of them fit.
+
+    Returns:
+        Every index exactly once. The order depends on nothing but lengths and indices.
+    """
+    order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
+    batches: list[list[int]] = []
+    start = 0
+    while start < len(order):
+        num_rows = max(1, tokens_per_batch // lengths[order[start]] // ROWS) * ROWS
+        batches.append(order[start : start + num_rows])
+        start += num_rows
+    return batches

@@ -1,0 +1,112 @@
+"""Scores of pairs by the reranker, each pair computed once and then found in the store."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anna import fingerprints, store
+from anna.modeling.hardware import compute_dtype, pick_device
+from anna.origins import Origin, fetch_model
+
+Kind = Literal["query_likelihood", "cross_encoder"]
+
+UNITS: dict[Kind, str] = {"query_likelihood": "log probability per query token", "cross_encoder": "logit"}
+"""Unit of each kind's score."""
+
+VERSIONS: dict[Kind, int] = {"query_likelihood": 1, "cross_encoder": 1}
+"""Part of what scores are stored under: to be raised when a kind's code gives other scores for the same pairs."""
+
+Pairs = Sequence[tuple[str, str]]
+"""(query, passage) texts."""
+
+
+class Scorer(NamedTuple):
+    """A loaded reranker."""
+
+    plan: Callable[[Pairs], list[list[int]]]
+    """From pairs to batches of places among them."""
+    score: Callable[[Pairs], NDArray[np.float32]]
+    """From the pairs of a batch to their scores, (N,)."""
+
+
+def score_pairs(
+    kind: Kind,
+    origin: Origin,
+    pairs: Pairs,
+    *,
+    doc_tokens: int,
+    query_tokens: int,
+    tokens_per_batch: int,
+    counts: Counter[str],
+    root: Path = store.ROOT,
+) -> NDArray[np.float32]:
+    """Return the score of each pair, (N,); the model is loaded only for pairs that it has not seen before.
+
+    Args:
+        kind: What the model is.
+        origin: Folder of safetensors, or of a causal model one GGUF file.
+        pairs: Texts; equal pairs are computed once.
+        doc_tokens: Longest passage.
+        query_tokens: Longest query.
+        tokens_per_batch: Largest number of tokens computed at once.
+        counts: Gets how many scores were `reused` and how many `computed`.
+        root: Folder of all stores.
+
+    Raises:
+        InputError: If the model is not of that kind.
+    """
+    place = {pair: index for index, pair in enumerate(dict.fromkeys(pairs))}
+    if not place:
+        return np.zeros(0, dtype=np.float32)
+    unique = list(place)
+    load = cache(lambda: _LOADERS[kind](fetch_model(origin), doc_tokens, query_tokens, tokens_per_batch))
+    decisive = {
+        "model": fingerprints.model_hash(origin),
+        "tokens": [doc_tokens, query_tokens],
+        "dtype": str(compute_dtype("auto")),
+        "device": pick_device(),
+        "version": VERSIONS[kind],
+        "libraries": fingerprints.library_versions(),
+    }
+    parts = store.Store(kind, decisive, root).fetch(
+        fingerprints.text_keys(unique),
+        lambda missing: load().plan([unique[index] for index in missing]),
+        lambda places: load().score([unique[index] for index in places])[:, None],
+        counts,
+        kind.replace("_", " "),
+    )
+    scores = store.gather(parts, len(unique))[:, 0]
+    return scores[[place[pair] for pair in pairs]]
+
+
+def _load_cross_encoder(path: Path, doc_tokens: int, query_tokens: int, tokens_per_batch: int) -> Scorer:
+    # Each kind brings its own heavy libraries; only the one that is used is loaded.
+    from anna.teachers import cross_encoder
+
+    max_tokens = doc_tokens + query_tokens
+    model = cross_encoder.load_cross_encoder(path, max_tokens)
+    return Scorer(
+        plan=lambda pairs: cross_encoder.plan_batches(model, pairs, max_tokens, tokens_per_batch),
+        score=lambda pairs: cross_encoder.score_batch(model, pairs),
+    )
+
+
+def _load_likelihood(path: Path, doc_tokens: int, query_tokens: int, tokens_per_batch: int) -> Scorer:
+    from anna.modeling.checkpoint import load_causal_lm
+    from anna.teachers import likelihood_batches, query_likelihood
+
+    model, tokenizer = load_causal_lm(path)
+    model = model.to(device=pick_device(), dtype=compute_dtype("auto"))
+    limits = {"doc_tokens": doc_tokens, "query_tokens": query_tokens, "tokens_per_batch": tokens_per_batch}
+    return Scorer(
+        plan=lambda pairs: likelihood_batches.plan_batches(tokenizer, pairs, **limits),
+        score=lambda pairs: query_likelihood.score_pairs(model, tokenizer, pairs, **limits),
+    )
+
+
+_LOADERS = {"cross_encoder": _load_cross_encoder, "query_likelihood": _load_likelihood}

@@ -1,0 +1,92 @@
+"""The index against exhaustive search, and what it refuses."""
+
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+import pytest
+
+from anna.errors import InputError
+from anna.teachers import ivfpq
+from anna.teachers.topk import Scores, nearest
+from anna.teachers.vectors import VectorFile
+
+NONE = np.full(40, -1)
+
+
+def clustered(seed: int, rows: int) -> Scores:
+    """Return unit vectors around ten centres: what an index of lists is for."""
+    centres = np.random.default_rng(0).normal(size=(10, 16))
+    rng = np.random.default_rng(seed)
+    vectors = centres[rng.integers(0, 10, rows)] + 0.5 * rng.normal(size=(rows, 16))
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), dtype=np.float32)
+
+
+QUERIES, DOCS = clustered(1, 40), clustered(2, 3000)
+
+
+@pytest.fixture
+def docs(tmp_path: Path) -> VectorFile:
+    return VectorFile(len(DOCS), iter([(np.arange(len(DOCS)), DOCS)]), tmp_path)
+
+
+def search(docs: VectorFile, nprobe: int, rescore: int, **more: Any) -> tuple[Any, Scores]:
+    index = ivfpq.build(docs, nlist=20, m=4, nprobe=nprobe)
+    settings = {"k": 10, "num_rescored": rescore, "excluded_Q": NONE} | more
+    return ivfpq.search(index, QUERIES, docs, **settings)
+
+
+def test_with_all_lists_and_all_documents_it_is_exact(docs: VectorFile) -> None:
+    exact = nearest(QUERIES, [DOCS], 10, NONE)
+    found = search(docs, nprobe=20, rescore=3000)
+    np.testing.assert_array_equal(found[0], exact[0])
+    np.testing.assert_array_equal(found[1], exact[1])
+
+
+def test_more_lists_and_candidates_find_more_and_scores_are_exact(docs: VectorFile) -> None:
+    exact = nearest(QUERIES, [DOCS], 10, NONE)
+    recalls = [ivfpq.recall(search(docs, nprobe, rescore), exact) for nprobe, rescore in ((1, 11), (1, 200), (8, 400))]
+    assert recalls == sorted(recalls)
+    assert recalls[0] < 0.6
+    assert recalls[2] > 0.95
+    index, scores = search(docs, 1, 20)
+    np.testing.assert_allclose(scores, (QUERIES[:, None] * DOCS[index]).sum(axis=2), atol=1e-6)
+    assert (np.diff(scores, axis=1) <= 0).all()
+
+
+def test_a_query_is_not_found_by_its_own_text(docs: VectorFile) -> None:
+    first = nearest(QUERIES, [DOCS], 1, NONE)[0][:, 0]
+    found = search(docs, nprobe=20, rescore=3000, excluded_Q=first)
+    assert not (found[0] == first[:, None]).any()
+    np.testing.assert_array_equal(found[0], nearest(QUERIES, [DOCS], 10, first)[0])
+
+
+def test_the_same_vectors_give_the_same_index(docs: VectorFile) -> None:
+    one, two = (faiss.serialize_index(ivfpq.build(docs, nlist=None, m=4, nprobe=1)) for _ in range(2))
+    np.testing.assert_array_equal(one, two)
+
+
+def test_recall_counts_exact_results_that_were_found() -> None:
+    exact = np.array([[1, 2], [3, 4]]), np.array([[0.9, 0.8], [0.7, -np.inf]], dtype=np.float32)
+    found = np.array([[2, 7], [5, 3]]), np.array([[0.8, 0.1], [0.9, 0.7]], dtype=np.float32)
+    assert ivfpq.recall(found, exact) == pytest.approx(2 / 3)
+    assert ivfpq.recall(exact, exact) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("nlist", "m", "message"),
+    [
+        (20, 5, r"retrieve_dense.index.m is 5, which does not divide the model's 16 dimensions"),
+        (4000, 4, r"at least 4000 documents, this one has 3000; raise retrieve_dense.index.min_docs"),
+    ],
+)
+def test_what_cannot_be_built_is_refused(docs: VectorFile, nlist: int, m: int, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        ivfpq.build(docs, nlist=nlist, m=m, nprobe=1)
+
+
+def test_collections_smaller_than_a_codebook_are_refused(tmp_path: Path) -> None:
+    few = VectorFile(200, iter([(np.arange(200), DOCS[:200])]), tmp_path)
+    with pytest.raises(InputError, match=r"at least 256 documents, this one has 200"):
+        ivfpq.build(few, nlist=4, m=4, nprobe=1)

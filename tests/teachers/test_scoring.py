@@ -1,0 +1,106 @@
+"""Scores of pairs through the store, for both kinds of reranker."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from anna import store
+from anna.modeling.checkpoint import load_causal_lm
+from anna.origins import FilesOrigin
+from anna.teachers import cross_encoder, query_likelihood, scoring
+from tests.teachers.models import save_cross_encoder
+
+KINDS: list[scoring.Kind] = ["cross_encoder", "query_likelihood"]
+PAIRS = [(query, doc) for query in ("paris", "who wrote", "river") for doc in ("the river seine", "mountains", "paris")]
+LIMITS = {"doc_tokens": 20, "query_tokens": 12, "tokens_per_batch": 64}
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> scoring.Kind:
+    return request.param  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def model(kind: scoring.Kind, tmp_path: Path, tiny_checkpoint: Path) -> Path:
+    return save_cross_encoder(tmp_path / "cross") if kind == "cross_encoder" else tiny_checkpoint
+
+
+def score(
+    kind: scoring.Kind, model: Path, root: Path, pairs: list[tuple[str, str]], **more: Any
+) -> tuple[NDArray[np.float32], dict[str, int]]:
+    counts: Counter[str] = Counter()
+    origin = FilesOrigin(kind="files", path=model)
+    scores = scoring.score_pairs(kind, origin, pairs, counts=counts, root=root, **{**LIMITS, **more})
+    return scores, dict(counts)
+
+
+def test_scores_are_the_models(kind: scoring.Kind, model: Path, tmp_path: Path) -> None:
+    if kind == "cross_encoder":
+        expected = cross_encoder.score_batch(cross_encoder.load_cross_encoder(model, 32), PAIRS)
+    else:
+        expected = query_likelihood.score_pairs(*load_causal_lm(model), PAIRS, **LIMITS)
+    scores, counts = score(kind, model, tmp_path / "store", PAIRS)
+    np.testing.assert_allclose(scores, expected, atol=1e-5)
+    assert counts == {"reused": 0, "computed": 9}
+
+
+def test_equal_pairs_are_computed_once_and_known_ones_never(kind: scoring.Kind, model: Path, tmp_path: Path) -> None:
+    first, counts = score(kind, model, tmp_path / "store", [*PAIRS[:5], PAIRS[0]])
+    assert counts == {"reused": 0, "computed": 5}
+    assert first[5] == first[0]
+    again, counts = score(kind, model, tmp_path / "store", PAIRS[::-1])
+    assert counts == {"reused": 5, "computed": 4}
+    np.testing.assert_array_equal(again[::-1][:5], first[:5])
+    last, counts = score(kind, model, tmp_path / "store", PAIRS, tokens_per_batch=32)
+    assert counts == {"reused": 9, "computed": 0}
+    np.testing.assert_array_equal(last, again[::-1])
+
+
+def test_a_pair_is_not_its_reverse(kind: scoring.Kind, model: Path, tmp_path: Path) -> None:
+    score(kind, model, tmp_path / "store", [("paris", "river")])
+    assert score(kind, model, tmp_path / "store", [("river", "paris")])[1]["computed"] == 1
+
+
+@pytest.mark.parametrize("change", [{"doc_tokens": 36}, {"query_tokens": 28, "doc_tokens": 4}, {"version": 2}])
+def test_what_can_change_a_score_is_computed_anew(
+    kind: scoring.Kind, model: Path, tmp_path: Path, change: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = dict(change)
+    if kind == "cross_encoder" and limits.get("doc_tokens") == 36:
+        limits = {"doc_tokens": 4}
+    score(kind, model, tmp_path / "store", PAIRS[:2])
+    if "version" in limits:
+        monkeypatch.setitem(scoring.VERSIONS, kind, limits.pop("version"))
+    assert score(kind, model, tmp_path / "store", PAIRS[:2], **limits)[1] == {"reused": 0, "computed": 2}
+
+
+def test_a_killed_run_goes_on_to_the_same_bits(
+    kind: scoring.Kind, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "SECONDS_BETWEEN_SHARDS", 0.0)
+    whole, _ = score(kind, model, tmp_path / "whole", PAIRS, tokens_per_batch=32)
+    original, calls = store.Store._add, []
+
+    def dying(self: store.Store, *rows: Any) -> None:
+        calls.append(1)
+        if len(calls) > 1:
+            raise KeyboardInterrupt
+        original(self, *rows)
+
+    monkeypatch.setattr(store.Store, "_add", dying)
+    with pytest.raises(KeyboardInterrupt):
+        score(kind, model, tmp_path / "killed", PAIRS, tokens_per_batch=32)
+    monkeypatch.setattr(store.Store, "_add", original)
+    scores, counts = score(kind, model, tmp_path / "killed", PAIRS, tokens_per_batch=32)
+    assert counts["reused"] > 0
+    assert counts["computed"] > 0
+    np.testing.assert_array_equal(scores, whole)
+
+
+def test_nothing_to_score_loads_no_model(kind: scoring.Kind, tmp_path: Path) -> None:
+    scores, counts = score(kind, tmp_path / "absent", tmp_path, [])
+    assert (scores.tolist(), counts) == ([], {})
