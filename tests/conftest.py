@@ -11,7 +11,7 @@ from transformers import MistralConfig, MistralForCausalLM, PreTrainedTokenizerF
 
 from anna.modeling.encoder import Encoder
 from anna.modeling.encoder_config import EncoderConfig, TaskPrompt
-from anna.modeling.student import append_eos, load_student
+from anna.modeling.student import StudentParams, append_eos, load_student
 from anna.prompts import Example
 
 WORDS = (
@@ -62,6 +62,17 @@ def save_tiny(folder: Path, *, sliding_window: int | None = None) -> None:
     torch.manual_seed(0)
     MistralForCausalLM(config).save_pretrained(folder)
     fast.save_pretrained(folder)
+
+
+def tiny_student(checkpoint: Path, **changes: Any) -> StudentParams:
+    """The first two layers of the tiny model, as changed."""
+    plain = {"model": {"kind": "files", "path": str(checkpoint)}, "layers": 2}
+    return StudentParams.model_validate({**plain, "pooling": "last_token", "attention": "causal", **changes})
+
+
+def encoder_with(checkpoint: Path, config: EncoderConfig, **changes: Any) -> Encoder:
+    """An encoder of the tiny model's first two layers, its encoder.json as changed."""
+    return Encoder(*load_student(checkpoint, 2), config.model_copy(update=changes), torch.float32).eval()
 
 
 def as_loaded(backbone: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The embedding model: a causal decoder read at EOS, with the prompts it was trained with.
+"""The embedding model: a decoder read at EOS or over all tokens, with the prompts it was trained with.
 
 Legend: B texts, T tokens of a packed row, D hidden dimensions, N texts of a whole call.
 """
@@ -6,7 +6,7 @@ Legend: B texts, T tokens of a packed row, D hidden dimensions, N texts of a who
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
@@ -21,10 +21,20 @@ from anna.modeling.batching import packed_batches, shared_prefix
 from anna.modeling.checkpoint import load_saved
 from anna.modeling.encoder_config import EncoderConfig, cut_text
 from anna.modeling.packing import KeysValues, Packing, Text, pack
-from anna.modeling.pooling import normalise
+from anna.modeling.pooling import exact, mean, normalise
 from anna.modeling.student import StudentParams, load_student
 from anna.origins import fetch_model
 from anna.prompts import Example
+
+
+class Beginning(NamedTuple):
+    """What many texts begin with, computed once."""
+
+    num_tokens: int
+    keys_values: dict[int, KeysValues]
+    """By layer."""
+    hidden_sum: Tensor
+    """Over its tokens, (D,); of use for mean pooling alone."""
 
 
 class Encoder(nn.Module):
@@ -37,7 +47,8 @@ class Encoder(nn.Module):
         super().__init__()
         self.backbone, self.tokenizer, self.config, self.dtype = backbone, tokenizer, config, dtype
         use_packing(backbone)
-        self._reads_early = read_early(backbone)
+        backbone.config.is_causal = config.attention == "causal"
+        self._reads_early = config.pooling == "last_token" and read_early(backbone)
 
     @classmethod
     def load(cls, folder: Path, dtype: torch.dtype = torch.float32) -> Self:
@@ -86,8 +97,10 @@ class Encoder(nn.Module):
 
         Args:
             token_ids: Tokens of each text, prompt included, EOS last.
-            num_shared: Leading tokens that all texts have in common; fewer than the shortest text has.
+            num_shared: Leading tokens that all texts have in common; see `num_shared`, which bidirectional attention
+                makes 0.
         """
+        num_shared = num_shared if self.config.attention == "causal" else 0
         prefixes = [token_ids[0][:num_shared]] if num_shared else []
         prefix = 0 if num_shared else None
         return self._embed(pack([Text(row[num_shared:], prefix) for row in token_ids], prefixes))
@@ -117,15 +130,19 @@ class Encoder(nn.Module):
         if not unique:
             return vectors
         ids = self.tokenize(unique, prefix=prefix, max_tokens=max_tokens)
-        num_shared = shared_prefix(ids) if len(ids) > 1 else 0
+        num_shared = self.num_shared(ids)
         batches = packed_batches([len(row) - num_shared for row in ids], tokens_per_batch)
         with torch.inference_mode():
-            cached = self._keys_values(ids[0][:num_shared])
+            beginning = self._begin(ids[0][:num_shared]) if num_shared else None
             for batch in log.progress(batches, unit="batch", desc=desc):
                 packing = pack([Text(ids[index][num_shared:]) for index in batch], num_cached=num_shared)
-                vectors[batch] = self._embed(replace(packing, cached=cached)).cpu().numpy()
+                vectors[batch] = self._embed(packing, beginning).cpu().numpy()
         place = {text: index for index, text in enumerate(unique)}
         return vectors[[place[text] for text in texts]]
+
+    def num_shared(self, token_ids: Sequence[Sequence[int]]) -> int:
+        """Return how many leading tokens of all texts can be computed once; none where they see what follows them."""
+        return shared_prefix(token_ids) if len(token_ids) > 1 and self.config.attention == "causal" else 0
 
     def cut_example(self, query: str, response: str) -> Example:
         """Return an in-context example, both texts cut to the `example_tokens` that the encoder was trained with."""
@@ -136,20 +153,25 @@ class Encoder(nn.Module):
         """Return the tokens of a prompt's prefix, with BOS where the tokenizer adds one, without EOS."""
         return len(self.tokenizer(prefix)["input_ids"]) - 1 if prefix else 0
 
-    def _embed(self, packing: Packing) -> Tensor:
+    def _embed(self, packing: Packing, beginning: Beginning | None = None) -> Tensor:
         """Return the unit vectors of a packed row's texts, in the order that they were given in."""
-        packing = packing.to(self.device)
+        packing = replace(packing.to(self.device), cached=beginning and beginning.keys_values)
+        hidden_TD = self._hidden(packing)
+        if self.config.pooling == "mean":
+            before = beginning and (beginning.hidden_sum, beginning.num_tokens)
+            return normalise(mean(hidden_TD, packing.piece, *packing.parts(), before))
+        last_SD = hidden_TD if self._reads_early else hidden_TD[packing.last()]
+        return normalise(last_SD[packing.texts])
+
+    def _hidden(self, packing: Packing) -> Tensor:
+        """Return the last hidden states of a packed row, (T, D), or where it reads early of its texts' last tokens."""
         with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
-            hidden_TD = self.backbone(
+            hidden_TD: Tensor = self.backbone(
                 input_ids=packing.ids, position_ids=packing.positions, packing=packing, use_cache=False
             ).last_hidden_state[0]
-        last = hidden_TD if self._reads_early else hidden_TD[packing.last()]
-        return normalise(last[packing.texts])
+        return hidden_TD
 
-    def _keys_values(self, prefix: Sequence[int]) -> dict[int, KeysValues] | None:
-        """Return the keys and values of tokens that many texts begin with, by layer."""
-        if not prefix:
-            return None
+    def _begin(self, tokens: Sequence[int]) -> Beginning:
         kept: dict[int, KeysValues] = {}
-        self._embed(replace(pack([Text(prefix)]), keep=kept))
-        return kept
+        packing = replace(pack([Text(tokens)]).to(self.device), keep=kept)
+        return Beginning(len(tokens), kept, exact(self._hidden(packing)).sum(0))

@@ -2,19 +2,26 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, ValidationError
 from transformers import PreTrainedTokenizerFast
 
 from anna import io
 from anna.errors import InputError
+from anna.modeling.hardware import Quantize
 from anna.params import Params, Strict
 from anna.prompts import Example, query_prefix
 
 CONFIG_FILE = "encoder.json"
 ADAPTER_FOLDER = "adapter"
 """Where a LoRA adapter lies in an encoder's folder; without one, the folder holds whole weights."""
+
+Pooling = Literal["last_token", "mean"]
+"""The hidden state at EOS, or the mean over all tokens, prompt included."""
+
+Attention = Literal["causal", "bidirectional"]
+"""Whether a token sees what comes before it, or its whole text."""
 
 
 class TaskInstruction(Strict):
@@ -53,7 +60,10 @@ class EncoderConfig(Strict):
     base: str
     """Checkpoint and revision that training started from."""
     layers: int | None
-    pooling: str = "last_token"
+    pooling: Pooling = "last_token"
+    attention: Attention = "causal"
+    quantize: Quantize | None = None
+    """What the frozen matrices were rounded to while the adapter was trained; the export adds it to the same."""
     max_tokens: int
     """Longest input, prompt included."""
     example_tokens: int

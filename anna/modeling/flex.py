@@ -59,8 +59,8 @@ def block_mask(packing: Packing, window: int | None, is_causal: bool) -> BlockMa
     starts_2Q1, ends_2Q1 = seen_4Q[::2, :, None], seen_4Q[1::2, :, None]
     touches_2QK = (starts_2Q1 < first_K + TILE) & (ends_2Q1 > first_K) & (starts_2Q1 < ends_2Q1)
     covers_2QK = (starts_2Q1 <= first_K) & (ends_2Q1 >= first_K + TILE)
-    is_touched = touches_2QK.any(0).unflatten(0, (-1, TILE)).any(1)
-    is_full = covers_2QK.any(0).unflatten(0, (-1, TILE)).all(1)
+    is_touched = touches_2QK.any(0).view(-1, TILE, len(first_K)).any(1)
+    is_full = covers_2QK.any(0).view(-1, TILE, len(first_K)).all(1)
 
     def is_visible(batch: Tensor, head: Tensor, q: Tensor, k: Tensor) -> Tensor:
         in_own = (k >= seen_4Q[0, q]) & (k < seen_4Q[1, q])

@@ -9,6 +9,9 @@ import torch
 Dtype = Literal["auto", "float32", "bfloat16"]
 """What matrix products are computed in; see `compute_dtype`."""
 
+Quantize = Literal["nf4"]
+"""What frozen matrices are rounded to: 4 bits each, in blocks (QLoRA, Dettmers et al. 2023, arXiv:2305.14314)."""
+
 CPU_BF16 = ("avx512_bf16", "amx_bf16")
 """CPU capabilities that make bfloat16 matrix products faster than float32 ones."""
 

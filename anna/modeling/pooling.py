@@ -1,6 +1,6 @@
 """From hidden states to one unit vector per text.
 
-Legend: B texts, L tokens, D hidden dimensions.
+Legend: T tokens of a packed row, P prefixes and texts of it, S texts, D hidden dimensions.
 """
 
 import torch
@@ -8,27 +8,36 @@ from torch import Tensor
 from torch.nn import functional
 
 
-def last_token(hidden_BLD: Tensor, mask_BL: Tensor) -> Tensor:
-    """Return the hidden state of each text's last real token, which is its EOS.
+def mean(
+    hidden_TD: Tensor, piece_T: Tensor, own_S: Tensor, prefix_S: Tensor, before: tuple[Tensor, int] | None = None
+) -> Tensor:
+    """Return the mean hidden state of each text's tokens, those of its prefix included, (S, D), in float32.
 
-    The position is read from the mask, never from token ids (a padding token may be the EOS token) and never from a
-    count (padding may be on either side).
+    A prefix is summed once, however many texts share it.
 
     Args:
-        hidden_BLD: Hidden states of the last layer, (B, L, D).
-        mask_BL: 1 at real tokens, 0 at padding, (B, L); at least one real token in each row.
-
-    Returns:
-        (B, D), in the dtype of the hidden states.
-
-    Reference: LGAI-Embedding-Preview, arXiv:2506.07438 (hidden state at the final EOS).
+        hidden_TD: Hidden states of the last layer, (T, D).
+        piece_T: Number of the prefix or text that each token belongs to, (T,).
+        own_S: Number of each text, (S,).
+        prefix_S: Number of the prefix that comes before each text; its own where there is none, (S,).
+        before: Sum of the hidden states, (D,), and number of tokens that come before all of these and are not in the
+            row.
     """
-    positions_L = torch.arange(mask_BL.shape[1], device=mask_BL.device)
-    last_B = (mask_BL * positions_L).argmax(dim=1)
-    return hidden_BLD[torch.arange(len(last_B), device=mask_BL.device), last_B]
+    counts_P = piece_T.bincount()
+    sums_PD = exact(hidden_TD.new_zeros(len(counts_P), hidden_TD.shape[1])).index_add(0, piece_T, exact(hidden_TD))
+    has_prefix_S = (prefix_S != own_S).long()
+    sums_SD = sums_PD[own_S] + sums_PD[prefix_S] * has_prefix_S[:, None]
+    counts_S = counts_P[own_S] + counts_P[prefix_S] * has_prefix_S
+    if before is not None:
+        sums_SD, counts_S = sums_SD + before[0], counts_S + before[1]
+    return sums_SD / counts_S[:, None]
 
 
-def normalise(pooled_BD: Tensor) -> Tensor:
-    """Return unit vectors, (B, D), computed and returned in float32 whatever the input's dtype (float64 stays)."""
-    exact = pooled_BD if pooled_BD.dtype == torch.float64 else pooled_BD.float()
-    return functional.normalize(exact, dim=-1)
+def normalise(pooled_SD: Tensor) -> Tensor:
+    """Return unit vectors, (S, D), computed and returned in float32 whatever the input's dtype (float64 stays)."""
+    return functional.normalize(exact(pooled_SD), dim=-1)
+
+
+def exact(values: Tensor) -> Tensor:
+    """Return the values in float32, or as they are in float64."""
+    return values if values.dtype == torch.float64 else values.float()

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from anna import seeding
-from anna.modeling.batching import packed_batches, shared_prefix
+from anna.modeling.batching import packed_batches
 from anna.modeling.encoder import Encoder
 from anna.training.batches import Group, Texts
 from anna.training.gather import from_first, gather_rows
@@ -94,8 +94,8 @@ def _score_task(
     doc_prefix = prefix if encoder.config.task(held_out.task).symmetric else ""
     queries = [texts.queries[query_id] for query_id in held_out.query_ids]
     docs = [texts.docs[doc_id] for doc_id in held_out.doc_ids]
-    query_emb_QD = _embed(engine, encoder.tokenize(queries, prefix=prefix, max_tokens=recipe.query_tokens))
-    doc_emb_ND = _embed(engine, encoder.tokenize(docs, prefix=doc_prefix, max_tokens=recipe.doc_tokens))
+    query_emb_QD = _embed(engine, encoder, encoder.tokenize(queries, prefix=prefix, max_tokens=recipe.query_tokens))
+    doc_emb_ND = _embed(engine, encoder, encoder.tokenize(docs, prefix=doc_prefix, max_tokens=recipe.doc_tokens))
     is_own_QN = np.array([[doc == query for doc in docs] for query in queries])
     gains_QN = np.array([[doc in texts.positives[query] for doc in held_out.doc_ids] for query in held_out.query_ids])
     scores_QN = np.where(is_own_QN, -np.inf, (query_emb_QD @ doc_emb_ND.T).cpu().numpy())
@@ -103,13 +103,13 @@ def _score_task(
 
 
 @torch.no_grad()
-def _embed(engine: Any, token_ids: Sequence[Sequence[int]]) -> Tensor:
+def _embed(engine: Any, encoder: Encoder, token_ids: Sequence[Sequence[int]]) -> Tensor:
     """Return the unit vectors of tokenised texts on every rank, (N, D), each rank computing its share.
 
     Ranks make the same number of passes, as ZeRO-3 needs; one that has too few repeats the last and forgets it.
     """
     rank, world_size = dist.get_rank(), dist.get_world_size()
-    num_shared = shared_prefix(token_ids) if len(token_ids) > 1 else 0
+    num_shared = encoder.num_shared(token_ids)
     passes = packed_batches([len(row) - num_shared for row in token_ids], _TOKENS_PER_PASS)
     vectors = []
     for first in range(0, len(passes), world_size):

@@ -1,26 +1,36 @@
-"""Neither side nor amount of padding changes what is pooled."""
+"""Means against a loop over tokens, and unit length."""
 
 import pytest
 import torch
 
-from anna.modeling.pooling import last_token, normalise
+from anna.modeling.packing import Text, pack
+from anna.modeling.pooling import mean, normalise
 
 
-@pytest.mark.parametrize("pad", [0, 1, 5])
-def test_left_and_right_padding_pool_the_same_token(pad: int) -> None:
-    hidden = torch.randn(1, 4, 3)
-    padding = torch.randn(1, pad, 3)
-    mask, zeros = torch.ones(1, 4, dtype=torch.long), torch.zeros(1, pad, dtype=torch.long)
-    right = last_token(torch.cat([hidden, padding], 1), torch.cat([mask, zeros], 1))
-    left = last_token(torch.cat([padding, hidden], 1), torch.cat([zeros, mask], 1))
-    assert torch.equal(right, hidden[:, -1])
-    assert torch.equal(left, hidden[:, -1])
+@pytest.mark.parametrize("num_cached", [0, 3])
+def test_mean_is_over_all_tokens_of_prefix_and_text(num_cached: int) -> None:
+    prefixes = [[1, 2], [3, 4, 5]] if not num_cached else []
+    texts = [Text([6], 1), Text([7] * 5), Text([8] * 9, 0), Text([9] * 2, 1)]
+    texts = [text._replace(prefix=None) for text in texts] if num_cached else texts
+    packing = pack(texts, prefixes, num_cached)
+    hidden = torch.randn(packing.ids.shape[1], 4, dtype=torch.float64)
+    cached = torch.randn(num_cached, 4, dtype=torch.float64)
+    before = (cached.sum(0), num_cached) if num_cached else None
+    got = mean(hidden, packing.piece, *packing.parts(), before)
+    for number, text in enumerate(texts):
+        rows = list(cached)
+        if text.prefix is not None:
+            start = packing.starts[text.prefix]
+            rows += list(hidden[start : start + len(prefixes[text.prefix])])
+        start = packing.starts[len(prefixes) + number]
+        rows += list(hidden[start : start + len(text.tokens)])
+        torch.testing.assert_close(got[number], torch.stack(rows).mean(0))
 
 
-def test_a_text_of_one_token() -> None:
-    hidden = torch.randn(2, 3, 4)
-    got = last_token(hidden, torch.tensor([[1, 0, 0], [0, 0, 1]]))
-    assert torch.equal(got, torch.stack([hidden[0, 0], hidden[1, 2]]))
+def test_sums_of_bfloat16_are_taken_in_float32() -> None:
+    packing = pack([Text([1] * 1001)])
+    hidden = torch.full((1001, 1), 1.0, dtype=torch.bfloat16)
+    assert mean(hidden, packing.piece, *packing.parts()).tolist() == [[1.0]]  # bfloat16 cannot count beyond 256
 
 
 def test_unit_length_in_float32_from_bfloat16() -> None:

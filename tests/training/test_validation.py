@@ -6,6 +6,7 @@ import multiprocessing
 import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -135,7 +136,8 @@ def embed_rows(rank: int, world_size: int, port: int, tokens: int, out: Path) ->
         return torch.tensor([vector(row) for row in token_ids])
 
     validation._TOKENS_PER_PASS = tokens
-    torch.save((validation._embed(Engine(encode), rows), next(calls)), out / f"{rank}.pt")
+    encoder: Any = SimpleNamespace(num_shared=lambda _: 0)
+    torch.save((validation._embed(Engine(encode), encoder, rows), next(calls)), out / f"{rank}.pt")
 
 
 @pytest.mark.parametrize("tokens", [1, 14, 999])
