@@ -27,6 +27,17 @@ def train_all(checkpoint: Path, out: Path, ranks: int) -> dict[str, Any]:
     return saved
 
 
+def check_same(got: dict[str, Any], expected: dict[str, Any]) -> None:
+    """Compare the losses and weights of two runs."""
+    for ours, theirs in zip(got["records"], expected["records"], strict=True):
+        assert ours["task"] == theirs["task"]
+        for name in ("loss", "info_nce", "soft_label_ce", "batch_soft_label_ce", "gradient_norm"):
+            assert ours[name] == pytest.approx(theirs[name], rel=2e-3, abs=1e-4), name
+    assert got["state"].keys() == expected["state"].keys()
+    for name, weight in expected["state"].items():
+        torch.testing.assert_close(got["state"][name], weight, rtol=0, atol=2e-4, msg=name)
+
+
 @pytest.fixture(scope="module")
 def results(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, Any]]:
     """Every run, by number of ranks."""
@@ -40,13 +51,7 @@ def test_every_way_gives_the_losses_and_weights_of_one_process_in_one_pass(
     run: str, ranks: int, results: dict[int, dict[str, Any]]
 ) -> None:
     expected, got = results[1][f"0:{run.split(':')[1]}:0"], results[ranks][run]
-    for ours, theirs in zip(got["records"], expected["records"], strict=True):
-        assert ours["task"] == theirs["task"]
-        for name in ("loss", "info_nce", "soft_label_ce", "batch_soft_label_ce", "gradient_norm"):
-            assert ours[name] == pytest.approx(theirs[name], rel=2e-3, abs=1e-4), name
-    assert got["state"].keys() == expected["state"].keys()
-    for name, weight in expected["state"].items():
-        torch.testing.assert_close(got["state"][name], weight, rtol=0, atol=2e-4, msg=name)
+    check_same(got, expected)
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])
