@@ -18,9 +18,11 @@ METRICS = Path("metrics/mteb.json")
 
 VARIANTS: dict[str, list[str]] = {
     "full": [],
-    "without soft labels": ["train.kd_weight=0"],
+    "without soft labels": ["train.kd_weight=0", "train.batch_kd_weight=0"],
+    "soft labels of groups alone": ["train.batch_kd_weight=0"],
     "without margin filter": ["filter.rule=none"],
     "without hard negatives": ["filter.negatives_per_query=0", "filter.min_negatives=0"],
+    "negatives not chained": ["train.chain_negatives=false"],
     "without examples": ["train.max_examples=0"],
 }
 """What is set beside the default, by variant."""

@@ -30,7 +30,7 @@ def toy_params(folder: Path) -> dict[str, Any]:
     params["rerank"].update(model=causal, kind="query_likelihood", queries_per_task=10)
     params["label"].update(min_entropy_share=0.0, max_entropy_share=1.0)
     params["filter"].update(rule="adaptive", margin=0.01)
-    params["student"] = {"model": causal, "layers": 2}
+    params["student"].update(model=causal, layers=2)
     params["train"].update(batch_queries=6, epochs=1, max_steps=6, dtype="float32")
     tasks = {source["task"] for part in ("train", "held_out") for source in params["ingest"][part]}
     prompt = {"instruction": "retrieve similar text", "symmetric": False}

@@ -119,7 +119,8 @@ def _prompted(
     def identify(task: str, mode: str) -> Mapping[str, Any]:
         limits = {"max_tokens": settings.max_tokens, "tokens_per_batch": settings.tokens_per_batch}
         prompt = {"prefix": config.prefix(task, shots[mode]), "symmetric": config.task(task).symmetric}
-        return {**identity, **limits, **prompt, "dtype": str(dtype), "limit": config.max_tokens, "code": code_hash()}
+        reads = {"limit": config.max_tokens, "pooling": config.pooling, "attention": config.attention}
+        return {**identity, **limits, **prompt, **reads, "dtype": str(dtype), "code": code_hash()}
 
     models = {mode: PromptedModel(name, mode, embedder, prefix_with(count)) for mode, count in shots.items()}
     return Contender(name, models, identify, None, embedder)

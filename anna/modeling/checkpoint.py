@@ -1,6 +1,7 @@
 """Load models from local files: safetensors or GGUF, never pickle, never remote code."""
 
 import logging
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from transformers import (
     AutoModel,
     AutoModelForCausalLM,
     AutoTokenizer,
+    BitsAndBytesConfig,
     MistralConfig,
     MistralForCausalLM,
     PreTrainedModel,
@@ -17,26 +19,32 @@ from transformers import (
 
 from anna import io
 from anna.errors import InputError
+from anna.modeling.hardware import Quantize
 from anna.origins import INPUTS_DIR, sha256
 
 _log = logging.getLogger(__name__)
 
 
-def load_causal_lm(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+def load_causal_lm(
+    path: Path, quantize: Quantize | None = None, dtype: torch.dtype = torch.float32
+) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
     """Return the causal model at `path` in float32 and evaluation mode, and its tokenizer.
 
     A Llama checkpoint becomes a Mistral model: without a sliding window the two compute the same function from the
-    same weights, and the rest of the code has one architecture to know.
+    same weights, and the rest of the code has one architecture to know. A quantised one stays what it is.
 
     Args:
         path: Folder of safetensors, or a GGUF file.
+        quantize: What all matrices of the layers are rounded to; None: nothing.
+        dtype: What quantised matrices are multiplied in.
 
     Raises:
-        InputError: If there is no such model, or it is not a causal one that transformers knows.
+        InputError: If there is no such model, it is not a causal one that transformers knows, or bitsandbytes, which
+            quantises, is not installed.
     """
     folder = _converted(path) if path.suffix == ".gguf" else path
-    model, tokenizer = _load(AutoModelForCausalLM, folder)
-    if model.config.model_type == "llama":
+    model, tokenizer = _load(AutoModelForCausalLM, folder, **(_quantised(dtype) if quantize else {}))
+    if model.config.model_type == "llama" and not quantize:
         model = _as_mistral(model)
     return model.eval(), tokenizer
 
@@ -51,9 +59,26 @@ def load_saved(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
     return model.eval(), tokenizer
 
 
-def _load(kind: type[AutoModel] | type[AutoModelForCausalLM], folder: Path) -> tuple[Any, PreTrainedTokenizerFast]:
+def _quantised(dtype: torch.dtype) -> dict[str, Any]:
+    """Return what `from_pretrained` needs to load matrices in 4 bits."""
+    if find_spec("bitsandbytes") is None:
+        raise InputError(
+            "train.quantize is nf4, but bitsandbytes is not installed; run: pip install -e '.[quantize]', or set "
+            "train.quantize to null"
+        )
+    config = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+    )
+    return {"quantization_config": config}
+
+
+def _load(
+    kind: type[AutoModel] | type[AutoModelForCausalLM], folder: Path, **options: Any
+) -> tuple[Any, PreTrainedTokenizerFast]:
     try:
-        model = kind.from_pretrained(folder, dtype=torch.float32, local_files_only=True, use_safetensors=True)
+        model = kind.from_pretrained(
+            folder, dtype=torch.float32, local_files_only=True, use_safetensors=True, **options
+        )
         return model, AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())[:300]

@@ -31,7 +31,10 @@ def load_trained(folder: Path, student: StudentParams) -> Encoder:
     if not (folder / ADAPTER_FOLDER).is_dir():
         return Encoder.load(folder)
     config = EncoderConfig.load(folder)
-    backbone, tokenizer = load_student(fetch_model(student.model), student.layers)
+    # What training saw, in numbers that an adapter can be added to.
+    backbone, tokenizer = load_student(
+        fetch_model(student.model), student.layers, quantize=config.quantize, is_packed=False
+    )
     backbone = PeftModel.from_pretrained(backbone, folder / ADAPTER_FOLDER)
     return Encoder(backbone, tokenizer, config, torch.float32).eval()
 
@@ -54,7 +57,8 @@ def export(encoder: Encoder, folder: Path) -> None:
         backbone.save_pretrained(temporary)
         encoder.tokenizer.save_pretrained(temporary)
         transformer = Transformer(str(temporary), max_seq_length=encoder.config.max_tokens)
-        pooling = Pooling(backbone.config.hidden_size, pooling_mode="lasttoken")
+        modes = {"last_token": "lasttoken", "mean": "mean"}
+        pooling = Pooling(backbone.config.hidden_size, pooling_mode=modes[encoder.config.pooling])
         model = SentenceTransformer(
             modules=[transformer, pooling, Normalize()], prompts=named_prompts(encoder.config), device="cpu"
         )

@@ -3,12 +3,15 @@
 from pathlib import Path
 from typing import ClassVar
 
+import torch
 from pydantic import Field
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from anna.errors import InputError
 from anna.modeling.checkpoint import load_causal_lm
+from anna.modeling.encoder_config import Attention, Pooling
+from anna.modeling.hardware import Quantize
 from anna.origins import Origin
 from anna.params import Params
 
@@ -22,15 +25,38 @@ class StudentParams(Params):
     """Checkpoint: a folder with safetensors, or one GGUF file."""
     layers: int | None = Field(gt=0)
     """First layers kept; null keeps all."""
+    pooling: Pooling
+    """What becomes the vector: the hidden state at EOS (paper), or the mean over all tokens, prompt included."""
+    attention: Attention
+    """What a token sees: what comes before it (paper), or its whole text (LLM2Vec, NV-Embed).
+
+    A prompt would then see its query, so it is computed for each text anew, not once for all.
+    """
 
 
-def load_student(path: Path, layers: int | None) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+def load_student(
+    path: Path,
+    layers: int | None,
+    *,
+    quantize: Quantize | None = None,
+    dtype: torch.dtype = torch.float32,
+    is_packed: bool = True,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
     """Return the first `layers` decoder layers of the checkpoint, without language head, and a tokenizer that adds EOS.
+
+    Args:
+        path: As `load_causal_lm`.
+        layers: None: all.
+        quantize: As `load_causal_lm`.
+        dtype: As `load_causal_lm`.
+        is_packed: Keep quantised matrices in 4 bits; otherwise as float32 of the same values.
 
     Raises:
         InputError: As `load_causal_lm`, or if the checkpoint has fewer layers.
     """
-    causal, tokenizer = load_causal_lm(path)
+    causal, tokenizer = load_causal_lm(path, quantize, dtype)
+    if quantize and not is_packed:
+        causal = causal.dequantize()
     depth = causal.config.num_hidden_layers
     if layers is not None and layers > depth:
         raise InputError(f"student.layers is {layers}, but {path.name} has {depth}; choose at most {depth}, or null")
@@ -41,6 +67,8 @@ def load_student(path: Path, layers: int | None) -> tuple[PreTrainedModel, PreTr
         backbone.config.layer_types = backbone.config.layer_types[: layers or depth]
     backbone.config.architectures = [type(backbone).__name__]
     backbone.config.use_cache = False
+    # peft asks the model that it adapts, but transformers tells the outer one alone.
+    backbone.is_loaded_in_4bit = quantize == "nf4" and is_packed
     append_eos(tokenizer)
     return backbone, tokenizer
 

@@ -3,6 +3,7 @@
 Legend: Q queries on a rank, N documents they are compared with (all ranks), G group size, D dimensions.
 """
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -132,3 +133,21 @@ def combined_loss(
     distilled_Q = soft_label_cross_entropy(similarity_QG, soft_labels_QG, is_absent_QG, temperature)
     loss_Q = contrastive_Q + kd_weight * distilled_Q + batch_kd_weight * batch_distilled_Q
     return Terms(loss_Q, contrastive_Q, distilled_Q, batch_distilled_Q)
+
+
+def matryoshka(
+    loss: Callable[[Tensor, Tensor], Terms], query_emb_QD: Tensor, doc_emb_ND: Tensor, dims: Sequence[int]
+) -> Terms:
+    """Return the mean of each term of `loss` over the whole vectors and over their first `dims` dimensions.
+
+    Args:
+        loss: Of the vectors of the queries and of the documents.
+        query_emb_QD: Unit vectors, (Q, D).
+        doc_emb_ND: Unit vectors, (N, D).
+        dims: Numbers of dimensions, each below D; the vectors that are left of them are made unit vectors again.
+
+    Reference: Kusupati et al. 2022, arXiv:2205.13147, equation 1, all sizes weighing the same.
+    """
+    cut = [(functional.normalize(query_emb_QD[:, :d]), functional.normalize(doc_emb_ND[:, :d])) for d in dims]
+    terms = [loss(*pair) for pair in ((query_emb_QD, doc_emb_ND), *cut)]
+    return Terms(*(torch.stack(column).mean(dim=0) for column in zip(*terms, strict=True)))

@@ -1,10 +1,10 @@
 """How the student is trained: the `train` section of params.yaml."""
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
-from anna.modeling.hardware import Dtype
+from anna.modeling.hardware import Dtype, Quantize
 from anna.params import Params, Strict
 
 
@@ -34,6 +34,8 @@ class TrainParams(Params):
     """Recompute activations in the backward pass: a third more time, a fraction of the memory."""
     zero_stage: Literal[0, 1, 2, 3]
     """DeepSpeed ZeRO: 1 shards optimizer states over ranks, 2 gradients too, 3 weights too."""
+    quantize: Quantize | None
+    """Hold the frozen matrices below the adapters in 4 bits (QLoRA): for `lora` at ZeRO 0 to 2, with bitsandbytes."""
     processes: int = Field(gt=0)
     """Processes started on this machine when no launcher has started us."""
     dtype: Dtype
@@ -43,6 +45,8 @@ class TrainParams(Params):
     """Stop after so many steps; null: all of `epochs`. The learning rate ends at zero either way."""
     batch_queries: int = Field(ge=2)
     """Queries per batch, over all ranks: each is compared with all documents of the batch."""
+    chain_negatives: bool
+    """Whether a query is followed by one whose positive is its hard negative: negatives at no cost (ours)."""
     max_micro_step_tokens: int | None = Field(gt=0)
     """Tokens computed at once on each rank; a larger batch is cut and embedded twice (GradCache). null: never cut."""
     query_tokens: int = Field(ge=4)
@@ -61,6 +65,8 @@ class TrainParams(Params):
     """Divides the dense teacher's cosines there."""
     false_negative_margin: float | None = Field(ge=0)
     """In-batch documents with a cosine above the positive's by this are masked (Qwen3-Embedding: 0.1); null: none."""
+    matryoshka_dims: tuple[Annotated[int, Field(gt=0)], ...]
+    """The loss is averaged over the whole vector and its first so many dimensions, each below the student's."""
     learning_rate: float = Field(gt=0)
     """Peak (BGE-EN-ICL: 1e-4 with LoRA)."""
     warmup_steps: int = Field(ge=0)
@@ -74,3 +80,10 @@ class TrainParams(Params):
     """Queries of the validation split that are ranked, at most, of all tasks together; 0: no validation."""
     keep: Literal["best", "last"]
     """Which weights are saved: those of the highest validation nDCG@10, or those after the last step."""
+
+    @field_validator("quantize")
+    @classmethod
+    def _fits(cls, quantize: Quantize | None, info: ValidationInfo) -> Quantize | None:
+        if quantize and (info.data.get("method") == "full" or info.data.get("zero_stage") == 3):
+            raise ValueError("4-bit matrices cannot move or be sharded; set method lora and zero_stage 0 to 2, or null")
+        return quantize

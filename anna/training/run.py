@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from anna import io, seeding
+from anna.errors import InputError
 from anna.modeling.encoder import Encoder
 from anna.modeling.encoder_config import ADAPTER_FOLDER, EncoderConfig, PromptParams, task_prompts
 from anna.modeling.hardware import compute_dtype
@@ -157,15 +158,21 @@ def new_encoder(
     recipe: TrainParams,
 ) -> Encoder:
     """Return the untrained encoder with what the recipe trains set to require gradients."""
-    backbone, tokenizer = load_student(fetch_model(student.model), student.layers)
+    dtype = compute_dtype(recipe.dtype)
+    path = fetch_model(student.model)
+    backbone, tokenizer = load_student(path, student.layers, quantize=recipe.quantize, dtype=dtype)
+    check_dims(recipe.matryoshka_dims, backbone.config.hidden_size)
     config = EncoderConfig(
         base=describe(student.model),
         layers=student.layers,
+        pooling=student.pooling,
+        attention=student.attention,
+        quantize=recipe.quantize,
         max_tokens=prompts.max_tokens,
         example_tokens=prompts.example_tokens,
         tasks=task_prompts(prompts, examples, tokenizer),
     )
-    encoder = Encoder(backbone, tokenizer, config, compute_dtype(recipe.dtype))
+    encoder = Encoder(backbone, tokenizer, config, dtype)
     if recipe.gradient_checkpointing:
         encoder.backbone.gradient_checkpointing_enable({"use_reentrant": False})
     if recipe.method == "lora":
@@ -175,12 +182,26 @@ def new_encoder(
     return encoder
 
 
+def check_dims(dims: Sequence[int], hidden_size: int) -> None:
+    """Refuse a truncation that would not truncate the student's vectors."""
+    if max(dims, default=0) >= hidden_size:
+        raise InputError(
+            f"train.matryoshka_dims has {max(dims)}, but the student's vectors have {hidden_size} dimensions, which "
+            "count anyway; leave it out"
+        )
+
+
 def plan(groups: Sequence[Group], recipe: TrainParams) -> list[Batch]:
     """Return the batches of the whole run, in order."""
     batches: list[Batch] = []
     for epoch in range(recipe.epochs):
         batches += plan_epoch(
-            groups, batch_queries=recipe.batch_queries, max_examples=recipe.max_examples, seed=recipe.seed, epoch=epoch
+            groups,
+            batch_queries=recipe.batch_queries,
+            max_examples=recipe.max_examples,
+            chained=recipe.chain_negatives,
+            seed=recipe.seed,
+            epoch=epoch,
         )
     return batches[: recipe.max_steps]
 

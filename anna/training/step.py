@@ -4,6 +4,7 @@ Legend: Q queries on this rank, N documents of all ranks, G group size, D dimens
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,14 +12,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from anna.modeling.batching import shared_prefix
 from anna.modeling.encoder import Encoder
 from anna.prompts import query_prefix
 from anna.training import engine as engines
 from anna.training import gradcache
 from anna.training.batches import Batch, Group, Layout, Texts, lay_out
 from anna.training.gather import gather_rows
-from anna.training.losses import Terms, batch_soft_labels, combined_loss
+from anna.training.losses import Terms, batch_soft_labels, combined_loss, matryoshka
 from anna.training.recipe import TrainParams
 
 
@@ -45,18 +45,18 @@ def take(engine: Any, encoder: Encoder, batch: Batch, texts: Texts, recipe: Trai
 
     def loss(query_emb_QD: Tensor, own_doc_emb: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         doc_emb_ND = gather_rows(own_doc_emb, [len(block) for block in layout.doc_ids])
-        terms = combined_loss(
-            query_emb_QD,
-            doc_emb_ND,
-            targets.group,
-            targets.soft_labels,
-            targets.is_masked,
+        combined = partial(
+            combined_loss,
+            group_QG=targets.group,
+            soft_labels_QG=targets.soft_labels,
+            is_masked_QN=targets.is_masked,
             batch_soft_labels_QN=targets.batch_soft_labels,
             temperature=recipe.temperature,
             kd_weight=recipe.kd_weight,
             batch_kd_weight=recipe.batch_kd_weight,
             false_negative_margin=recipe.false_negative_margin,
         )
+        terms = matryoshka(combined, query_emb_QD, doc_emb_ND, recipe.matryoshka_dims)
         # DeepSpeed averages gradients over ranks, so each rank's loss is its queries' sum times W / (queries of all
         # ranks): the average over W ranks is then the mean over all queries, and `gather_rows` sums what ranks owe
         # each other.
@@ -88,8 +88,8 @@ def tokenize_batch(
     )
     docs = encoder.tokenize([texts.docs[d] for d in doc_ids], prefix=doc_prefix, max_tokens=recipe.doc_tokens)
     return (
-        gradcache.Side(queries, shared_prefix(queries)),
-        gradcache.Side(docs, shared_prefix(docs) if doc_prefix else 0),
+        gradcache.Side(queries, encoder.num_shared(queries)),
+        gradcache.Side(docs, encoder.num_shared(docs) if doc_prefix else 0),
     )
 
 

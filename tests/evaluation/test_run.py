@@ -11,8 +11,8 @@ from anna.evaluation.contenders import EncodeSettings
 from anna.evaluation.tasks import held_out_tasks
 from anna.modeling.encoder import Encoder
 from anna.modeling.encoder_config import EncoderConfig
-from anna.modeling.student import StudentParams
 from anna.origins import FilesOrigin
+from tests.conftest import tiny_student
 from tests.evaluation.conftest import TYPES, hash_embed
 
 SETTINGS = EncodeSettings(max_tokens=24, tokens_per_batch=256, dtype="float32", examples=1)
@@ -147,7 +147,7 @@ def test_a_score_that_is_no_number_is_refused(tmp_path, exported, tables):
 
 
 def test_untrained_has_the_prompts_of_the_trained_and_other_weights(tmp_path, exported, tiny_checkpoint, tables):
-    params = StudentParams(model=FilesOrigin(kind="files", path=tiny_checkpoint), layers=1)
+    params = tiny_student(tiny_checkpoint, layers=1)
     both = [contenders.student(exported, SETTINGS), contenders.untrained(params, exported, SETTINGS)]
     result = evaluate(tmp_path, both, tables)
     assert {s.model for s in result} == {"student", "untrained"}

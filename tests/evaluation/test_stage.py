@@ -9,6 +9,7 @@ import yaml
 
 from anna.teachers.dense import DenseParams, DenseTeacher
 from stages import evaluate
+from tests.conftest import tiny_student
 from tests.evaluation.conftest import write_tables
 from tests.teachers.models import INDEX, save_bi_encoder
 
@@ -38,7 +39,7 @@ def project(tmp_path, monkeypatch, exported, tables, tiny_checkpoint):
     """A project folder up to the stage; `exported` lies where the stage reads the model."""
     monkeypatch.chdir(tmp_path)
     write_tables(Path("data/eval"), tables)
-    student = {"model": {"kind": "files", "path": str(tiny_checkpoint)}, "layers": 1}
+    student = tiny_student(tiny_checkpoint, layers=1).model_dump(mode="json")
     Path("params.yaml").write_text(yaml.safe_dump({**SECTIONS, "student": student}))
     return tmp_path
 

@@ -10,10 +10,10 @@ from sentence_transformers import SentenceTransformer
 from anna.errors import InputError
 from anna.modeling import export
 from anna.modeling.encoder import Encoder
-from anna.modeling.student import StudentParams
 from anna.training import engine as engines
 from anna.training.engine import add_lora
 from anna.training.run import save_encoder
+from tests.conftest import tiny_student
 
 TEXTS = ["the capital of France", "x", "a very long text about rivers and mountains " * 20]
 
@@ -35,8 +35,7 @@ def test_export_gives_the_vectors_of_the_trained_encoder(
     encoder = adapted(tiny_encoder) if is_adapted else tiny_encoder
     state = engines.weights(encoder.backbone, trained_only=is_adapted)
     save_encoder(tmp_path / "encoder", encoder, state)
-    student = StudentParams.model_validate({"model": {"kind": "files", "path": tiny_checkpoint}, "layers": 2})
-    loaded = export.load_trained(tmp_path / "encoder", student)
+    loaded = export.load_trained(tmp_path / "encoder", tiny_student(tiny_checkpoint))
     texts = {"": TEXTS, "Capitals": TEXTS[:2], "Capitals+examples": TEXTS[:2], "Similar": TEXTS}
     expected = export.embed(loaded, texts)
     np.testing.assert_allclose(expected[""], export.embed(encoder, {"": TEXTS})[""], atol=1e-6)
@@ -66,3 +65,13 @@ def test_an_export_that_differs_is_refused(tiny_encoder: Encoder, tmp_path: Path
     export.export(tiny_encoder, tmp_path / "out")
     with pytest.raises(InputError, match=r"has cosine .* with the training encoder, expected > 0.9999"):
         export.compare(expected, texts, tmp_path / "out", 0.9999)
+
+
+def test_plain_sentence_transformers_can_cut_the_vectors(tiny_encoder: Encoder, tmp_path: Path) -> None:
+    export.export(tiny_encoder, tmp_path / "out")
+    whole, cut = (
+        SentenceTransformer(str(tmp_path / "out"), device="cpu", local_files_only=True, truncate_dim=dims).encode(TEXTS)
+        for dims in (None, 8)
+    )
+    assert cut.shape == (len(TEXTS), 8)
+    np.testing.assert_allclose(cut, whole[:, :8], atol=1e-6)

@@ -15,10 +15,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from anna import log
-from anna.modeling.student import StudentParams
 from anna.training import run, step
 from anna.training.batches import Group
 from anna.training.recipe import TrainParams
+from tests.conftest import tiny_student
 from tests.training.worker import prompts, recipe, toy_groups, toy_texts
 
 NUM_STEPS = 6
@@ -131,7 +131,7 @@ def _train(checkpoint: Path, chosen: dict[str, Any], queries: int | None) -> Non
     )
     run.train_encoder(
         data=run.TrainingData(groups, validation, texts, {}),
-        student=StudentParams.model_validate({"model": {"kind": "files", "path": str(checkpoint)}, "layers": 2}),
+        student=tiny_student(checkpoint),
         prompts=prompts(),
         recipe=TrainParams.model_validate(chosen),
         outputs=run.Outputs(Path("encoder"), Path("train.json"), Path("training.csv"), Path("validation.csv")),

@@ -1,6 +1,7 @@
 """What makes a run another run."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,10 +9,10 @@ import pytest
 import torch
 
 from anna.modeling.encoder import Encoder
-from anna.modeling.student import StudentParams
 from anna.training.identity import conditions, differences, digest, digest_weights, identify
 from anna.training.recipe import TrainParams
 from anna.training.validation import HeldOut
+from tests.conftest import tiny_student
 from tests.training.worker import recipe, toy_groups, toy_texts
 
 
@@ -27,10 +28,9 @@ class Run:
     texts: Any = field(default_factory=toy_texts)
 
     def identity(self) -> dict[str, Any]:
-        student = {"model": {"kind": "files", "path": "tiny"}, "layers": self.layers}
         return identify(
             recipe=TrainParams.model_validate(self.recipe),
-            student=StudentParams.model_validate(student),
+            student=tiny_student(Path("tiny"), layers=self.layers),
             encoder=self.encoder,
             groups=self.groups,
             held_out=self.held_out,

@@ -1,12 +1,13 @@
 """Losses against hand-written loops, finite differences and golden values."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
 from torch import Tensor
 
-from anna.training.losses import combined_loss, false_negatives, info_nce, soft_label_cross_entropy
+from anna.training.losses import combined_loss, false_negatives, info_nce, matryoshka, soft_label_cross_entropy
 
 
 def random_case(seed: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -115,3 +116,31 @@ def test_bfloat16_vectors_stay_near_float32() -> None:
     rounded = [part.to(torch.bfloat16).float() if part.is_floating_point() else part for part in case]
     near = combined_loss(*rounded, temperature=0.05, kd_weight=1.0, false_negative_margin=None)[0]
     torch.testing.assert_close(near, exact, rtol=0.05, atol=0.15)
+
+
+def test_matryoshka_gradients_are_those_of_the_terms_summed_by_hand() -> None:
+    queries, docs, groups, labels, masked = random_case(3)
+    given = {"group_QG": groups, "soft_labels_QG": labels, "is_masked_QN": masked, "kd_weight": 0.7}
+    combined = partial(combined_loss, **given, temperature=0.2, false_negative_margin=0.1)
+    leaves = [queries.clone().requires_grad_(), docs.clone().requires_grad_()]
+    loss = matryoshka(combined, *leaves, (2, 3)).loss
+    got = torch.autograd.grad(loss.sum(), leaves)
+    expected_loss, expected = torch.zeros_like(loss), [torch.zeros_like(leaf) for leaf in leaves]
+    for size in (2, 3, queries.shape[1]):
+        vectors = [queries[:, :size].clone().requires_grad_(), docs[:, :size].clone().requires_grad_()]
+        lengths = [(v**2).sum(1, keepdim=True).sqrt() if size < 7 else 1.0 for v in vectors]
+        part = combined(*(v / length for v, length in zip(vectors, lengths, strict=True))).loss
+        expected_loss += part.detach() / 3
+        for whole, grad in zip(expected, torch.autograd.grad(part.sum(), vectors), strict=True):
+            whole[:, :size] += grad / 3
+    torch.testing.assert_close(loss, expected_loss)
+    for have, want in zip(got, expected, strict=True):
+        torch.testing.assert_close(have, want)
+
+
+def test_matryoshka_without_dimensions_is_the_loss_itself() -> None:
+    queries, docs, groups, labels, masked = random_case(0, torch.float32)
+    given = {"group_QG": groups, "soft_labels_QG": labels, "is_masked_QN": masked, "kd_weight": 1.0}
+    combined = partial(combined_loss, **given, temperature=0.2, false_negative_margin=None)
+    for have, want in zip(matryoshka(combined, queries, docs, ()), combined(queries, docs), strict=True):
+        assert torch.equal(have, want)

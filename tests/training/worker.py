@@ -11,11 +11,11 @@ import numpy as np
 import torch
 
 from anna.modeling.encoder_config import PromptParams
-from anna.modeling.student import StudentParams
 from anna.training import engine as engines
 from anna.training import loop, run
 from anna.training.batches import Group, Texts
 from anna.training.recipe import TrainParams
+from tests.conftest import tiny_student
 
 NUM_GROUPS = 22
 
@@ -51,11 +51,13 @@ def recipe(zero_stage: int, method: str, max_tokens: int | None = None) -> Train
             "freeze_token_table": False,
             "gradient_checkpointing": False,
             "zero_stage": zero_stage,
+            "quantize": None,
             "processes": 1,
             "dtype": "float32",
             "epochs": 1,
             "max_steps": None,
             "batch_queries": 5,
+            "chain_negatives": False,
             "max_micro_step_tokens": max_tokens,
             "query_tokens": 16,
             "doc_tokens": 16,
@@ -65,6 +67,7 @@ def recipe(zero_stage: int, method: str, max_tokens: int | None = None) -> Train
             "batch_kd_weight": 0.5,
             "batch_teacher_temperature": 0.3,
             "false_negative_margin": 0.1,
+            "matryoshka_dims": [],
             "learning_rate": 0.003,
             "warmup_steps": 1,
             "weight_decay": 0.01,
@@ -88,7 +91,7 @@ def prompts() -> PromptParams:
 
 def train_tiny(checkpoint: str, chosen: TrainParams) -> dict[str, Any]:
     """Train, and return what every test compares."""
-    student = StudentParams.model_validate({"model": {"kind": "files", "path": checkpoint}, "layers": 2})
+    student = tiny_student(Path(checkpoint))
     torch.manual_seed(0)
     encoder = run.new_encoder(student, prompts(), {}, chosen)
     batches = run.plan(toy_groups(), chosen)

@@ -1,0 +1,70 @@
+"""What of the recipe reaches a training step."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from anna.errors import InputError
+from anna.modeling.encoder import Encoder
+from anna.training import engine as engines
+from anna.training import losses, step
+from anna.training.batches import Batch
+from anna.training.engine import BatchEncoder
+from anna.training.losses import combined_loss
+from anna.training.recipe import TrainParams
+from anna.training.run import check_dims
+from tests.training.test_gradcache import PlainEngine
+from tests.training.worker import recipe, toy_groups, toy_texts
+
+
+@pytest.fixture
+def batch() -> Batch:
+    return Batch("Capitals", tuple(group for group in toy_groups() if group.task == "Capitals")[:5], ())
+
+
+def changed(**changes: Any) -> TrainParams:
+    return TrainParams.model_validate(recipe(0, "full").model_dump() | changes)
+
+
+@pytest.mark.usefixtures("alone")
+def test_matryoshka_dims_are_trained(tiny_encoder: Encoder, batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "step", lambda _: 0.0)
+    seen: list[int] = []
+
+    def watch(query: torch.Tensor, doc: torch.Tensor, **others: Any) -> losses.Terms:
+        seen.append(query.shape[1])
+        return combined_loss(query, doc, **others)
+
+    monkeypatch.setattr(step, "combined_loss", watch)
+    taken = {}
+    for dims in ((), (8,)):
+        engine = PlainEngine(BatchEncoder(tiny_encoder))
+        taken[dims] = step.take(engine, tiny_encoder, batch, toy_texts(), changed(matryoshka_dims=dims))["loss"]
+    assert seen == [32, 32, 8]
+    assert taken[()] != pytest.approx(taken[8,], rel=1e-3)
+
+
+@pytest.mark.usefixtures("alone")
+def test_a_prompt_counts_as_often_as_it_is_computed(tiny_encoder: Encoder, batch: Batch) -> None:
+    queries, texts, plain = [], toy_texts(), recipe(0, "full")
+    for attention in ("causal", "bidirectional"):
+        tiny_encoder.config = tiny_encoder.config.model_copy(update={"attention": attention})
+        sides = step.tokenize_batch(tiny_encoder, batch, batch.groups, ["d1"], texts=texts, recipe=plain)
+        queries.append(sides[0])
+    once, each = (side.num_tokens(range(5)) for side in queries)
+    assert each == sum(len(row) for row in queries[0].rows)
+    assert once == each - 4 * queries[0].num_shared < each - 40
+
+
+def test_more_dimensions_than_the_student_has_are_refused() -> None:
+    check_dims((8, 31), 32)
+    with pytest.raises(InputError, match=r"train.matryoshka_dims has 32, but the student's vectors have 32 dimensions"):
+        check_dims((8, 32), 32)
+
+
+@pytest.mark.parametrize("change", [{"method": "full"}, {"zero_stage": 3}])
+def test_quantized_matrices_that_would_move_or_be_sharded_are_refused(change: dict[str, Any]) -> None:
+    assert changed(quantize="nf4", method="lora", zero_stage=2).quantize == "nf4"
+    with pytest.raises(ValueError, match="4-bit matrices cannot move or be sharded; set method lora and zero_stage 0"):
+        changed(**{"quantize": "nf4", "method": "lora", "zero_stage": 2, **change})
