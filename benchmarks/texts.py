@@ -7,7 +7,6 @@ from typing import NamedTuple
 from anna.origins import fetch
 from stages.ingest import IngestParams
 
-
 SPREAD = 100.0
 """Multiplies the weights of a random head: pairs then differ by as many logits as those of a trained cross-encoder."""
 

@@ -37,7 +37,7 @@ def toy_texts() -> Texts:
     docs = {f"d{n}": " ".join(words[n % 5 : n % 5 + 2 + n % 9]) + f" {n}" for n in range(60)}
     queries = {f"q{n:02d}": f"{words[n % len(words)]} {n}" for n in range(NUM_GROUPS)}
     random = np.random.default_rng(4)
-    vectors = {name: random.standard_normal(6).astype(np.float32) / 3 for name in [*queries, *docs]}
+    vectors = {name: (random.standard_normal(6) / 3).astype(np.float32) for name in [*queries, *docs]}
     return Texts(queries, docs, {"q05": frozenset({"d5", "d7"})}, frozenset(), vectors)
 
 
