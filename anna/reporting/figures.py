@@ -73,7 +73,8 @@ def draw_training(facts: Facts) -> Figure | None:
     for name, label, role in (
         ("loss", "loss", "ink"),
         ("info_nce", "InfoNCE", "positive"),
-        ("soft_label_ce", "soft labels, cross-entropy", "negative"),
+        ("soft_label_ce", "soft labels of groups", "negative"),
+        ("batch_soft_label_ce", "soft labels of batches", "candidate"),
     ):
         _line(panels[0], values["queries"], values[name], role, label)
     if len(validation.ndcg):
@@ -82,14 +83,14 @@ def draw_training(facts: Facts) -> Figure | None:
     panels[-1].plot(values["queries"], values["learning_rate"], color=light("muted"), linewidth=1.6)
     for axes, label in zip(panels, labels, strict=True):
         axes.set_ylabel(label)
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(bottom=0, top=1 if axes is panels[1] and len(validation.ndcg) else None)
         axes.yaxis.set_major_locator(MaxNLocator(nbins=5 if axes is panels[0] else 3))
     panels[-1].yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.1e}" if value else "0"))
     panels[-1].set_xlim(left=0)
     panels[-1].xaxis.set_major_formatter(FuncFormatter(_thousands))
     panels[-1].set_xlabel("queries seen")
     figure.align_ylabels(panels)
-    panels[0].legend(loc="upper right", ncols=3)
+    panels[0].legend(loc="upper right", ncols=2)
     return figure
 
 
