@@ -1,9 +1,23 @@
 """What a run says while it runs: DVCLive's files, for `dvc plots show`, editors, and whatever else reads them."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from scmrepo.exceptions import SCMError
+
 from anna.training.checkpoint import Record
+
+_log = logging.getLogger(__name__)
+
+
+def start(folder: Path, records: Sequence[Record]) -> "Monitor | None":
+    """Return a monitor, or None, with a warning, in a git repository without a commit, which DVCLive refuses."""
+    try:
+        return Monitor(folder, records)
+    except SCMError as error:
+        _log.warning("no live metrics in %s (%s): make a first commit to see them", folder, error)
+        return None
 
 
 class Monitor:

@@ -17,7 +17,7 @@ from anna.training import engine as engines
 from anna.training import step
 from anna.training.batches import Batch, Texts
 from anna.training.checkpoint import Checkpoints, Record
-from anna.training.live import Monitor
+from anna.training.live import start
 from anna.training.recipe import TrainParams
 from anna.training.schedule import learning_rate
 
@@ -51,7 +51,7 @@ def train(
         InputError: If a loss or gradient norm is not finite, or the checkpoint is of a run under other conditions.
     """
     records = checkpoints.resume(engine) if checkpoints else []
-    monitor = Monitor(live, records) if live and dist.get_rank() == 0 else None
+    monitor = start(live, records) if live and dist.get_rank() == 0 else None
     engine.train()
     for number, batch in log.progress(list(enumerate(batches, 1))[len(records) :], unit="step", desc="training"):
         queries = int(records[-1]["queries"]) if records else 0

@@ -3,12 +3,13 @@
 import csv
 import json
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from anna.training.checkpoint import Record
-from anna.training.live import Monitor
+from anna.training.live import Monitor, start
 
 
 def record(step: int) -> Record:
@@ -68,3 +69,12 @@ def test_git_and_the_pipeline_are_left_alone(tmp_path: Path) -> None:
     assert git("for-each-ref", "--format=%(refname)").split() == [
         f"refs/heads/{git('branch', '--show-current').strip()}"
     ]
+
+
+def test_a_repository_without_a_commit_has_no_live_metrics_and_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
+    subprocess.run([sys.executable, "-m", "dvc", "init", "--quiet"], cwd=tmp_path, check=True)
+    assert start(tmp_path / "live", []) is None
+    assert "make a first commit" in caplog.text
