@@ -66,7 +66,7 @@ def write_project(folder: Path, texts: Texts, dense: Path, cross: Path) -> None:
     params["retrieve_bm25"]["depth"] = params["retrieve_dense"]["depth"] = NUM_CANDIDATES
     params["retrieve_dense"].update(model=local(dense), max_tokens=DOC_TOKENS)
     params["rerank"].update(kind="cross_encoder", model=local(cross), depth=NUM_CANDIDATES, queries_per_task=None)
-    params["rerank"].update(doc_tokens=DOC_TOKENS, query_tokens=QUERY_TOKENS, tokens_per_batch=8192)
+    params["rerank"].update(doc_tokens=DOC_TOKENS, query_tokens=QUERY_TOKENS, tokens_per_batch=2048)
     params["label"].update(min_entropy_share=0.0, max_entropy_share=1.0)
     params["filter"].update(rule="percent", margin=MARGINS[0], negatives_per_query=1, min_negatives=1)
     (folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")

@@ -1,0 +1,197 @@
+"""Scoring pairs, ours against `CrossEncoder.predict` and against padded query likelihood, same model and pairs.
+
+Pairs are what the default would rerank: the best of both runs for some queries of every task. The cross-encoder is the
+dense model with a head of random weights (speed does not depend on weights), the causal model that of `rerank.model`.
+`CrossEncoder.predict` runs at the best of three batch sizes.
+
+Usage: python -m benchmarks.rerank [--queries 8] [--depth 8] [--rounds 3]   (after `make repro`, whose data it reads)
+"""
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn.utils.rnn import pad_sequence
+
+from anna import io, schemas
+from anna.modeling.batching import token_batches
+from anna.modeling.checkpoint import load_causal_lm
+from anna.origins import fetch_model
+from anna.teachers import cross_encoder, likelihood_batches, query_likelihood, reranker
+from anna.teachers.dense import DenseParams
+from benchmarks import side_by_side
+from benchmarks.side_by_side import Figures, Row, Side, Work
+from benchmarks.texts import make_cross_encoder
+from stages.rerank import BM25_RUN, CORPUS, DENSE_RUN, QRELS, QUERIES, RerankParams
+
+Pairs = list[tuple[str, str]]
+Act = Callable[[Pairs], NDArray[np.float32]]
+
+LIMITS = {"doc_tokens": 64, "query_tokens": 32}
+LONGEST, BUDGET, BATCH_SIZES = 96, 4096, (16, 32, 64)
+WARM_UP = 8
+"""Pairs scored before the clock runs."""
+
+
+def read_pairs(num_queries: int, depth: int) -> Pairs:
+    """Return (query, passage) texts of the default's candidates."""
+    corpus, queries, qrels = (
+        io.read(CORPUS, schemas.CORPUS),
+        io.read(QUERIES, schemas.QUERIES),
+        io.read(QRELS, schemas.QRELS),
+    )
+    runs = io.read(BM25_RUN, schemas.RUN), io.read(DENSE_RUN, schemas.RUN)
+    pairs = reranker.choose_candidates(queries, qrels, *runs, depth=depth, queries_per_task=num_queries)
+    return reranker.texts_of(pairs, corpus, queries)
+
+
+def our_cross_encoder(path: Path, pairs: Pairs, scores: Path) -> Figures:
+    """Score in length-sorted batches of a budget of tokens."""
+    model = cross_encoder.load_cross_encoder(path, LONGEST)
+
+    def act(part: Pairs) -> NDArray[np.float32]:
+        found = np.empty(len(part), dtype=np.float32)
+        for batch in cross_encoder.plan_batches(model, part, LONGEST, BUDGET):
+            found[batch] = cross_encoder.score_batch(model, [part[place] for place in batch])
+        return found
+
+    return measure(model[0].auto_model.get_input_embeddings(), act, pairs, scores, _lengths(model, pairs))
+
+
+def their_cross_encoder(path: Path, pairs: Pairs, batch_size: int, scores: Path) -> Figures:
+    """Score with the library's own method."""
+    model = cross_encoder.load_cross_encoder(path, LONGEST)
+
+    def act(part: Pairs) -> NDArray[np.float32]:
+        none = torch.nn.Identity()
+        return np.asarray(model.predict(part, batch_size=batch_size, activation_fn=none, show_progress_bar=False))
+
+    return measure(model[0].auto_model.get_input_embeddings(), act, pairs, scores, _lengths(model, pairs))
+
+
+def our_likelihood(path: Path, pairs: Pairs, scores: Path) -> Figures:
+    """Score on packed rows, each passage once."""
+    model, tokenizer = load_causal_lm(path)
+    limits = {**LIMITS, "tokens_per_batch": BUDGET}
+
+    def act(part: Pairs) -> NDArray[np.float32]:
+        found = np.empty(len(part), dtype=np.float32)
+        for batch in likelihood_batches.plan_batches(tokenizer, part, **limits):
+            some = [part[place] for place in batch]
+            found[batch] = query_likelihood.score_pairs(model, tokenizer, some, **limits)
+        return found
+
+    rows = [_tokens(tokenizer, *pair) for pair in pairs]
+    once = {pair[1]: len(prefix) for pair, (prefix, _) in zip(pairs, rows, strict=True)}
+    useful = sum(once.values()) + sum(len(query) for _, query in rows)
+    return measure(model.get_input_embeddings(), act, pairs, scores, useful)
+
+
+def padded_likelihood(path: Path, pairs: Pairs, scores: Path) -> Figures:
+    """Score one pair a row, padded to the longest of its batch: as it is done without packing."""
+    model, tokenizer = load_causal_lm(path)
+
+    def act(part: Pairs) -> NDArray[np.float32]:
+        rows = [_tokens(tokenizer, *pair) for pair in part]
+        found = np.empty(len(part), dtype=np.float32)
+        for batch in token_batches([len(prefix) + len(query) for prefix, query in rows], BUDGET):
+            found[batch] = padded_scores(model, [rows[place] for place in batch])
+        return found
+
+    rows = [_tokens(tokenizer, *pair) for pair in pairs]
+    return measure(model.get_input_embeddings(), act, pairs, scores, sum(len(p) + len(q) for p, q in rows))
+
+
+@torch.inference_mode()
+def padded_scores(model: Any, rows: Sequence[tuple[list[int], list[int]]]) -> NDArray[np.float32]:
+    """Return the mean log probability of each query given its prefix, both as tokens."""
+    ids_BL = pad_sequence([torch.tensor(prefix + query) for prefix, query in rows], batch_first=True)
+    lengths_B = torch.tensor([len(prefix) + len(query) for prefix, query in rows])
+    mask_BL = (torch.arange(ids_BL.shape[1]) < lengths_B[:, None]).long()
+    hidden_BLD = model.base_model(input_ids=ids_BL, attention_mask=mask_BL, use_cache=False).last_hidden_state
+    found = []
+    for row, (prefix, query) in enumerate(rows):
+        before = slice(len(prefix) - 1, len(prefix) + len(query) - 1)
+        logs = model.get_output_embeddings()(hidden_BLD[row, before]).float().log_softmax(dim=1)
+        found.append(float(logs.gather(1, torch.tensor(query)[:, None]).double().mean()))
+    return np.array(found, dtype=np.float32)
+
+
+def _tokens(tokenizer: Any, query: str, passage: str) -> tuple[list[int], list[int]]:
+    """Return what comes before the query, and the query; the same tokens that ours has."""
+    (part,) = query_likelihood._shared(tokenizer, [(query, passage)], *LIMITS.values(), BUDGET)
+    return part.passage, part.queries[0]
+
+
+def _lengths(model: Any, pairs: Pairs) -> int:
+    rows = model.tokenizer(*map(list, zip(*pairs, strict=True)), truncation=True, max_length=LONGEST)
+    return sum(map(len, rows["input_ids"]))
+
+
+def measure(table: torch.nn.Module, act: Act, pairs: Pairs, scores: Path, useful: int) -> Figures:
+    """Run `act` on the pairs, save what it returns, and return what it took."""
+    work = Work()
+    act(pairs[:WARM_UP])
+    work.count(table)
+    found: list[NDArray[np.float32]] = []
+    work.run(lambda: found.append(act(pairs)))
+    np.save(scores, found[0])
+    return work.figures(useful)
+
+
+def compare(sides: Mapping[str, tuple[Side, Sequence[Any]]], files: Sequence[Path], rounds: int) -> dict[str, Figures]:
+    """Run the sides, print their table and how far ours and the peer's scores are apart."""
+    results = side_by_side.compare(sides, rounds)
+    ours, peer = (np.load(file) for file in files)
+    sys.stdout.write(side_by_side.table(", ".join(sides), results))
+    sys.stdout.write(f"\n\nlargest difference of a score: {np.abs(ours - peer).max():.2g}, of {len(ours)} pairs\n")
+    return results
+
+
+def faster(results: Mapping[str, Figures], num_pairs: int, target: float) -> Row:
+    """Return pairs per second of ours, the first side, and of the best other one."""
+    ours, *peers = (num_pairs / figures.seconds for figures in results.values())
+    return Row(ours, max(peers), ours / max(peers), target)
+
+
+def main() -> None:
+    """Run both comparisons and print tables and the line of JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--queries", type=int, default=8, help="of each task")
+    parser.add_argument("--depth", type=int, default=8, help="candidates of each query")
+    parser.add_argument("--rounds", type=int, default=side_by_side.ROUNDS)
+    arguments = parser.parse_args()
+    pairs = read_pairs(arguments.queries, arguments.depth)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        cross = make_cross_encoder(fetch_model(DenseParams.load().model), folder / "cross")
+        rows = run(pairs, cross, fetch_model(RerankParams.load().model), folder, arguments.rounds)
+    sys.stdout.write(side_by_side.report(rows) + "\n")
+
+
+def run(pairs: Pairs, cross: Path, causal: Path, folder: Path, rounds: int) -> dict[str, Row]:
+    """Return the results of both comparisons."""
+    files = folder / "ours.npy", folder / "peer.npy"
+    sides: dict[str, tuple[Side, Sequence[Any]]] = {"cross-encoder": (our_cross_encoder, (cross, pairs, files[0]))}
+    for size in BATCH_SIZES:
+        sides[f"CrossEncoder.predict, batch {size}"] = (their_cross_encoder, (cross, pairs, size, files[1]))
+    first = compare(sides, files, rounds)
+    sides = {
+        "query likelihood": (our_likelihood, (causal, pairs, files[0])),
+        "padded": (padded_likelihood, (causal, pairs, files[1])),
+    }
+    second = compare(sides, files, rounds)
+    return {
+        "cross-encoder, pairs/s": faster(first, len(pairs), 1.2),
+        "query likelihood, pairs/s": faster(second, len(pairs), 2.0),
+    }
+
+
+if __name__ == "__main__":
+    main()

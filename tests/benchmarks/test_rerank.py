@@ -1,0 +1,43 @@
+"""The reranking benchmark at a tiny size: every side scores the same pairs alike, and counts what it computes."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import rerank, side_by_side
+from tests.teachers.models import save_cross_encoder
+
+PAIRS = [(query, doc) for query in ("paris", "who wrote this") for doc in ("the river seine", "mountains are high")]
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rerank, "LONGEST", 32)
+    monkeypatch.setattr(rerank, "BUDGET", 64)
+
+
+def test_both_cross_encoder_sides_give_the_same_scores(tmp_path: Path) -> None:
+    model, ours, peer = save_cross_encoder(tmp_path / "model"), tmp_path / "ours.npy", tmp_path / "peer.npy"
+    mine, theirs = rerank.our_cross_encoder(model, PAIRS, ours), rerank.their_cross_encoder(model, PAIRS, 2, peer)
+    np.testing.assert_allclose(np.load(ours), np.load(peer), atol=1e-5)
+    assert mine.useful == theirs.useful == 2 * (1 + 3) + 2 * (3 + 3) + 4 * 3  # words, and [CLS], [SEP], [SEP]
+    assert mine.computed == 4 * 16
+
+
+def test_both_likelihood_sides_give_the_same_scores(tmp_path: Path, tiny_checkpoint: Path) -> None:
+    ours, peer = tmp_path / "ours.npy", tmp_path / "peer.npy"
+    mine, theirs = (
+        rerank.our_likelihood(tiny_checkpoint, PAIRS, ours),
+        rerank.padded_likelihood(tiny_checkpoint, PAIRS, peer),
+    )
+    np.testing.assert_allclose(np.load(ours), np.load(peer), atol=1e-5)
+    assert mine.computed == mine.useful < theirs.useful <= theirs.computed
+
+
+def test_a_result_is_pairs_per_second_against_the_best_peer() -> None:
+    figures = [side_by_side.Figures(seconds, 0, 0, 0.0) for seconds in (2.0, 4.0, 3.0)]
+    row = rerank.faster(dict(zip("abc", figures, strict=True)), 12, 1.2)
+    assert row == (6.0, 4.0, 1.5, 1.2)
+    assert json.loads(side_by_side.report({"x": row})) == {"x": {"ours": 6.0, "peer": 4.0, "ratio": 1.5, "target": 1.2}}
