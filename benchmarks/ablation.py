@@ -31,7 +31,9 @@ COLUMNS = ("mean", "Retrieval", "Reranking", "STS", "Classification", "Clusterin
 
 
 def run(settings: list[str]) -> dict[str, float]:
-    """Run one experiment and return the student's zero-shot scores."""
+    """Run one experiment from the committed parameters and return the student's zero-shot scores."""
+    # An experiment leaves its parameters in the workspace, where the next one would inherit them.
+    subprocess.run(["git", "checkout", "--quiet", "--", "params.yaml"], check=True)
     changed = [part for setting in settings for part in ("--set-param", setting)]
     subprocess.run(["dvc", "exp", "run", *changed, "evaluate"], check=True)
     scores: dict[str, float] = json.loads(METRICS.read_text(encoding="utf-8"))["student"]
