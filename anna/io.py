@@ -43,34 +43,12 @@ def write(path: Path, table: pa.Table, schema: pa.Schema, **provenance: Any) -> 
     Raises:
         SchemaError: If columns, types, nulls or key break the schema.
     """
-    table = _conform(path, table, schema)
-    table = table.sort_by([(name, "ascending") for name in _key(schema)]).combine_chunks()
-    _check(path, table, schema)
+    table = conform(path, table, schema)
+    table = table.sort_by([(name, "ascending") for name in key(schema)]).combine_chunks()
+    check(path, table, schema)
     with atomic(path) as temporary:
         pq.write_table(table, temporary, compression="zstd", row_group_size=ROW_GROUP_SIZE, store_schema=True)
-    _describe(path, schema, table.num_rows, provenance)
-
-
-def write_parts(path: Path, parts: Iterable[pa.Table], schema: pa.Schema, **provenance: Any) -> None:
-    """Write a table that does not fit in memory, and its sidecar, as `write`; it comes in parts, sorted by its key.
-
-    Args:
-        path: As for `write`.
-        parts: Each of `ROW_GROUP_SIZE` rows, the last one of fewer, so that bytes depend on content alone.
-        schema: As for `write`.
-        provenance: As for `write`.
-
-    Raises:
-        SchemaError: As `write`, and if the key is out of order.
-    """
-    num_rows, last = 0, schema.empty_table()
-    with atomic(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
-        for part in parts:
-            table = _conform(path, part, schema)
-            _check(path, pa.concat_tables([last, table]), schema)
-            writer.write_table(table, row_group_size=ROW_GROUP_SIZE)
-            num_rows, last = num_rows + table.num_rows, table.slice(table.num_rows - 1)
-    _describe(path, schema, num_rows, provenance)
+    describe(path, schema, table.num_rows, provenance)
 
 
 def read(path: Path, schema: pa.Schema) -> pa.Table:
@@ -80,18 +58,33 @@ def read(path: Path, schema: pa.Schema) -> pa.Table:
         InputError: If the file is missing or unreadable.
         SchemaError: If its columns, nulls, key or order are not the schema's.
     """
+    with opened(path, schema) as file:
+        table = file.read()
+        check(path, table, schema)
+    return table
+
+
+@contextmanager
+def opened(path: Path, schema: pa.Schema) -> Iterator[pq.ParquetFile]:
+    """Yield the open table at `path`, of the columns of `schema`.
+
+    Raises:
+        InputError: If the file is missing or, now or while it is read, unreadable.
+        SchemaError: If its columns are not the schema's.
+    """
     if not path.is_file():
         raise InputError(f"{path} does not exist; make it with: dvc repro")
     try:
-        table = pq.read_table(path)
+        with pq.ParquetFile(path) as file:
+            if not file.schema_arrow.equals(schema):
+                got = {f.name: str(f.type) for f in file.schema_arrow}
+                want = {f.name: str(f.type) for f in schema}
+                raise SchemaError(
+                    f"{path} has columns {got}, expected {want}; it was written by other code, run: dvc repro"
+                )
+            yield file
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(f"{path} is not a readable Parquet file ({error}); delete it and run: dvc repro") from None
-    if not table.schema.equals(schema):
-        got = {f.name: str(f.type) for f in table.schema}
-        want = {f.name: str(f.type) for f in schema}
-        raise SchemaError(f"{path} has columns {got}, expected {want}; it was written by other code, run: dvc repro")
-    _check(path, table, schema)
-    return table
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
@@ -153,7 +146,7 @@ def atomic(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def _describe(path: Path, schema: pa.Schema, num_rows: int, provenance: Mapping[str, Any]) -> None:
+def describe(path: Path, schema: pa.Schema, num_rows: int, provenance: Mapping[str, Any]) -> None:
     """Write the sidecar of table `path`."""
     fields = [
         {"name": f.name, "type": str(f.type), "nullable": f.nullable, "meaning": f.metadata[b"meaning"].decode()}
@@ -161,7 +154,7 @@ def _describe(path: Path, schema: pa.Schema, num_rows: int, provenance: Mapping[
     ]
     write_json(
         sidecar(path),
-        {"table": _name(schema), "key": list(_key(schema)), "rows": num_rows, **provenance, "fields": fields},
+        {"table": _name(schema), "key": list(key(schema)), "rows": num_rows, **provenance, "fields": fields},
     )
 
 
@@ -169,11 +162,17 @@ def _name(schema: pa.Schema) -> str:
     return str(schema.metadata[b"name"].decode())
 
 
-def _key(schema: pa.Schema) -> tuple[str, ...]:
+def key(schema: pa.Schema) -> tuple[str, ...]:
+    """Return the columns of the schema's key, in order."""
     return tuple(schema.metadata[b"key"].decode().split(","))
 
 
-def _conform(path: Path, table: pa.Table, schema: pa.Schema) -> pa.Table:
+def conform(path: Path, table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Return `table` with the columns and types of `schema`; `path` is for messages.
+
+    Raises:
+        SchemaError: If it cannot be.
+    """
     if set(table.column_names) != set(schema.names):
         raise SchemaError(f"{path}: got columns {table.column_names}, expected {schema.names} ({_name(schema)})")
     try:
@@ -182,22 +181,26 @@ def _conform(path: Path, table: pa.Table, schema: pa.Schema) -> pa.Table:
         raise SchemaError(f"{path}: cannot become table {_name(schema)}: {error}") from None
 
 
-def _check(path: Path, table: pa.Table, schema: pa.Schema) -> None:
-    """Refuse nulls where none belong, NaN, and keys that repeat or are out of order."""
+def check(path: Path, table: pa.Table, schema: pa.Schema) -> None:
+    """Refuse a table with nulls where none belong, NaN, or keys that repeat or are out of order.
+
+    Raises:
+        SchemaError: With the column or row; `path` is for the message.
+    """
     for field in schema:
         column = table[field.name]
         if not field.nullable and column.null_count:
             raise SchemaError(f"{path}: column {field.name!r} has {column.null_count} nulls, expected none")
-        if pa.types.is_floating(field.type) and not pc.all(pc.is_finite(column.drop_null())).as_py() and len(column):
+        if pa.types.is_floating(field.type) and not pc.all(pc.is_finite(column.drop_null()), min_count=0).as_py():
             raise SchemaError(f"{path}: column {field.name!r} has NaN or infinite values, expected finite ones")
-    keys = table.select(list(_key(schema)))
+    keys = table.select(list(key(schema)))
     if keys.num_rows < 2:
         return
     order = _compare_neighbours(keys)
     if not pc.all(order).as_py():
         place = pc.index(order, False).as_py() + 1
         row = keys.slice(place, 1).to_pylist()[0]
-        raise SchemaError(f"{path}: row {place} {row} repeats or is out of order in key {list(_key(schema))}")
+        raise SchemaError(f"{path}: row {place} {row} repeats or is out of order in key {list(key(schema))}")
 
 
 def _compare_neighbours(keys: pa.Table) -> pa.ChunkedArray:

@@ -133,7 +133,8 @@ class Store:
             if not np.isfinite(values).all():
                 raise InputError(f"the model of {self.folder} gave NaN or infinity; nothing stored, choose another")
             pending.append((keys, values))
-            if time.monotonic() - written >= SECONDS_BETWEEN_SHARDS:
+            num_bytes = sum(part.nbytes for _, part in pending)
+            if time.monotonic() - written >= SECONDS_BETWEEN_SHARDS or num_bytes >= shards.GROUP_BYTES:
                 flush()
                 self.join()
                 written = time.monotonic()

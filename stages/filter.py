@@ -9,10 +9,10 @@ from typing import ClassVar, Self
 
 from pydantic import Field, model_validator
 
-from anna import io, log, schemas
+from anna import io, log, parts, schemas
 from anna.negatives import Rule
 from anna.params import Params
-from anna.teachers import filtering
+from anna.teachers import blocks, filtering
 
 CORPUS, QUERIES, QRELS = Path("data/corpus.parquet"), Path("data/queries.parquet"), Path("data/qrels.parquet")
 LABELS = Path("data/labels.parquet")
@@ -50,22 +50,22 @@ class FilterParams(Params):
         return self
 
 
+SOURCES = {"labels": (LABELS, schemas.LABELS), "qrels": (QRELS, schemas.QRELS)}
+"""What is read in blocks of queries."""
+
 INPUTS, OUTPUTS, PARAMS = (CORPUS, QUERIES, QRELS, LABELS), (GROUPS, DROPS, METRICS), (FilterParams,)
 
 
 def main() -> None:
     """Run the stage."""
     params = FilterParams.load()
-    selection = filtering.select_groups(
-        io.read(CORPUS, schemas.CORPUS),
-        io.read(QUERIES, schemas.QUERIES),
-        io.read(QRELS, schemas.QRELS),
-        io.read(LABELS, schemas.LABELS),
-        **params.model_dump(),
-    )
-    io.write(GROUPS, selection.groups, schemas.GROUPS, rule=params.rule, margin=params.margin)
-    io.write(DROPS, selection.drops, schemas.DROPS, rule=params.rule, margin=params.margin)
-    io.write_json(METRICS, selection.metrics)
+    queries = io.read(QUERIES, schemas.QUERIES)
+    selector = filtering.Selector(io.read(CORPUS, schemas.CORPUS), queries, **params.model_dump())
+    sources = blocks.query_blocks(queries, SOURCES)
+    said = {"rule": params.rule, "margin": params.margin}
+    with parts.writing(GROUPS, schemas.GROUPS, **said) as groups, parts.writing(DROPS, schemas.DROPS, **said) as drops:
+        metrics = filtering.select_all(selector, sources, groups, drops)
+    io.write_json(METRICS, metrics)
 
 
 if __name__ == "__main__":

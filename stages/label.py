@@ -8,9 +8,9 @@ from typing import ClassVar, Self
 
 from pydantic import Field, model_validator
 
-from anna import io, log, schemas
+from anna import io, log, parts, schemas
 from anna.params import Params, Strict
-from anna.teachers import labelling
+from anna.teachers import blocks, labelling
 
 CORPUS, QUERIES, QRELS = Path("data/corpus.parquet"), Path("data/queries.parquet"), Path("data/qrels.parquet")
 BM25_RUN, DENSE_RUN, RERANKER_RUN = (
@@ -59,6 +59,14 @@ class LabelParams(Params):
         return self
 
 
+SOURCES = {
+    "qrels": (QRELS, schemas.QRELS),
+    "bm25": (BM25_RUN, schemas.RUN),
+    "dense": (DENSE_RUN, schemas.RUN),
+    "reranker": (RERANKER_RUN, schemas.RUN),
+}
+"""What is read in blocks of queries."""
+
 INPUTS, OUTPUTS = (CORPUS, QUERIES, QRELS, BM25_RUN, DENSE_RUN, RERANKER_RUN), (LABELS, METRICS)
 PARAMS = (LabelParams,)
 
@@ -66,29 +74,18 @@ PARAMS = (LabelParams,)
 def main() -> None:
     """Run the stage."""
     params = LabelParams.load()
-    labels, metrics = labelling.label_candidates(
-        io.read(CORPUS, schemas.CORPUS),
-        io.read(QUERIES, schemas.QUERIES),
-        io.read(QRELS, schemas.QRELS),
-        {
-            "bm25": io.read(BM25_RUN, schemas.RUN),
-            "dense": io.read(DENSE_RUN, schemas.RUN),
-            "reranker": io.read(RERANKER_RUN, schemas.RUN),
-        },
-        weights=params.weights.model_dump(),
-        teacher_temperature=params.teacher_temperature,
+    weights, temperature = params.weights.model_dump(), params.teacher_temperature
+    queries = io.read(QUERIES, schemas.QUERIES)
+    corpus = io.read(CORPUS, schemas.CORPUS)
+    labeller = labelling.Labeller(corpus, queries, weights=weights, teacher_temperature=temperature)
+    labels = labelling.label_all(
+        labeller,
+        blocks.query_blocks(queries, SOURCES),
+        min_entropy_share=params.min_entropy_share,
+        max_entropy_share=params.max_entropy_share,
     )
-    labelling.refuse_degenerate(
-        metrics, min_entropy_share=params.min_entropy_share, max_entropy_share=params.max_entropy_share
-    )
-    io.write(
-        LABELS,
-        labels,
-        schemas.LABELS,
-        weights=params.weights.model_dump(),
-        teacher_temperature=params.teacher_temperature,
-    )
-    io.write_json(METRICS, metrics)
+    parts.write(LABELS, labels, schemas.LABELS, weights=weights, teacher_temperature=temperature)
+    io.write_json(METRICS, labeller.metrics())
 
 
 if __name__ == "__main__":

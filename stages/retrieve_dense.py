@@ -9,7 +9,7 @@ are an output, too: `train` takes soft labels over whole batches from them.
 from collections import Counter
 from pathlib import Path
 
-from anna import io, log, origins, schemas
+from anna import io, log, origins, parts, schemas
 from anna.teachers import dense, retrieval, runs
 
 CORPUS, QUERIES = Path("data/corpus.parquet"), Path("data/queries.parquet")
@@ -34,7 +34,7 @@ def main() -> Counter[str]:
     )
     teacher = origins.describe(params.model)
     io.write(RUN, found.run, schemas.RUN, unit="cosine", teacher=teacher)
-    io.write_parts(VECTORS, found.vectors, schemas.VECTORS, teacher=teacher)
+    parts.write(VECTORS, found.vectors, schemas.VECTORS, teacher=teacher)
     io.write_json(METRICS, runs.summarise_run(found.run, queries) | {"index_recall": found.recalls})
     return counts
 

@@ -26,7 +26,7 @@ sidecars and by `io.read`), and a new column or log line elsewhere must not reru
 SIBLINGS = ("corpus", "teachers", "training", "evaluation", "reporting")
 LAYERS: list[tuple[str, ...]] = [
     ("params", "schemas", "log", "seeding", "errors"),
-    ("io", "origins", "fingerprints", "shards", "store"),
+    ("io", "parts", "origins", "fingerprints", "shards", "store"),
     ("fusion", "negatives", "prompts", "segments"),
     ("modeling",),
     SIBLINGS,

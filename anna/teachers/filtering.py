@@ -1,5 +1,7 @@
 """Turn labelled candidates into training groups, with a reason for every candidate that is in none."""
 
+from collections.abc import Iterable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -7,98 +9,141 @@ import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from anna import negatives, schemas, segments
+from anna import negatives, parts, schemas, segments
 from anna.errors import InputError
 from anna.negatives import QUERY_VERDICTS, Judgement, Rule, Verdict
 from anna.segments import Int
-from anna.teachers.tables import Ids, decode, mark_positives, numbers
+from anna.teachers.blocks import Block
+from anna.teachers.tables import Known, decode, mark_positives, numbers
 
 
 class Selection(NamedTuple):
-    """What becomes of the candidates."""
+    """What becomes of some queries' candidates."""
 
     groups: pa.Table
     """Table GROUPS."""
     drops: pa.Table
     """Table DROPS: every candidate that is no group's negative, and every query without a group."""
-    metrics: dict[str, Any]
 
 
-def select_groups(
-    corpus: pa.Table,
-    queries: pa.Table,
-    qrels: pa.Table,
-    labels: pa.Table,
-    *,
-    rule: Rule,
-    margin: float,
-    background_quantile: float,
-    negatives_per_query: int,
-    min_negatives: int,
-    max_positive_rank: int | None,
-) -> Selection:
-    """Return the training group of each query, and why every other candidate is in none.
+class Selector:
+    """Makes training groups of queries' candidates, some queries at a time."""
 
-    A group's positive stands among the drops too, as a labelled positive: of each query, negatives kept plus candidates
-    dropped are all its candidates. A candidate that only its query's verdict rules out carries that verdict.
+    def __init__(
+        self,
+        corpus: pa.Table,
+        queries: pa.Table,
+        *,
+        rule: Rule,
+        margin: float,
+        background_quantile: float,
+        negatives_per_query: int,
+        min_negatives: int,
+        max_positive_rank: int | None,
+    ) -> None:
+        """Number all ids.
 
-    Args:
-        corpus: Table CORPUS.
-        queries: Table QUERIES.
-        qrels: Table QRELS.
-        labels: Table LABELS.
-        rule: See `negatives.judge_candidates`, as for the following.
-        margin: In the rule's unit.
-        background_quantile: What counts as a query's background.
-        negatives_per_query: Most negatives of a group.
-        min_negatives: Fewest.
-        max_positive_rank: Worst rank of a query's best positive.
+        Args:
+            corpus: Table CORPUS.
+            queries: Table QUERIES.
+            rule: See `negatives.judge_candidates`, as for the following.
+            margin: In the rule's unit.
+            background_quantile: What counts as a query's background.
+            negatives_per_query: Most negatives of a group.
+            min_negatives: Fewest.
+            max_positive_rank: Worst rank of a query's best positive.
+        """
+        self._known = Known(corpus, queries)
+        self._plain = plain_texts(self._known.texts)
+        self._judge = partial(
+            negatives.judge_candidates,
+            rule=rule,
+            margin=margin,
+            background_quantile=background_quantile,
+            negatives_per_query=negatives_per_query,
+            min_negatives=min_negatives,
+            max_positive_rank=max_positive_rank,
+        )
+        self._counted: list[tuple[pl.DataFrame, pl.DataFrame]] = []
+
+    def select(self, block: Block) -> Selection:
+        """Return the training group of each query of the block, and why every other candidate is in none.
+
+        A group's positive stands among the drops too, as a labelled positive: of each query, negatives kept plus
+        candidates dropped are all its candidates. A candidate that only its query's verdict rules out carries that
+        verdict.
+
+        Args:
+            block: With the rows of `labels` and `qrels`.
+
+        Raises:
+            InputError: If a table has ids that corpus or queries lack.
+        """
+        if not block.rows["labels"].num_rows:
+            return Selection(schemas.GROUPS.empty_table(), schemas.DROPS.empty_table())
+        judged = self._known.encode(block.rows["qrels"], "qrels")
+        rows = mark_positives(self._known.encode(block.rows["labels"], "labels"), self._known, judged)
+        rows = mark_duplicates(rows, self._plain)
+        starts_Q = segments.find_starts(numbers(rows, "query_id"))
+        judgement = self._judge(
+            numbers(rows, "fused_score").astype(np.float64),
+            numbers(rows, "is_positive"),
+            numbers(rows, "is_duplicate"),
+            numbers(rows, "has_class")[starts_Q],
+            starts_Q,
+        )
+        groups, drops = _groups(rows, judgement), _drops(rows, judgement, starts_Q)
+        self._counted.append(_count(rows, groups, drops))
+        return Selection(groups, decode(drops, schemas.DROPS))
+
+    def metrics(self) -> dict[str, Any]:
+        """Return counts of queries, candidates and drops by reason, so far, overall and by task."""
+        queries, drops = (pl.concat(frames, rechunk=True) for frames in zip(*self._counted, strict=True))
+        by_task = {
+            task: _summarise(queries.filter(pl.col("task") == task), drops.filter(pl.col("task") == task))
+            for task in queries["task"].unique().sort()
+        }
+        return _summarise(queries, drops) | {"tasks": by_task}
+
+
+def select_all(
+    selector: Selector, blocks: Iterable[Block], add_groups: parts.Add, add_drops: parts.Add
+) -> dict[str, Any]:
+    """Give the groups and drops of each block to where they are written, and return the metrics.
 
     Raises:
-        InputError: If no query gives a group, or a table has ids that corpus or queries lack.
+        InputError: If no query gives a group.
     """
-    ids = Ids(corpus, queries)
-    docs, asked, judged = ids.encode(corpus, "corpus"), ids.encode(queries, "queries"), ids.encode(qrels, "qrels")
-    rows = mark_positives(ids.encode(labels, "labels"), docs, asked, judged)
-    rows = mark_duplicates(rows, docs)
-    starts_Q = segments.find_starts(numbers(rows, "query_id"))
-    judgement = negatives.judge_candidates(
-        numbers(rows, "fused_score").astype(np.float64),
-        numbers(rows, "is_positive"),
-        numbers(rows, "is_duplicate"),
-        numbers(rows, "has_class")[starts_Q],
-        starts_Q,
-        rule=rule,
-        margin=margin,
-        background_quantile=background_quantile,
-        negatives_per_query=negatives_per_query,
-        min_negatives=min_negatives,
-        max_positive_rank=max_positive_rank,
-    )
-    groups, drops = _groups(rows, judgement), _drops(rows, judgement, starts_Q)
-    metrics = _summarise(rows, groups, drops)
-    if not groups.num_rows:
+    for block in blocks:
+        selection = selector.select(block)
+        add_groups(selection.groups)
+        add_drops(selection.drops)
+    metrics = selector.metrics()
+    if not metrics["groups"]:
         raise InputError(
-            f"no query of {len(starts_Q)} gives a training group ({metrics['drops']}); lower filter.margin or "
+            f"no query of {metrics['queries']} gives a training group ({metrics['drops']}); lower filter.margin or "
             "filter.min_negatives, or raise filter.max_positive_rank in params.yaml"
         )
-    return Selection(groups, decode(drops, schemas.DROPS), metrics)
+    return metrics
 
 
-def mark_duplicates(rows: pl.DataFrame, docs: pl.DataFrame) -> pl.DataFrame:
-    """Return `rows` in their order, with `is_duplicate`: whether the text is that of one of the query's positives.
-
-    Case, punctuation and spacing do not count.
-
-    Args:
-        rows: Candidates with `is_positive`.
-        docs: CORPUS, coded.
-    """
+def plain_texts(texts: pl.Series) -> pl.Series:
+    """Return a hash of each text that is the same for texts equal but for case, punctuation and spacing."""
     words = pl.col("text").str.normalize("NFKC").str.to_lowercase().str.replace_all(r"[^\p{L}\p{N}]+", " ")
     plain = words.str.strip_chars(" ")
     # A text of nothing but punctuation equals only itself.
     plain = pl.when(plain == "").then(pl.col("text")).otherwise(plain).hash(0)
-    joined = rows.join(docs.select("doc_id", plain.alias("plain")), on="doc_id", how="left", maintain_order="left")
+    return texts.to_frame("text").select(plain.alias("plain"))["plain"]
+
+
+def mark_duplicates(rows: pl.DataFrame, plain: pl.Series) -> pl.DataFrame:
+    """Return `rows` in their order, with `is_duplicate`: whether the text is that of one of the query's positives.
+
+    Args:
+        rows: Candidates with coded doc_id and `is_positive`.
+        plain: Hash of each document's text, by number; see `plain_texts`.
+    """
+    joined = rows.with_columns(plain.gather(rows["doc_id"].to_physical()))
     positive = joined.filter("is_positive").select("query_id", "plain", pl.lit(True).alias("is_twin")).unique()
     joined = joined.join(positive, on=["query_id", "plain"], how="left", maintain_order="left")
     is_duplicate = pl.col("is_twin").fill_null(False) & ~pl.col("is_positive")
@@ -152,7 +197,7 @@ def _lists(values: pa.Array, ends_G: Int) -> pa.ListArray:
 
 
 def _drops(rows: pl.DataFrame, judgement: Judgement, starts_Q: Int) -> pl.DataFrame:
-    """Return every candidate that is no negative, and every query without a group, with the reason."""
+    """Return every candidate that is no negative, and every query without a group, with the reason, sorted by key."""
     reasons = np.array([verdict.reason for verdict in Verdict], dtype=object)
     reference_C = segments.spread(judgement.references, starts_Q, rows.height)
     scores = numbers(rows, "fused_score").astype(np.float64)
@@ -161,44 +206,40 @@ def _drops(rows: pl.DataFrame, judgement: Judgement, starts_Q: Int) -> pl.DataFr
         pl.Series("reason", reasons[judgement.verdicts], dtype=pl.String),
         pl.Series("margin", reference_C - scores, dtype=pl.Float64).cast(pl.Float32),
         pl.col("fused_score").alias("score"),
-        pl.col("doc_id").cast(pl.String),
     ).filter(pl.Series(judgement.verdicts != Verdict.KEPT))
     is_dropped_Q = judgement.query_verdicts != Verdict.KEPT
     dropped: pl.DataFrame = rows[starts_Q[is_dropped_Q]].with_columns(
-        pl.lit("").alias("doc_id"),
+        pl.lit(None, dtype=rows["doc_id"].dtype).alias("doc_id"),
         pl.Series("reason", reasons[judgement.query_verdicts[is_dropped_Q]], dtype=pl.String),
         pl.lit(None, dtype=pl.Float32).alias("margin"),
         pl.lit(None, dtype=pl.Float32).alias("score"),
     )
-    return pl.concat([candidates.select(columns), dropped.select(columns)])
+    both = pl.concat([candidates.select(columns), dropped.select(columns)])
+    return both.sort("query_id", "doc_id").with_columns(pl.col("doc_id").cast(pl.String).fill_null(""))
 
 
-def _summarise(rows: pl.DataFrame, groups: pa.Table, drops: pl.DataFrame) -> dict[str, Any]:
-    """Return counts of queries, candidates and drops by reason, overall and by task."""
-    tasks = rows.group_by("query_id").agg(pl.col("task").first(), pl.len().alias("candidates"))
+def _count(rows: pl.DataFrame, groups: pa.Table, drops: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return what the metrics are sums of: one row per query; and how many drops of each task have each reason."""
+    queries = rows.group_by("query_id").agg(pl.col("task").first(), pl.len().alias("candidates"))
     sizes = pl.DataFrame(
         {
             "query_id": pl.Series(groups["query_id"].to_pylist(), dtype=rows["query_id"].dtype),
             "negatives": pl.Series(groups["negative_ids"].combine_chunks().value_lengths().to_pylist(), dtype=pl.Int64),
         }
     )
-    queries = tasks.join(sizes, on="query_id", how="left")
-    by_task = {
-        task: _count(queries.filter(pl.col("task") == task), drops.filter(pl.col("task") == task))
-        for task in tasks["task"].unique().sort()
-    }
-    return _count(queries, drops) | {"tasks": by_task}
+    is_query = (pl.col("doc_id") == "").alias("is_query")
+    return queries.join(sizes, on="query_id", how="left"), drops.group_by("task", "reason", is_query).len("rows")
 
 
-def _count(queries: pl.DataFrame, drops: pl.DataFrame) -> dict[str, Any]:
-    of_queries = drops.filter(pl.col("doc_id") == "")["reason"].to_list()
-    of_candidates = drops.filter(pl.col("doc_id") != "")["reason"].to_list()
+def _summarise(queries: pl.DataFrame, drops: pl.DataFrame) -> dict[str, Any]:
+    counted = drops.group_by("reason", "is_query").agg(pl.col("rows").sum()).rows()
+    counts = {(reason, is_query): int(rows) for reason, is_query, rows in counted}
     return {
         "queries": queries.height,
         "groups": queries["negatives"].count(),
         "candidates": int(queries["candidates"].sum()),
         "negatives": int(queries["negatives"].sum()),
-        "suspected_missing_positives": of_candidates.count(Verdict.ABOVE_POSITIVE.reason),
-        "drops": {verdict.reason: of_candidates.count(verdict.reason) for verdict in Verdict if verdict},
-        "query_drops": {verdict.reason: of_queries.count(verdict.reason) for verdict in QUERY_VERDICTS},
+        "suspected_missing_positives": counts.get((Verdict.ABOVE_POSITIVE.reason, False), 0),
+        "drops": {verdict.reason: counts.get((verdict.reason, False), 0) for verdict in Verdict if verdict},
+        "query_drops": {verdict.reason: counts.get((verdict.reason, True), 0) for verdict in QUERY_VERDICTS},
     }

@@ -1,6 +1,6 @@
 """Join the teachers' runs into fused scores and soft labels over every query's candidates."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -9,65 +9,94 @@ import pyarrow as pa
 
 from anna import fusion, schemas, segments
 from anna.errors import InputError
-from anna.teachers.tables import Ids, decode, mark_positives, numbers
+from anna.teachers.blocks import Block
+from anna.teachers.tables import Known, decode, mark_positives, numbers
 
 PAIR = ["query_id", "doc_id"]
 
 
-def label_candidates(
-    corpus: pa.Table,
-    queries: pa.Table,
-    qrels: pa.Table,
-    runs: Mapping[str, pa.Table],
-    *,
-    weights: Mapping[str, float],
-    teacher_temperature: float,
-) -> tuple[pa.Table, dict[str, Any]]:
-    """Return table LABELS and its metrics.
+class Labeller:
+    """Fuses the scores of queries' candidates, some queries at a time."""
 
-    The candidates of a query are those of the first-stage runs `bm25` and `dense`, and all that the qrels judge. What a
-    run does not list takes its lowest score for that query; a run without rows for the query is left out
-    (`fusion.fill_missing`).
+    def __init__(
+        self, corpus: pa.Table, queries: pa.Table, *, weights: Mapping[str, float], teacher_temperature: float
+    ) -> None:
+        """Number all ids.
 
-    Args:
-        corpus: Table CORPUS.
-        queries: Table QUERIES.
-        qrels: Table QRELS.
-        runs: Tables RUN by name: bm25, dense, reranker.
-        weights: Weight of each run's z-score, by the same names.
-        teacher_temperature: Divides the fused score in the softmax.
+        Args:
+            corpus: Table CORPUS.
+            queries: Table QUERIES.
+            weights: Weight of each run's z-score, by its name: bm25, dense, reranker.
+            teacher_temperature: Divides the fused score in the softmax.
+        """
+        self._known, self._weights, self._temperature = Known(corpus, queries), weights, teacher_temperature
+        self._measured: list[pl.DataFrame] = []
 
-    Raises:
-        InputError: If a table has ids that corpus or queries lack, or a query has no labelled positive.
-    """
-    ids = Ids(corpus, queries)
-    judged = ids.encode(qrels, "qrels")
-    coded = {name: ids.encode(run.select([*PAIR, "score"]), f"{name} run") for name, run in runs.items()}
-    pairs = pl.concat([judged.select(PAIR), *(coded[name].select(PAIR) for name in ("bm25", "dense"))])
-    pairs = pairs.unique().sort(PAIR)
-    for name, run in coded.items():
-        pairs = pairs.join(run.rename({"score": name}), on=PAIR, how="left", maintain_order="left")
-    starts_Q = segments.find_starts(numbers(pairs, "query_id"))
-    fused_C = fusion.fuse_scores(
-        [numbers(pairs, name).astype(np.float64) for name in runs], [weights[name] for name in runs], starts_Q
-    )
-    soft_C = fusion.soften(fused_C, teacher_temperature, starts_Q)
-    order_C = fusion.order_by_score(fused_C.astype(np.float32), starts_Q)
-    labels = pairs.with_columns(
-        pl.Series("fused_score", fused_C, dtype=pl.Float64).cast(pl.Float32),
-        pl.Series("soft_label", soft_C, dtype=pl.Float64).cast(pl.Float32),
-    )[order_C].with_columns(pl.Series("rank", segments.number_within(np.ones(len(order_C), dtype=bool), starts_Q)))
-    labels = mark_positives(labels, ids.encode(corpus, "corpus"), ids.encode(queries, "queries"), judged)
-    _refuse_without_positive(labels, queries)
-    entropy_Q, share_Q = fusion.entropies(soft_C, starts_Q)
-    return decode(labels, schemas.LABELS), _summarise(labels, judged, entropy_Q, share_Q)
+    def label(self, block: Block) -> pa.Table:
+        """Return table LABELS of the block's queries.
+
+        The candidates of a query are those of the first-stage runs `bm25` and `dense`, and all that the qrels judge.
+        What a run does not list takes its lowest score for that query; a run without rows for the query is left out
+        (`fusion.fill_missing`).
+
+        Args:
+            block: With the rows of `qrels` and of every run.
+
+        Raises:
+            InputError: If a table has ids that corpus or queries lack, or a query has no labelled positive.
+        """
+        judged = self._known.encode(block.rows["qrels"], "qrels")
+        coded = {
+            name: self._known.encode(block.rows[name].select([*PAIR, "score"]), f"{name} run") for name in self._weights
+        }
+        pairs = pl.concat([judged.select(PAIR), *(coded[name].select(PAIR) for name in ("bm25", "dense"))])
+        pairs = pairs.unique().sort(PAIR)
+        for name, run in coded.items():
+            pairs = pairs.join(run.rename({"score": name}), on=PAIR, how="left", maintain_order="left")
+        starts_Q = segments.find_starts(numbers(pairs, "query_id"))
+        fused_C = fusion.fuse_scores(
+            [numbers(pairs, name).astype(np.float64) for name in coded], list(self._weights.values()), starts_Q
+        )
+        soft_C = fusion.soften(fused_C, self._temperature, starts_Q)
+        order_C = fusion.order_by_score(fused_C.astype(np.float32), starts_Q)
+        labels = pairs.with_columns(
+            pl.Series("fused_score", fused_C, dtype=pl.Float64).cast(pl.Float32),
+            pl.Series("soft_label", soft_C, dtype=pl.Float64).cast(pl.Float32),
+        )[order_C].with_columns(pl.Series("rank", segments.number_within(np.ones(len(order_C), dtype=bool), starts_Q)))
+        labels = mark_positives(labels, self._known, judged)
+        _refuse_without_positive(labels, block.queries)
+        self._measured.append(_measure(labels, judged, *fusion.entropies(soft_C, starts_Q)))
+        return decode(labels, schemas.LABELS)
+
+    def metrics(self) -> dict[str, Any]:
+        """Return means over the queries so far, overall and by task."""
+        by_query = pl.concat(self._measured, rechunk=True)
+        measures = [
+            pl.len().alias("queries"),
+            pl.col("candidates").sum(),
+            pl.col("reranked").sum().alias("reranked_queries"),
+            *(pl.col(name).mean().round(6) for name in ("positive_first", "bm25_recall", "dense_recall", "entropy")),
+            # A query with one candidate has no entropy to share; where all are such, labels are as good as one-hot.
+            pl.col("share").fill_nan(None).mean().fill_null(0.0).round(6).alias("entropy_share"),
+        ]
+        tasks = by_query.group_by("task").agg(measures).sort("task").to_dicts()
+        return by_query.select(measures).to_dicts()[0] | {"tasks": {row.pop("task"): row for row in tasks}}
+
+
+def label_all(
+    labeller: Labeller, blocks: Iterable[Block], *, min_entropy_share: float, max_entropy_share: float
+) -> Iterator[pa.Table]:
+    """Yield table LABELS of each block, and at the end refuse labels that teach nothing (`refuse_degenerate`)."""
+    for block in blocks:
+        yield labeller.label(block)
+    refuse_degenerate(labeller.metrics(), min_entropy_share=min_entropy_share, max_entropy_share=max_entropy_share)
 
 
 def refuse_degenerate(metrics: Mapping[str, Any], *, min_entropy_share: float, max_entropy_share: float) -> None:
     """Refuse soft labels that teach nothing beyond the positive, or nothing at all.
 
     Args:
-        metrics: As `label_candidates` gives them.
+        metrics: As a `Labeller` gives them.
         min_entropy_share: Smallest mean entropy, as a share of log(number of candidates).
         max_entropy_share: Largest.
 
@@ -97,10 +126,10 @@ def _refuse_without_positive(labels: pl.DataFrame, queries: pa.Table) -> None:
         )
 
 
-def _summarise(
+def _measure(
     labels: pl.DataFrame, judged: pl.DataFrame, entropy_Q: segments.Float, share_Q: segments.Float
-) -> dict[str, Any]:
-    """Return means over queries, overall and by task."""
+) -> pl.DataFrame:
+    """Return what the metrics are means of, one row per query."""
     in_qrels = judged.filter(pl.col("relevance") > 0).select(*PAIR, pl.lit(True).alias("in_qrels"))
     rows = labels.join(in_qrels, on=PAIR, how="left", maintain_order="left").with_columns(
         pl.col("in_qrels").fill_null(False)
@@ -112,17 +141,4 @@ def _summarise(
         pl.col("reranker").is_not_null().any().alias("reranked"),
         *(pl.col(name).filter("in_qrels").is_not_null().mean().alias(f"{name}_recall") for name in ("bm25", "dense")),
     )
-    by_query = by_query.with_columns(pl.Series("entropy", entropy_Q), pl.Series("share", share_Q))
-    measures = [
-        pl.len().alias("queries"),
-        pl.col("candidates").sum(),
-        pl.col("reranked").sum().alias("reranked_queries"),
-        pl.col("positive_first").mean().round(6),
-        pl.col("bm25_recall").mean().round(6),
-        pl.col("dense_recall").mean().round(6),
-        pl.col("entropy").mean().round(6),
-        # A query with one candidate has no entropy to share; where all are such, labels are as good as one-hot.
-        pl.col("share").fill_nan(None).mean().fill_null(0.0).round(6).alias("entropy_share"),
-    ]
-    tasks = by_query.group_by("task").agg(measures).sort("task").to_dicts()
-    return by_query.select(measures).to_dicts()[0] | {"tasks": {row.pop("task"): row for row in tasks}}
+    return by_query.with_columns(pl.Series("entropy", entropy_Q), pl.Series("share", share_Q))

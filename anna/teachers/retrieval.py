@@ -76,7 +76,7 @@ def retrieve(
 
 
 def vector_tables(ids: Sequence[Sequence[str]], matrices: Sequence[VectorFile]) -> Iterator[pa.Table]:
-    """Yield table VECTORS of the rows of all matrices, in order of their ids, in parts as `io.write_parts` wants them.
+    """Yield table VECTORS of the rows of all matrices, in order of their ids, in parts.
 
     Args:
         ids: Of the rows of each matrix.

@@ -18,15 +18,17 @@ def frame(table: pa.Table) -> pl.DataFrame:
     return result
 
 
-class Ids:
-    """Ids of queries and documents as numbers in the order of the ids: joins and sorts compare numbers, not text."""
+class Known:
+    """Queries and documents by number: in the order of their ids, so that joins and sorts compare no text."""
 
     def __init__(self, corpus: pa.Table, queries: pa.Table) -> None:
         """Number the ids of tables CORPUS and QUERIES, which are sorted."""
-        self.types = {
-            "query_id": pl.Enum(frame(queries.select(["query_id"]))["query_id"]),
-            "doc_id": pl.Enum(frame(corpus.select(["doc_id"]))["doc_id"]),
-        }
+        docs, asked = frame(corpus), frame(queries.select(["query_id", "task", "label"]))
+        self.types = {"query_id": pl.Enum(asked["query_id"]), "doc_id": pl.Enum(docs["doc_id"])}
+        self.texts = docs["text"]
+        self.tasks = asked["task"]
+        classes = pl.Enum(pl.concat([docs["label"], asked["label"]]).drop_nulls().unique().sort())
+        self.doc_classes, self.query_classes = docs["label"].cast(classes), asked["label"].cast(classes)
 
     def encode(self, table: pa.Table, source: str) -> pl.DataFrame:
         """Return `table` with its ids as numbers.
@@ -57,9 +59,7 @@ def decode(rows: pl.DataFrame, schema: pa.Schema) -> pa.Table:
     return rows.with_columns(texts).select(schema.names).to_arrow().cast(schema)
 
 
-def mark_positives(
-    pairs: pl.DataFrame, corpus: pl.DataFrame, queries: pl.DataFrame, qrels: pl.DataFrame
-) -> pl.DataFrame:
+def mark_positives(pairs: pl.DataFrame, known: Known, qrels: pl.DataFrame) -> pl.DataFrame:
     """Return `pairs` in their order, with `task`, `has_class` and `is_positive`.
 
     A document is a labelled positive if the qrels say so, or if it has the query's class: of a class the qrels may name
@@ -67,21 +67,18 @@ def mark_positives(
 
     Args:
         pairs: Rows with coded query_id and doc_id.
-        corpus: CORPUS, coded.
-        queries: QUERIES, coded.
-        qrels: QRELS, coded.
+        known: What they are coded by.
+        qrels: QRELS of these queries, coded.
     """
-    asked = queries.select("query_id", "task", pl.col("label").alias("query_label"))
-    docs = corpus.select("doc_id", pl.col("label").alias("doc_label"))
     judged = qrels.filter(pl.col("relevance") > 0).select("query_id", "doc_id", pl.lit(True).alias("is_judged"))
-    joined = pairs.join(asked, on="query_id", how="left", maintain_order="left")
-    joined = joined.join(docs, on="doc_id", how="left", maintain_order="left")
-    joined = joined.join(judged, on=["query_id", "doc_id"], how="left", maintain_order="left")
-    has_class = pl.col("query_label").is_not_null()
-    is_classmate = (pl.col("query_label") == pl.col("doc_label")).fill_null(False)
+    joined = pairs.join(judged, on=["query_id", "doc_id"], how="left", maintain_order="left")
+    query, doc = (pairs[name].to_physical() for name in ("query_id", "doc_id"))
+    query_class, doc_class = known.query_classes.gather(query), known.doc_classes.gather(doc)
     return joined.with_columns(
-        has_class.alias("has_class"), (pl.col("is_judged").fill_null(False) | is_classmate).alias("is_positive")
-    ).drop("query_label", "doc_label", "is_judged")
+        known.tasks.gather(query).alias("task"),
+        query_class.is_not_null().alias("has_class"),
+        (pl.col("is_judged").fill_null(False) | (query_class == doc_class).fill_null(False)).alias("is_positive"),
+    ).drop("is_judged")
 
 
 def numbers(rows: pl.DataFrame, name: str) -> NDArray[Any]:

@@ -1,14 +1,17 @@
 """Groups and drops of a toy collection: the reason of every candidate."""
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from anna import io, schemas
 from anna.errors import InputError
 from anna.teachers import filtering
+from anna.teachers.blocks import Block
 from tests.teachers.conftest import Toy, table
 
 SETTINGS: dict[str, Any] = {
@@ -39,12 +42,35 @@ def labels() -> pa.Table:
     return table(schemas.LABELS, LABELS)
 
 
-def reasons(selection: filtering.Selection) -> dict[tuple[str, str], str]:
+class Selected(NamedTuple):
+    """Both tables, and the metrics."""
+
+    groups: pa.Table
+    drops: pa.Table
+    metrics: dict[str, Any]
+
+
+def select(toy: Toy, labels: pa.Table, size: int = 99, **settings: Any) -> Selected:
+    """Select in blocks of so many queries."""
+    selector, groups, drops = filtering.Selector(toy.corpus, toy.queries, **settings), [], []
+    tables = {"labels": labels, "qrels": toy.qrels}
+
+    def blocks() -> Iterator[Block]:
+        for start in range(0, len(toy.queries), size):
+            own = toy.queries.slice(start, size)
+            rows = {name: part.filter(pc.is_in(part["query_id"], own["query_id"])) for name, part in tables.items()}
+            yield Block(own, rows)
+
+    metrics = filtering.select_all(selector, blocks(), groups.append, drops.append)
+    return Selected(pa.concat_tables(groups), pa.concat_tables(drops), metrics)
+
+
+def reasons(selection: Selected) -> dict[tuple[str, str], str]:
     return {(row["query_id"], row["doc_id"]): row["reason"] for row in selection.drops.to_pylist()}
 
 
 def test_every_candidate_has_its_reason(toy: Toy, labels: pa.Table) -> None:
-    selection = filtering.select_groups(*toy, labels, **SETTINGS)
+    selection = select(toy, labels, **SETTINGS)
     assert reasons(selection) == {
         ("A:q:1", "A:d:3"): "above_positive",
         ("A:q:1", "A:d:1"): "labelled_positive",
@@ -59,7 +85,7 @@ def test_every_candidate_has_its_reason(toy: Toy, labels: pa.Table) -> None:
 
 
 def test_groups(toy: Toy, labels: pa.Table, tmp_path: Any) -> None:
-    selection = filtering.select_groups(*toy, labels, **SETTINGS)
+    selection = select(toy, labels, **SETTINGS)
     io.write(tmp_path / "groups.parquet", selection.groups, schemas.GROUPS)
     io.write(tmp_path / "drops.parquet", selection.drops, schemas.DROPS)
     first, second = selection.groups.to_pylist()
@@ -69,10 +95,7 @@ def test_groups(toy: Toy, labels: pa.Table, tmp_path: Any) -> None:
 
 
 def test_margins_and_scores_are_recorded(toy: Toy, labels: pa.Table) -> None:
-    rows = {
-        (row["query_id"], row["doc_id"]): row
-        for row in filtering.select_groups(*toy, labels, **SETTINGS).drops.to_pylist()
-    }
+    rows = {(row["query_id"], row["doc_id"]): row for row in select(toy, labels, **SETTINGS).drops.to_pylist()}
     assert rows["A:q:1", "A:d:3"]["margin"] == pytest.approx(-0.5)
     assert rows["A:q:1", "A:d:3"]["score"] == pytest.approx(2.5)
     assert rows["A:q:2", ""]["margin"] is None
@@ -83,7 +106,7 @@ def test_margins_and_scores_are_recorded(toy: Toy, labels: pa.Table) -> None:
 @pytest.mark.parametrize("quota", [0, 1, 3])
 def test_kept_and_dropped_are_all_candidates(toy: Toy, labels: pa.Table, rule: str, quota: int) -> None:
     settings = SETTINGS | {"rule": rule, "negatives_per_query": quota, "min_negatives": 0}
-    selection = filtering.select_groups(*toy, labels, **settings)
+    selection = select(toy, labels, **settings)
     metrics = selection.metrics
     kept = [(row["query_id"], doc) for row in selection.groups.to_pylist() for doc in row["negative_ids"]]
     dropped = [pair for pair in reasons(selection) if pair[1]]
@@ -95,7 +118,7 @@ def test_kept_and_dropped_are_all_candidates(toy: Toy, labels: pa.Table, rule: s
 
 
 def test_metrics(toy: Toy, labels: pa.Table) -> None:
-    metrics = filtering.select_groups(*toy, labels, **SETTINGS).metrics
+    metrics = select(toy, labels, **SETTINGS).metrics
     assert metrics["suspected_missing_positives"] == 1
     assert metrics["query_drops"] == {"weak_positive": 0, "too_few_negatives": 1}
     assert metrics["drops"] == {
@@ -114,16 +137,25 @@ def test_metrics(toy: Toy, labels: pa.Table) -> None:
 def test_punctuation_alone_is_no_duplicate(toy: Toy, labels: pa.Table) -> None:
     rows = [tuple(row.values()) for row in toy.corpus.to_pylist()]
     rows = [(*row[:2], {"A:d:4": "!!!", "A:d:3": "???"}.get(row[0], row[2]), row[3]) for row in rows]
-    selection = filtering.select_groups(*toy._replace(corpus=table(schemas.CORPUS, rows)), labels, **SETTINGS)
+    selection = select(toy._replace(corpus=table(schemas.CORPUS, rows)), labels, **SETTINGS)
     assert reasons(selection)["A:q:2", "A:d:3"] == "inside_margin"
 
 
 def test_no_group_at_all_is_refused(toy: Toy, labels: pa.Table) -> None:
     with pytest.raises(InputError, match=r"no query of 3 gives a training group .*lower filter.margin"):
-        filtering.select_groups(*toy, labels, **SETTINGS | {"margin": 99.0})
+        select(toy, labels, **SETTINGS | {"margin": 99.0})
 
 
 def test_soft_labels_of_zero_are_refused(toy: Toy) -> None:
     rows = [(*row[:4], 1.0 if row[1] == 1 else 0.0) for row in LABELS]
     with pytest.raises(InputError, match=r"soft labels of query 'A:q:1' are zero .*raise label.teacher_temperature"):
-        filtering.select_groups(*toy, table(schemas.LABELS, rows), **SETTINGS)
+        select(toy, table(schemas.LABELS, rows), **SETTINGS)
+
+
+@pytest.mark.parametrize("rule", ["adaptive", "none"])
+def test_blocks_of_queries_make_no_difference(toy: Toy, labels: pa.Table, rule: str) -> None:
+    settings = SETTINGS | {"rule": rule}
+    whole, single = (select(toy, labels, size, **settings) for size in (99, 1))
+    assert single.groups.equals(whole.groups)
+    assert single.drops.equals(whole.drops)
+    assert single.metrics == whole.metrics

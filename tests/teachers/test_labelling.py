@@ -1,15 +1,18 @@
 """Fused scores and soft labels of a toy collection, by hand and by a loop."""
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from anna import io, schemas
 from anna.errors import InputError
 from anna.teachers import labelling
+from anna.teachers.blocks import Block
 from tests.teachers.conftest import Toy, table
 
 WEIGHTS = {"bm25": 0.5, "dense": 1.0, "reranker": 2.0}
@@ -34,7 +37,9 @@ def runs() -> dict[str, pa.Table]:
 
 
 def label(toy: Toy, runs: dict[str, pa.Table], temperature: float = 0.8) -> tuple[pa.Table, dict[str, Any]]:
-    return labelling.label_candidates(*toy, runs, weights=WEIGHTS, teacher_temperature=temperature)
+    labeller = labelling.Labeller(toy.corpus, toy.queries, weights=WEIGHTS, teacher_temperature=temperature)
+    labels = labeller.label(Block(toy.queries, {"qrels": toy.qrels, **runs}))
+    return labels, labeller.metrics()
 
 
 def z_scores(scores: dict[str, float], candidates: list[str]) -> list[float]:
@@ -125,3 +130,20 @@ def test_a_query_without_positive_is_refused(toy: Toy, runs: dict[str, pa.Table]
     qrels = table(schemas.QRELS, [("A:q:1", "A:d:1", 1), ("A:q:2", "A:d:3", 0)])
     with pytest.raises(InputError, match=r"query 'A:q:2' has no labelled positive \(1 such queries\)"):
         label(toy._replace(qrels=qrels), runs)
+
+
+def test_blocks_of_queries_make_no_difference(toy: Toy, runs: dict[str, pa.Table]) -> None:
+    whole, metrics = label(toy, runs)
+    labeller = labelling.Labeller(toy.corpus, toy.queries, weights=WEIGHTS, teacher_temperature=0.8)
+    tables = {"qrels": toy.qrels, **runs}
+
+    def blocks() -> Iterator[Block]:
+        for query in toy.queries["query_id"].to_pylist():
+            own = {name: rows.filter(pc.equal(rows["query_id"], query)) for name, rows in tables.items()}
+            yield Block(toy.queries.filter(pc.equal(toy.queries["query_id"], query)), own)
+
+    bounds = {"min_entropy_share": 0.0, "max_entropy_share": 1.0}
+    assert pa.concat_tables(labelling.label_all(labeller, blocks(), **bounds)).equals(whole)
+    assert labeller.metrics() == metrics
+    with pytest.raises(InputError, match="nearly one-hot"):
+        list(labelling.label_all(labeller, [], min_entropy_share=1.0, max_entropy_share=1.0))
