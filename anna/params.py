@@ -60,6 +60,21 @@ class Params(Strict):
             raise InputError(_explain(path, cls, error)) from None
 
 
+class Recorded(Params):
+    """A section as it stands, for stages that write it down; the stage that acts on it checks it."""
+
+    model_config = ConfigDict(extra="allow")
+
+    def values(self) -> dict[str, Any]:
+        """Return the section as a plain mapping."""
+        return dict(self.model_extra or {})
+
+
+def recorded(section: str) -> type[Recorded]:
+    """Return the class that reads `section` without checking what is in it."""
+    return type(f"Recorded{section.title()}", (Recorded,), {"section": section, "__module__": __name__})
+
+
 class RandomParams(Params):
     """The one root of all randomness; every stage derives its own streams from it (`anna.seeding`)."""
 

@@ -55,6 +55,8 @@ class Reading(Strict):
     """Rows to leave out: those that equal one of these in each of its columns."""
     rows: int | None = Field(default=None, gt=0)
     """How many to keep, drawn by a seeded hash of their content; null for all."""
+    licence: str | None = Field(default=None, min_length=1)
+    """What the rows may be used under, as their publisher says; null: not stated, and the model card says so."""
 
     @field_validator("pattern")
     @classmethod
