@@ -5,13 +5,15 @@ import logging
 import os
 import platform
 import resource
+import shutil
+import subprocess
 import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
@@ -73,11 +75,29 @@ def run_stage(name: str, main: Callable[[], Mapping[str, int] | None]) -> None:
 
 
 def write_cost(name: str, seconds: float, counts: Mapping[str, int] | None = None) -> None:
-    """Record wall time, peak memory and counts of stage `name`."""
+    """Record wall time, peak memory, hardware and counts of stage `name`."""
     COST_DIR.mkdir(parents=True, exist_ok=True)
     cost = {"seconds": round(seconds, 1), "peak_memory_mib": round(peak_memory_mib()), "cpus": os.cpu_count()}
-    cost |= counts or {}
+    machines = int(os.environ.get("WORLD_SIZE", "1")) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    cost |= gpus() | ({"machines": machines} if machines > 1 else {}) | dict(counts or {})
     (COST_DIR / f"{name}.json").write_text(json.dumps(cost, indent=2) + "\n", encoding="utf-8")
+
+
+def gpus() -> dict[str, Any]:
+    """Return the names of this machine's NVIDIA GPUs and the sum of their power limits in W; nothing without one."""
+    if shutil.which("nvidia-smi") is None:
+        return {}
+    query = ["nvidia-smi", "--query-gpu=name,power.limit", "--format=csv,noheader,nounits"]
+    try:
+        found = subprocess.run(query, capture_output=True, text=True, check=True, timeout=30).stdout.splitlines()
+    except (subprocess.SubprocessError, OSError) as error:
+        _log.warning("nvidia-smi does not tell the GPUs (%s); the cost is written without them", error)
+        return {}
+    rows = [line.rsplit(",", 1) for line in found if "," in line]
+    names, limits = [name.strip() for name, _ in rows], [limit.strip() for _, limit in rows]
+    # A card that does not tell its limit says "[N/A]": then the sum is not known.
+    watts = sum(map(float, limits)) if all(limit.replace(".", "", 1).isdigit() for limit in limits) else 0
+    return ({"gpus": names} if names else {}) | ({"gpu_watts": round(watts)} if watts else {})
 
 
 def peak_memory_mib() -> float:

@@ -14,7 +14,41 @@ def test_a_stage_leaves_its_cost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.chdir(tmp_path)
     log.run_stage("label", lambda: None)
     cost = json.loads((tmp_path / "metrics/cost/label.json").read_text())
-    assert set(cost) == {"seconds", "peak_memory_mib", "cpus"}
+    assert set(cost) - {"gpus", "gpu_watts"} == {"seconds", "peak_memory_mib", "cpus"}
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ("NVIDIA H200, 700.00\\nNVIDIA H200, 650.50", {"gpus": ["NVIDIA H200"] * 2, "gpu_watts": 1350}),
+        ("Some Card, [N/A]", {"gpus": ["Some Card"]}),
+        ("No devices were found", {}),
+    ],
+)
+def test_gpus_and_their_power_limit_are_part_of_the_cost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: str, expected: dict[str, object]
+) -> None:
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text(f"#!/bin/sh\nprintf '{told}\\n'\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert log.gpus() == expected
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WORLD_SIZE", "16")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    log.write_cost("train", 3.0)
+    cost = json.loads((tmp_path / "metrics/cost/train.json").read_text())
+    assert {name: cost[name] for name in ("gpus", "gpu_watts", "machines") if name in cost} == expected | {
+        "machines": 2
+    }
+
+
+def test_a_broken_tool_costs_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\nexit 9\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert log.gpus() == {}
 
 
 def test_what_a_stage_reused_is_said_and_written_beside_its_cost(
