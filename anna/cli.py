@@ -1,6 +1,6 @@
 """The `anna` command, for people: what is known about a training query, and search with the exported model.
 
-Changes nothing on disk. Runs in the project root, where `dvc repro` has left tables and model.
+Changes nothing but `runs/`. Runs in the project root, where `dvc repro` has left tables and model.
 """
 
 import argparse
@@ -13,7 +13,8 @@ from pathlib import Path
 from anna import io, log, schemas
 from anna.errors import InputError
 
-CORPUS, MODEL = Path("data/corpus.parquet"), Path("models/sentence-transformer")
+DATA, MODEL = Path("data"), Path("models/sentence-transformer")
+CORPUS, FIGURE = DATA / "corpus.parquet", Path("runs/margins.svg")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -51,12 +52,31 @@ def search(arguments: argparse.Namespace) -> str:
     return "\n".join(shown)
 
 
+def margins(arguments: argparse.Namespace) -> str:
+    """Return what each margin of the filter would keep, and draw it to a file."""
+    from anna.reporting import margins as showing
+    from anna.teachers.calibration import of_run
+    from anna.teachers.filtering import FilterParams
+
+    params = FilterParams.load()
+    if (arguments.rule or params.rule) == "none":
+        raise InputError("filter.rule none has no margin; choose a rule, e.g.: anna margins --rule adaptive")
+    calibration = of_run(DATA, params, arguments.rule)
+    shown, figure = showing.table(calibration, arguments.task), showing.render(calibration).svg or b""
+    io.write_text(FIGURE, figure.decode())
+    return f"{shown}\n\nThe same as a figure: {FIGURE}"
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="anna", description="Look into a finished run of the pipeline.")
     commands = parser.add_subparsers(dest="command", required=True)
     told = commands.add_parser("why", help="everything known about one training query: scores, verdicts, reasons")
     told.add_argument("query_id", help="as in data/queries.parquet, e.g. BoolQ:q:0123456789abcdef")
     told.set_defaults(run=why)
+    tried = commands.add_parser("margins", help="what each margin of the filter would keep, from the labels alone")
+    tried.add_argument("--rule", choices=("adaptive", "percent", "absolute"), help="(default: filter.rule)")
+    tried.add_argument("--task", default="all", help="whose counts are shown in full (default: %(default)s)")
+    tried.set_defaults(run=margins)
     found = commands.add_parser("search", help="search a task's documents with the exported model")
     found.add_argument("text", help="the query, bare: the task's instruction is added")
     found.add_argument("--task", help="whose documents are searched; may be left out where there is only one")

@@ -1,8 +1,7 @@
 """Judge every candidate of every query: hard negative, or dropped for exactly one reason.
 
-Legend: C candidates of all queries together, flat, one query after another, best first; Q queries. `starts_Q` is the
-first row of each query (`anna.segments`). s is a candidate's fused score, p the reference positive's, b the query's
-background.
+Legend: C candidates of all queries together, flat, one query after another, best first; Q queries. s is a candidate's
+fused score, p the reference positive's, b the query's background.
 """
 
 from enum import IntEnum
@@ -28,6 +27,7 @@ class Verdict(IntEnum):
     BEYOND_QUOTA = 5
     WEAK_POSITIVE = 6
     TOO_FEW_NEGATIVES = 7
+    RELABELLED = 8
 
     @property
     def reason(self) -> str:
@@ -37,6 +37,42 @@ class Verdict(IntEnum):
 
 QUERY_VERDICTS = (Verdict.WEAK_POSITIVE, Verdict.TOO_FEW_NEGATIVES)
 """Verdicts on a whole query; they fall on those of its candidates that nothing else speaks against."""
+
+
+class Candidates(NamedTuple):
+    """The candidates of some queries, and what is known of them before any margin."""
+
+    scores: Float
+    """Fused scores, falling within each query, (C,)."""
+    is_positive: Bool
+    """Whether the candidate is labelled positive; at least one per query, (C,)."""
+    is_duplicate: Bool
+    """Whether its text is that of a positive, (C,)."""
+    is_relabelled: Bool
+    """Whether the reranker takes it for a positive that nobody labelled, (C,)."""
+    has_class: Bool
+    """Whether the query's positives are the documents of its class, (Q,)."""
+    starts: Int
+    """First row of each query, (Q,)."""
+
+    def spread(self, values_Q: Float) -> Float:
+        """Repeat each query's value for each of its candidates, (C,)."""
+        return segments.spread(values_Q, self.starts, len(self.scores))
+
+
+class Standing(NamedTuple):
+    """What holds of candidates and queries at every margin."""
+
+    verdicts: NDArray[np.int8]
+    """`Verdict` of each candidate that is no negative at any margin, KEPT of all others, (C,)."""
+    positives: Int
+    """Row of the labelled positive that the teacher ranks first, (Q,)."""
+    references: Float
+    """p, the score that the margin is measured from, (Q,)."""
+    backgrounds: Float
+    """b, the score that it is measured to, (Q,)."""
+    is_weak: Bool
+    """Whether the query gives no group, whatever it keeps, (Q,)."""
 
 
 class Judgement(NamedTuple):
@@ -53,11 +89,7 @@ class Judgement(NamedTuple):
 
 
 def judge_candidates(
-    scores_C: Float,
-    is_positive_C: Bool,
-    is_duplicate_C: Bool,
-    has_class_Q: Bool,
-    starts_Q: Int,
+    candidates: Candidates,
     *,
     rule: Rule,
     margin: float,
@@ -68,24 +100,20 @@ def judge_candidates(
 ) -> Judgement:
     """Return one verdict for every candidate and every query.
 
-    A candidate is judged by the first of these that holds: labelled positive; text of a positive; s > p; inside the
-    margin; more than `negatives_per_query` better ones kept. The rules, what they keep:
+    A candidate is judged by the first of these that holds: labelled positive; text of a positive; relabelled; s > p;
+    inside the margin; more than `negatives_per_query` better ones kept. The rules, what they keep:
 
         adaptive   s <= p - margin * (p - b), b a low quantile of the query's scores (ours)
         percent    s - low < (1 - margin) * (p - low), low the query's lowest score
         absolute   s <= p - margin
-        none       all (the ablation): labelled positives and duplicates still go
+        none       all (the ablation): labelled positives, duplicates and the relabelled still go
 
     Differs: NV-Retriever's TopK-PercPos is `s < (1 - margin) * p` on cosines. Fused scores are z-scores, and for a
     negative p that bound lies above p: it would keep what scores above the positive. Counted from the query's lowest
     score nothing is negative. No rule but `none` keeps a candidate with s > p, whatever the scale or sign.
 
     Args:
-        scores_C: Fused scores, falling within each query.
-        is_positive_C: Whether the candidate is labelled positive; at least one per query.
-        is_duplicate_C: Whether its text is that of a positive.
-        has_class_Q: Whether the query's positives are the documents of its class.
-        starts_Q: First row of each query.
+        candidates: Of some queries.
         rule: One of the above.
         margin: In the rule's unit, >= 0: a share of p - b, of p - low, or fused score.
         background_quantile: Which quantile of a query's scores is its background, in [0, 1].
@@ -95,28 +123,54 @@ def judge_candidates(
 
     Reference: Moreira et al. 2024, arXiv:2407.15831, section 3 (percent, absolute).
     """
-    positive_Q, reference_Q = _reference(scores_C, is_positive_C, has_class_Q, starts_Q)
-    background_Q = _background(rule, scores_C, starts_Q, background_quantile)
-    p_C, b_C = (segments.spread(values_Q, starts_Q, len(scores_C)) for values_Q in (reference_Q, background_Q))
-    is_above_C = (scores_C > p_C) & (rule != "none")
-    is_inside_C = ~_clears(rule, scores_C, p_C, b_C, margin)
-    is_open_C = ~(is_positive_C | is_duplicate_C | is_above_C | is_inside_C)
+    starts_Q = candidates.starts
+    standing = stand(
+        candidates, rule=rule, background_quantile=background_quantile, max_positive_rank=max_positive_rank
+    )
+    p_C, b_C = candidates.spread(standing.references), candidates.spread(standing.backgrounds)
+    is_clear_C = clears(rule, candidates.scores, p_C, b_C, margin)
+    is_open_C = (standing.verdicts == Verdict.KEPT) & is_clear_C
     is_kept_C = is_open_C & (segments.number_within(is_open_C, starts_Q) <= negatives_per_query)
-    is_weak_Q = reference_Q <= background_Q
-    if max_positive_rank is not None:
-        is_weak_Q |= positive_Q - starts_Q >= max_positive_rank
     is_short_Q = segments.total(is_kept_C, starts_Q) < min_negatives
-    query_verdict_Q = _first_that_holds((is_weak_Q, Verdict.WEAK_POSITIVE), (is_short_Q, Verdict.TOO_FEW_NEGATIVES))
-    query_verdict_C = segments.spread(query_verdict_Q, starts_Q, len(scores_C))
+    query_verdict_Q = _first_that_holds(
+        (standing.is_weak, Verdict.WEAK_POSITIVE), (is_short_Q, Verdict.TOO_FEW_NEGATIVES)
+    )
+    query_verdict_C = segments.spread(query_verdict_Q, starts_Q, len(is_open_C))
     verdict_C = _first_that_holds(
-        (is_positive_C, Verdict.LABELLED_POSITIVE),
-        (is_duplicate_C, Verdict.DUPLICATE_OF_POSITIVE),
-        (is_above_C, Verdict.ABOVE_POSITIVE),
-        (is_inside_C, Verdict.INSIDE_MARGIN),
+        (~is_clear_C, Verdict.INSIDE_MARGIN),
         *((query_verdict_C == verdict, verdict) for verdict in QUERY_VERDICTS),
         (~is_kept_C, Verdict.BEYOND_QUOTA),
     )
-    return Judgement(verdict_C, query_verdict_Q, positive_Q, reference_Q)
+    verdict_C = np.where(standing.verdicts == Verdict.KEPT, verdict_C, standing.verdicts)
+    return Judgement(verdict_C, query_verdict_Q, standing.positives, standing.references)
+
+
+def stand(candidates: Candidates, *, rule: Rule, background_quantile: float, max_positive_rank: int | None) -> Standing:
+    """Return what no margin changes; arguments as for `judge_candidates`."""
+    scores_C, starts_Q = candidates.scores, candidates.starts
+    positive_Q, reference_Q = _reference(scores_C, candidates.is_positive, candidates.has_class, starts_Q)
+    background_Q = _background(rule, scores_C, starts_Q, background_quantile)
+    is_weak_Q = reference_Q <= background_Q
+    if max_positive_rank is not None:
+        is_weak_Q |= positive_Q - starts_Q >= max_positive_rank
+    verdict_C = _first_that_holds(
+        (candidates.is_positive, Verdict.LABELLED_POSITIVE),
+        (candidates.is_duplicate, Verdict.DUPLICATE_OF_POSITIVE),
+        (candidates.is_relabelled, Verdict.RELABELLED),
+        ((scores_C > candidates.spread(reference_Q)) & (rule != "none"), Verdict.ABOVE_POSITIVE),
+    )
+    return Standing(verdict_C, positive_Q, reference_Q, background_Q, is_weak_Q)
+
+
+def clears(rule: Rule, s_C: Float, p_C: Float, b_C: Float, margin: float) -> Bool:
+    """Return whether each candidate is a margin below p, (C,); see `judge_candidates`."""
+    if rule == "adaptive":
+        return np.asarray(s_C <= p_C - margin * (p_C - b_C))
+    if rule == "percent":
+        return np.asarray(s_C - b_C < (1 - margin) * (p_C - b_C))
+    if rule == "absolute":
+        return np.asarray(s_C <= p_C - margin)
+    return np.ones(len(s_C), dtype=np.bool_)
 
 
 def share_probability(soft_labels_C: Float, starts_Q: Int) -> Float:
@@ -144,17 +198,6 @@ def _background(rule: Rule, scores_C: Float, starts_Q: Int, share: float) -> Flo
     if rule == "percent":
         return segments.lowest(scores_C, starts_Q)
     return np.full(len(starts_Q), -np.inf)
-
-
-def _clears(rule: Rule, s_C: Float, p_C: Float, b_C: Float, margin: float) -> Bool:
-    """Return whether each candidate is a margin below p."""
-    if rule == "adaptive":
-        return np.asarray(s_C <= p_C - margin * (p_C - b_C))
-    if rule == "percent":
-        return np.asarray(s_C - b_C < (1 - margin) * (p_C - b_C))
-    if rule == "absolute":
-        return np.asarray(s_C <= p_C - margin)
-    return np.ones(len(s_C), dtype=np.bool_)
 
 
 def _first_that_holds(*cases: tuple[Bool, Verdict]) -> NDArray[np.int8]:

@@ -32,11 +32,12 @@ def main() -> None:
         return
     corpus, queries = io.read(CORPUS, schemas.CORPUS), io.read(QUERIES, schemas.QUERIES)
     qrels, groups = io.read(QRELS, schemas.QRELS), io.read(GROUPS, schemas.GROUPS)
+    drops = io.read(DROPS, schemas.DROPS)
     run.train_encoder(
         data=run.TrainingData(
             groups=data.training_groups(groups, queries),
-            validation=data.validation_groups(groups, io.read(DROPS, schemas.DROPS), queries),
-            texts=data.training_texts(corpus, queries, qrels, io.read(VECTORS, schemas.VECTORS)),
+            validation=data.validation_groups(groups, drops, queries),
+            texts=data.training_texts(corpus, queries, qrels, drops, io.read(VECTORS, schemas.VECTORS)),
             examples=data.examples_by_task(io.read(EXAMPLES, schemas.EXAMPLES)),
         ),
         student=StudentParams.load(),

@@ -3,8 +3,11 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from anna import cli, io, schemas
+from tests.teachers.conftest import make_toy, table
+from tests.teachers.test_filtering import LABELS, SETTINGS
 
 
 @pytest.fixture(autouse=True)
@@ -49,6 +52,28 @@ def test_search_prints_hits(capsys: pytest.CaptureFixture[str], monkeypatch: pyt
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "  1. 0.5123  T:d:1"
     assert lines[1].endswith(" ...")
+
+
+def test_margins_prints_the_table_and_draws_it(capsys: pytest.CaptureFixture[str]) -> None:
+    toy = make_toy()
+    for name, part, schema in (
+        ("corpus", toy.corpus, schemas.CORPUS),
+        ("queries", toy.queries, schemas.QUERIES),
+        ("qrels", toy.qrels, schemas.QRELS),
+        ("labels", table(schemas.LABELS, LABELS), schemas.LABELS),
+    ):
+        io.write(Path(f"data/{name}.parquet"), part, schema)
+    Path("params.yaml").write_text(yaml.safe_dump({"filter": SETTINGS}), encoding="utf-8")
+    assert cli.main(["margins", "--task", "A"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("rule absolute, ")
+    assert "\nA: 2 queries\n" in printed
+    assert printed.endswith("The same as a figure: runs/margins.svg\n")
+    assert Path("runs/margins.svg").read_text(encoding="utf-8").rstrip().endswith("</svg>")
+    Path("params.yaml").write_text(yaml.safe_dump({"filter": SETTINGS | {"rule": "none"}}), encoding="utf-8")
+    assert cli.main(["margins"]) == 1
+    assert "choose a rule, e.g.: anna margins --rule adaptive" in capsys.readouterr().err
+    assert cli.main(["margins", "--rule", "percent"]) == 0
 
 
 def test_a_command_is_needed(capsys: pytest.CaptureFixture[str]) -> None:

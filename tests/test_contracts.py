@@ -27,13 +27,22 @@ SIBLINGS = ("corpus", "teachers", "training", "evaluation", "reporting")
 LAYERS: list[tuple[str, ...]] = [
     ("params", "schemas", "log", "seeding", "errors"),
     ("io", "parts", "origins", "fingerprints", "shards", "store"),
-    ("fusion", "negatives", "prompts", "segments"),
+    ("fusion", "margins", "negatives", "prompts", "segments"),
     ("modeling",),
     SIBLINGS,
     ("cli",),
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
-PURE = ("fusion", "negatives", "prompts", "segments", "training.losses", "modeling.pooling", "modeling.batching")
+PURE = (
+    "fusion",
+    "margins",
+    "negatives",
+    "prompts",
+    "segments",
+    "training.losses",
+    "modeling.pooling",
+    "modeling.batching",
+)
 
 
 def imports(module: str) -> set[str]:

@@ -17,6 +17,7 @@ class Candidate(NamedTuple):
     score: float
     is_positive: bool
     is_duplicate: bool
+    is_relabelled: bool = False
 
 
 Query = tuple[list[Candidate], bool]
@@ -24,6 +25,7 @@ Query = tuple[list[Candidate], bool]
 CANDIDATE = st.builds(
     Candidate,
     st.one_of(st.floats(-4, 4, width=32), st.sampled_from([-1.0, 0.0, 0.5, 1.0])),
+    st.booleans(),
     st.booleans(),
     st.booleans(),
 )
@@ -51,9 +53,17 @@ SETTINGS = st.fixed_dictionaries(
 )
 
 
-def judge(queries: list[Query], **settings: Any) -> negatives.Judgement:
+def arrays(queries: list[Query]) -> negatives.Candidates:
     rows = [candidate for candidates, _ in queries for candidate in candidates]
-    starts = np.cumsum([0, *(len(candidates) for candidates, _ in queries)])[:-1].astype(np.int64)
+    return negatives.Candidates(
+        np.array([row.score for row in rows], dtype=np.float64),
+        *(np.array([row[mark] for row in rows]) for mark in (1, 2, 3)),
+        has_class=np.array([has_class for _, has_class in queries]),
+        starts=np.cumsum([0, *(len(candidates) for candidates, _ in queries)])[:-1].astype(np.int64),
+    )
+
+
+def judge(queries: list[Query], **settings: Any) -> negatives.Judgement:
     defaults = {
         "margin": 0.05,
         "background_quantile": 0.1,
@@ -61,14 +71,7 @@ def judge(queries: list[Query], **settings: Any) -> negatives.Judgement:
         "min_negatives": 0,
         "max_positive_rank": None,
     }
-    return negatives.judge_candidates(
-        np.array([row.score for row in rows], dtype=np.float64),
-        np.array([row.is_positive for row in rows]),
-        np.array([row.is_duplicate for row in rows]),
-        np.array([has_class for _, has_class in queries]),
-        starts,
-        **(defaults | settings),
-    )
+    return negatives.judge_candidates(arrays(queries), **(defaults | settings))
 
 
 def one(scores: list[float], positives: list[int], duplicates: tuple[int, ...] = (), **settings: Any) -> list[str]:
@@ -97,6 +100,8 @@ def literal(query: Query, settings: dict[str, Any]) -> tuple[list[Verdict], Verd
             verdicts.append(Verdict.LABELLED_POSITIVE)
         elif row.is_duplicate:
             verdicts.append(Verdict.DUPLICATE_OF_POSITIVE)
+        elif row.is_relabelled:
+            verdicts.append(Verdict.RELABELLED)
         elif row.score > p and rule != "none":
             verdicts.append(Verdict.ABOVE_POSITIVE)
         elif not keeps:
@@ -176,6 +181,18 @@ def test_absolute_by_hand() -> None:
 def test_none_keeps_all_but_positives_and_duplicates() -> None:
     reasons = one([3.0, 2.0, 1.0, 0.0], [1], (2,), rule="none")
     assert reasons == ["kept", "labelled_positive", "duplicate_of_positive", "kept"]
+
+
+def test_the_relabelled_are_no_negatives_and_no_reference() -> None:
+    rows = [Candidate(score, score == 2.0, False, score in (3.0, 1.0)) for score in (3.0, 2.0, 1.0, 0.0)]
+    judgement = judge([(rows, False)], rule="none")
+    assert [Verdict(code).reason for code in judgement.verdicts] == [
+        "relabelled",
+        "labelled_positive",
+        "relabelled",
+        "kept",
+    ]
+    assert (judgement.references.tolist(), judgement.positives.tolist()) == ([2.0], [1])
 
 
 def test_the_weakest_positive_is_the_reference() -> None:

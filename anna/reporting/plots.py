@@ -89,10 +89,12 @@ def render(facts: Facts) -> list[Plot]:
     """Return every figure, in the order of the page, as bytes that hold no date, no random id and no version."""
     with drawing():
         drawn = [(name, title, draw(facts)) for name, title, draw in FIGURES]
-    return [
-        Plot(name, title, _svg(name, figure) if figure else None, _png(figure) if figure else None)
-        for name, title, figure in drawn
-    ]
+    return [plot(name, title, figure) for name, title, figure in drawn]
+
+
+def plot(name: str, title: str, figure: Figure | None) -> Plot:
+    """Return a figure that was drawn under `drawing` as bytes."""
+    return Plot(name, title, _svg(name, figure) if figure else None, _png(figure) if figure else None)
 
 
 def save(folder: Path, plots: Sequence[Plot]) -> None:

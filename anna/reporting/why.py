@@ -131,6 +131,8 @@ def _verdicts(found: Mapping[str, Rows]) -> dict[str, str]:
 def _reason(row: Mapping[str, Any]) -> str:
     if row["reason"] == "labelled_positive":
         return "labelled positive, so no negative"
+    if row["reason"] == "relabelled":
+        return "relabelled: the reranker takes it for a positive, so no negative"
     margin = row["margin"]
     gap = "" if margin is None else f", {abs(margin):.3f} {'below' if margin >= 0 else 'above'} the positive"
     return f"dropped: {style.words(row['reason'])}{gap}"

@@ -2,19 +2,60 @@
 
 from collections.abc import Iterable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
+from pydantic import Field, model_validator
 
 from anna import negatives, parts, schemas, segments
 from anna.errors import InputError
 from anna.negatives import QUERY_VERDICTS, Judgement, Rule, Verdict
+from anna.params import Params
 from anna.segments import Int
 from anna.teachers.blocks import Block
-from anna.teachers.tables import Known, decode, mark_positives, numbers
+from anna.teachers.candidates import Marker
+from anna.teachers.tables import decode, numbers
+
+
+class FilterParams(Params):
+    """Which candidates become hard negatives."""
+
+    section: ClassVar[str] = "filter"
+
+    rule: Rule
+    """adaptive: a share of the way from the positive down to the query's background. percent: down to its lowest score.
+    absolute: a fixed distance. none: off (for ablations); positives, their duplicates and the quota still count."""
+    margin: float = Field(ge=0)
+    """Of rule adaptive and percent a share, 0 to 1; of rule absolute a distance in fused score (z-scores)."""
+    background_quantile: float = Field(ge=0, lt=1)
+    """Which quantile of a query's scores is its background; rule adaptive only."""
+    negatives_per_query: int = Field(ge=0)
+    """Hard negatives per group, hardest first; 0 trains on in-batch negatives alone."""
+    min_negatives: int = Field(ge=0)
+    """A query that keeps fewer gives no group."""
+    max_positive_rank: int | None = Field(default=None, gt=0)
+    """A query whose best positive the teacher ranks below this gives no group; null: any rank."""
+    relabel_margin: float | None = Field(ge=0)
+    """Candidates that the reranker puts so many standard deviations above the labelled positives become positives, too
+    (`candidates.mark_relabelled`); null: none do."""
+
+    def judging(self) -> dict[str, Any]:
+        """Return what `negatives.judge_candidates` takes besides the margin."""
+        return self.model_dump(exclude={"margin", "relabel_margin"})
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if self.min_negatives > self.negatives_per_query:
+            raise ValueError(
+                f"min_negatives {self.min_negatives} is above negatives_per_query {self.negatives_per_query}, so no "
+                "query gives a group; lower it"
+            )
+        if self.rule in ("adaptive", "percent") and self.margin > 1:
+            raise ValueError(f"margin {self.margin} of rule {self.rule} is a share; choose one from 0 to 1")
+        return self
 
 
 class Selection(NamedTuple):
@@ -29,41 +70,10 @@ class Selection(NamedTuple):
 class Selector:
     """Makes training groups of queries' candidates, some queries at a time."""
 
-    def __init__(
-        self,
-        corpus: pa.Table,
-        queries: pa.Table,
-        *,
-        rule: Rule,
-        margin: float,
-        background_quantile: float,
-        negatives_per_query: int,
-        min_negatives: int,
-        max_positive_rank: int | None,
-    ) -> None:
-        """Number all ids.
-
-        Args:
-            corpus: Table CORPUS.
-            queries: Table QUERIES.
-            rule: See `negatives.judge_candidates`, as for the following.
-            margin: In the rule's unit.
-            background_quantile: What counts as a query's background.
-            negatives_per_query: Most negatives of a group.
-            min_negatives: Fewest.
-            max_positive_rank: Worst rank of a query's best positive.
-        """
-        self._known = Known(corpus, queries)
-        self._plain = plain_texts(self._known.texts)
-        self._judge = partial(
-            negatives.judge_candidates,
-            rule=rule,
-            margin=margin,
-            background_quantile=background_quantile,
-            negatives_per_query=negatives_per_query,
-            min_negatives=min_negatives,
-            max_positive_rank=max_positive_rank,
-        )
+    def __init__(self, corpus: pa.Table, queries: pa.Table, params: FilterParams) -> None:
+        """Number all ids of tables CORPUS and QUERIES."""
+        self._marker = Marker(corpus, queries, relabel_margin=params.relabel_margin)
+        self._judge = partial(negatives.judge_candidates, margin=params.margin, **params.judging())
         self._counted: list[tuple[pl.DataFrame, pl.DataFrame]] = []
 
     def select(self, block: Block) -> Selection:
@@ -74,25 +84,16 @@ class Selector:
         verdict.
 
         Args:
-            block: With the rows of `labels` and `qrels`.
+            block: With the rows of `labels` and `qrels`, and of `reranker` where there is a `relabel_margin`.
 
         Raises:
             InputError: If a table has ids that corpus or queries lack.
         """
         if not block.rows["labels"].num_rows:
             return Selection(schemas.GROUPS.empty_table(), schemas.DROPS.empty_table())
-        judged = self._known.encode(block.rows["qrels"], "qrels")
-        rows = mark_positives(self._known.encode(block.rows["labels"], "labels"), self._known, judged)
-        rows = mark_duplicates(rows, self._plain)
-        starts_Q = segments.find_starts(numbers(rows, "query_id"))
-        judgement = self._judge(
-            numbers(rows, "fused_score").astype(np.float64),
-            numbers(rows, "is_positive"),
-            numbers(rows, "is_duplicate"),
-            numbers(rows, "has_class")[starts_Q],
-            starts_Q,
-        )
-        groups, drops = _groups(rows, judgement), _drops(rows, judgement, starts_Q)
+        rows, candidates = self._marker.mark(block)
+        judgement = self._judge(candidates)
+        groups, drops = _groups(rows, judgement), _drops(rows, judgement, candidates.starts)
         self._counted.append(_count(rows, groups, drops))
         return Selection(groups, decode(drops, schemas.DROPS))
 
@@ -125,29 +126,6 @@ def select_all(
             "filter.min_negatives, or raise filter.max_positive_rank in params.yaml"
         )
     return metrics
-
-
-def plain_texts(texts: pl.Series) -> pl.Series:
-    """Return a hash of each text that is the same for texts equal but for case, punctuation and spacing."""
-    words = pl.col("text").str.normalize("NFKC").str.to_lowercase().str.replace_all(r"[^\p{L}\p{N}]+", " ")
-    plain = words.str.strip_chars(" ")
-    # A text of nothing but punctuation equals only itself.
-    plain = pl.when(plain == "").then(pl.col("text")).otherwise(plain).hash(0)
-    return texts.to_frame("text").select(plain.alias("plain"))["plain"]
-
-
-def mark_duplicates(rows: pl.DataFrame, plain: pl.Series) -> pl.DataFrame:
-    """Return `rows` in their order, with `is_duplicate`: whether the text is that of one of the query's positives.
-
-    Args:
-        rows: Candidates with coded doc_id and `is_positive`.
-        plain: Hash of each document's text, by number; see `plain_texts`.
-    """
-    joined = rows.with_columns(plain.gather(rows["doc_id"].to_physical()))
-    positive = joined.filter("is_positive").select("query_id", "plain", pl.lit(True).alias("is_twin")).unique()
-    joined = joined.join(positive, on=["query_id", "plain"], how="left", maintain_order="left")
-    is_duplicate = pl.col("is_twin").fill_null(False) & ~pl.col("is_positive")
-    return joined.with_columns(is_duplicate.alias("is_duplicate")).drop("plain", "is_twin")
 
 
 def _groups(rows: pl.DataFrame, judgement: Judgement) -> pa.Table:

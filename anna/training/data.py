@@ -54,9 +54,21 @@ def _split_groups(groups: pa.Table, queries: pa.Table, split: Literal["train", "
     ]
 
 
-def training_texts(corpus: pa.Table, queries: pa.Table, qrels: pa.Table, vectors: pa.Table | None = None) -> Texts:
-    """Return all texts by id, labelled positives by query, which tasks are label tasks, and the teacher's vectors."""
-    relevant = qrels.filter(pc.greater(qrels["relevance"], 0)).group_by("query_id").aggregate([("doc_id", "list")])
+def training_texts(
+    corpus: pa.Table, queries: pa.Table, qrels: pa.Table, drops: pa.Table, vectors: pa.Table | None = None
+) -> Texts:
+    """Return all texts by id, positives by query, which tasks are label tasks, and the teacher's vectors.
+
+    Positives are the labelled ones and, in the training split, what the filter has relabelled: validation counts what
+    people have judged.
+    """
+    labelled = qrels.filter(pc.greater(qrels["relevance"], 0)).select(["query_id", "doc_id"])
+    trained_on = queries.filter(pc.equal(queries["split"], "train"))["query_id"]
+    is_added = pc.and_(pc.equal(drops["reason"], "relabelled"), pc.is_in(drops["query_id"], trained_on))
+    relevant = pa.concat_tables(
+        [labelled, drops.filter(is_added).select(["query_id", "doc_id"])], promote_options="permissive"
+    )
+    relevant = relevant.group_by("query_id").aggregate([("doc_id", "list")])
     positives = {row["query_id"]: frozenset(row["doc_id_list"]) for row in relevant.to_pylist()}
     label_tasks = queries.filter(pc.equal(queries["kind"], "classification"))["task"].unique().to_pylist()
     return Texts(

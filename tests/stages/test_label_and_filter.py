@@ -29,6 +29,7 @@ PARAMS: dict[str, Any] = {
         "negatives_per_query": 2,
         "min_negatives": 1,
         "max_positive_rank": None,
+        "relabel_margin": None,
     },
 }
 
@@ -61,6 +62,28 @@ def test_from_retrieval_to_groups_twice_with_the_same_bytes(project: Path) -> No
         contents.append([path.read_bytes() for path in outputs])
     assert contents[0] == contents[1]
     assert pq.read_metadata(filter_stage.GROUPS).num_rows == io.read_json(filter_stage.METRICS)["groups"] > 0
+
+
+def test_relabelling_reads_the_reranker_and_is_said_beside_the_tables(project: Path) -> None:
+    retrieve_bm25.main()
+    label.main()
+    filter_stage.main()
+    before = io.read_json(io.sidecar(filter_stage.DROPS))
+    assert "relabel_margin" not in before
+    reranked = [("A:q:1", 1, "A:d:5", -1.0), ("A:q:1", 2, "A:d:1", -2.0)]
+    io.write(label.RERANKER_RUN, table(schemas.RUN, reranked), schemas.RUN)
+    write_params(filter={"relabel_margin": 0.5})
+    filter_stage.main()
+    said = io.read_json(io.sidecar(filter_stage.DROPS))
+    assert {key: said[key] for key in said.keys() - before.keys()} == {"relabel_margin": 0.5}
+    assert io.read_json(filter_stage.METRICS)["drops"]["relabelled"] == 1
+    relabelled = [
+        row for row in io.read(filter_stage.DROPS, schemas.DROPS).to_pylist() if row["reason"] == "relabelled"
+    ]
+    assert [(row["query_id"], row["doc_id"]) for row in relabelled] == [("A:q:1", "A:d:5")]
+    write_params(filter={"relabel_margin": -0.5})
+    with pytest.raises(InputError, match=r"filter.relabel_margin: got -0.5"):
+        filter_stage.main()
 
 
 def test_one_hot_labels_leave_nothing_behind(project: Path) -> None:

@@ -1,6 +1,6 @@
 """Groups and drops of a toy collection: the reason of every candidate."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +12,7 @@ from anna import io, schemas
 from anna.errors import InputError
 from anna.teachers import filtering
 from anna.teachers.blocks import Block
+from anna.teachers.filtering import FilterParams
 from tests.teachers.conftest import Toy, table
 
 SETTINGS: dict[str, Any] = {
@@ -21,6 +22,7 @@ SETTINGS: dict[str, Any] = {
     "negatives_per_query": 1,
     "min_negatives": 1,
     "max_positive_rank": None,
+    "relabel_margin": None,
 }
 
 LABELS = [
@@ -50,18 +52,21 @@ class Selected(NamedTuple):
     metrics: dict[str, Any]
 
 
-def select(toy: Toy, labels: pa.Table, size: int = 99, **settings: Any) -> Selected:
+def blocks(toy: Toy, labels: pa.Table, size: int = 99, reranked: Sequence[Sequence[Any]] = ()) -> Iterator[Block]:
+    """Yield blocks of so many queries."""
+    tables = {"labels": labels, "qrels": toy.qrels, "reranker": table(schemas.RUN, reranked)}
+    for start in range(0, len(toy.queries), size):
+        own = toy.queries.slice(start, size)
+        rows = {name: part.filter(pc.is_in(part["query_id"], own["query_id"])) for name, part in tables.items()}
+        yield Block(own, rows)
+
+
+def select(
+    toy: Toy, labels: pa.Table, size: int = 99, reranked: Sequence[Sequence[Any]] = (), **settings: Any
+) -> Selected:
     """Select in blocks of so many queries."""
-    selector, groups, drops = filtering.Selector(toy.corpus, toy.queries, **settings), [], []
-    tables = {"labels": labels, "qrels": toy.qrels}
-
-    def blocks() -> Iterator[Block]:
-        for start in range(0, len(toy.queries), size):
-            own = toy.queries.slice(start, size)
-            rows = {name: part.filter(pc.is_in(part["query_id"], own["query_id"])) for name, part in tables.items()}
-            yield Block(own, rows)
-
-    metrics = filtering.select_all(selector, blocks(), groups.append, drops.append)
+    selector, groups, drops = filtering.Selector(toy.corpus, toy.queries, FilterParams(**settings)), [], []
+    metrics = filtering.select_all(selector, blocks(toy, labels, size, reranked), groups.append, drops.append)
     return Selected(pa.concat_tables(groups), pa.concat_tables(drops), metrics)
 
 
@@ -129,6 +134,7 @@ def test_metrics(toy: Toy, labels: pa.Table) -> None:
         "beyond_quota": 1,
         "weak_positive": 0,
         "too_few_negatives": 0,
+        "relabelled": 0,
     }
     assert metrics["tasks"]["B"]["groups"] == 1
     assert metrics["tasks"]["B"]["candidates"] == 3
@@ -139,6 +145,21 @@ def test_punctuation_alone_is_no_duplicate(toy: Toy, labels: pa.Table) -> None:
     rows = [(*row[:2], {"A:d:4": "!!!", "A:d:3": "???"}.get(row[0], row[2]), row[3]) for row in rows]
     selection = select(toy._replace(corpus=table(schemas.CORPUS, rows)), labels, **SETTINGS)
     assert reasons(selection)["A:q:2", "A:d:3"] == "inside_margin"
+
+
+def test_what_the_reranker_puts_above_the_positive_is_no_negative(toy: Toy, labels: pa.Table) -> None:
+    # Of A:q:1 the positive has -2 and the others -1, -1.8, -4: deviation 1.11, so that half of it ends at -1.44.
+    reranked = [
+        ("A:q:1", rank, f"A:d:{n}", -score) for rank, n, score in ((1, 4, 1), (2, 3, 1.8), (3, 1, 2), (4, 5, 4))
+    ]
+    settings = SETTINGS | {"relabel_margin": 0.5, "rule": "none"}
+    selection = select(toy, labels, reranked=reranked, **settings)
+    assert reasons(selection)["A:q:1", "A:d:4"] == "relabelled"
+    first = selection.groups.to_pylist()[0]
+    assert (first["positive_id"], first["negative_ids"]) == ("A:d:1", ["A:d:3"])
+    assert selection.metrics["drops"]["relabelled"] == selection.metrics["tasks"]["A"]["drops"]["relabelled"] == 1
+    without = select(toy, labels, reranked=reranked, **settings | {"relabel_margin": None, "margin": 0.0})
+    assert reasons(without)["A:q:1", "A:d:4"] == "beyond_quota"
 
 
 def test_no_group_at_all_is_refused(toy: Toy, labels: pa.Table) -> None:

@@ -5,7 +5,7 @@ import pytest
 
 from anna import schemas
 from anna.errors import InputError
-from anna.training.batches import Group
+from anna.training.batches import Batch, Group, lay_out
 from anna.training.data import examples_by_task, training_groups, training_texts, validation_groups
 
 
@@ -68,10 +68,36 @@ def test_texts_know_every_positive_and_the_label_tasks() -> None:
     qrels = pa.Table.from_pylist(
         [dict(zip(("query_id", "doc_id", "relevance"), row, strict=True)) for row in judged], schema=schemas.QRELS
     )
-    texts = training_texts(corpus, queries(), qrels)
+    texts = training_texts(corpus, queries(), qrels, schemas.DROPS.empty_table())
     assert texts.positives == {"q0": frozenset({"d1", "d2"})}
     assert texts.group_only == {"B"}
     assert (texts.queries["q2"], texts.docs["d2"]) == ("text 2", "doc 2")
+
+
+def test_the_relabelled_are_positives_of_the_training_split() -> None:
+    judged = [{"query_id": query, "doc_id": "d1", "relevance": 1} for query in ("q0", "q1")]
+    dropped = [
+        ("q0", "d2", "relabelled"),
+        ("q0", "d3", "above_positive"),
+        ("q1", "d2", "relabelled"),
+        ("q2", "d9", "relabelled"),
+    ]
+    rows = [
+        {"query_id": query, "doc_id": doc, "reason": reason, "margin": -0.5, "score": 1.0}
+        for query, doc, reason in dropped
+    ]
+    texts = training_texts(
+        schemas.CORPUS.empty_table(),
+        queries(),
+        pa.Table.from_pylist(judged, schema=schemas.QRELS),
+        pa.Table.from_pylist(rows, schema=schemas.DROPS),
+    )
+    assert texts.positives == {"q0": frozenset({"d1", "d2"}), "q1": frozenset({"d1"}), "q2": frozenset({"d9"})}
+    group = Group("q0", "A", ("d1", "d5"), (0.6, 0.4))
+    other = Group("q3", "A", ("d2", "d3"), (0.6, 0.4))
+    layout = lay_out(Batch("A", (group, other), ()), 1, texts.positives, group_only=False)
+    assert layout.doc_ids == [["d1", "d5", "d2", "d3"]]
+    assert layout.is_masked == [[[2], []]]  # in q0's batch as another query's positive, but no negative of q0
 
 
 def test_examples_keep_their_order() -> None:

@@ -1,0 +1,112 @@
+"""What is known of every candidate before any margin: whether it is a positive, the text of one, or taken for one."""
+
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from anna import segments
+from anna.negatives import Candidates
+from anna.teachers.blocks import Block
+from anna.teachers.tables import Known, mark_positives, numbers
+
+PAIR = ["query_id", "doc_id"]
+
+
+class Marked(NamedTuple):
+    """The candidates of some queries."""
+
+    rows: pl.DataFrame
+    """LABELS with coded ids, and `task`, `has_class`, `is_positive`, `is_duplicate`, `is_relabelled`."""
+    candidates: Candidates
+    """The same, as arrays."""
+
+
+class Marker:
+    """Marks queries' candidates, some queries at a time."""
+
+    def __init__(self, corpus: pa.Table, queries: pa.Table, *, relabel_margin: float | None) -> None:
+        """Number all ids.
+
+        Args:
+            corpus: Table CORPUS.
+            queries: Table QUERIES.
+            relabel_margin: See `mark_relabelled`; None: nothing is relabelled.
+        """
+        self._known = Known(corpus, queries)
+        self._plain = plain_texts(self._known.texts)
+        self._relabel_margin = relabel_margin
+
+    def mark(self, block: Block) -> Marked:
+        """Return the candidates of the block's queries.
+
+        Args:
+            block: With the rows of `labels` and `qrels`, and of `reranker` where there is a `relabel_margin`.
+
+        Raises:
+            InputError: If a table has ids that corpus or queries lack.
+        """
+        judged = self._known.encode(block.rows["qrels"], "qrels")
+        rows = mark_positives(self._known.encode(block.rows["labels"], "labels"), self._known, judged)
+        rows = mark_duplicates(rows, self._plain)
+        if self._relabel_margin is None:
+            rows = rows.with_columns(pl.lit(False).alias("is_relabelled"))
+        else:
+            reranked = self._known.encode(block.rows["reranker"], "reranker run")
+            rows = mark_relabelled(rows, reranked, judged, self._relabel_margin)
+            rows = mark_duplicates(rows, self._plain)
+        starts_Q = segments.find_starts(numbers(rows, "query_id"))
+        marks = (numbers(rows, name) for name in ("is_positive", "is_duplicate", "is_relabelled"))
+        scores = numbers(rows, "fused_score").astype(np.float64)
+        return Marked(rows, Candidates(scores, *marks, numbers(rows, "has_class")[starts_Q], starts_Q))
+
+
+def plain_texts(texts: pl.Series) -> pl.Series:
+    """Return a hash of each text that is the same for texts equal but for case, punctuation and spacing."""
+    words = pl.col("text").str.normalize("NFKC").str.to_lowercase().str.replace_all(r"[^\p{L}\p{N}]+", " ")
+    plain = words.str.strip_chars(" ")
+    # A text of nothing but punctuation equals only itself.
+    plain = pl.when(plain == "").then(pl.col("text")).otherwise(plain).hash(0)
+    return texts.to_frame("text").select(plain.alias("plain"))["plain"]
+
+
+def mark_duplicates(rows: pl.DataFrame, plain: pl.Series) -> pl.DataFrame:
+    """Return `rows` in their order, with `is_duplicate`: whether the text is that of one of the query's positives.
+
+    Args:
+        rows: Candidates with coded doc_id, `is_positive` and, once there are any, `is_relabelled`.
+        plain: Hash of each document's text, by number; see `plain_texts`.
+    """
+    is_positive = pl.col("is_positive")
+    if "is_relabelled" in rows.columns:
+        is_positive |= pl.col("is_relabelled")
+    joined = rows.with_columns(plain.gather(rows["doc_id"].to_physical()))
+    positive = joined.filter(is_positive).select("query_id", "plain", pl.lit(True).alias("is_twin")).unique()
+    joined = joined.join(positive, on=["query_id", "plain"], how="left", maintain_order="left")
+    is_duplicate = pl.col("is_twin").fill_null(False) & ~is_positive
+    return joined.with_columns(is_duplicate.alias("is_duplicate")).drop("plain", "is_twin")
+
+
+def mark_relabelled(rows: pl.DataFrame, reranked: pl.DataFrame, judged: pl.DataFrame, margin: float) -> pl.DataFrame:
+    """Return `rows` in their order, with `is_relabelled`: whether the reranker finds a positive that nobody labelled.
+
+    It is one if its score lies more than `margin` standard deviations above that of the best labelled positive, the
+    (population) deviation taken over all candidates of the query that the reranker has scored. What has been judged not
+    relevant, or has another class than the query, is none; nor is a text of a positive.
+
+    Args:
+        rows: Candidates with `has_class`, `is_positive` and `is_duplicate`.
+        reranked: The reranker's RUN of these queries, coded.
+        judged: QRELS of these queries, coded.
+        margin: In standard deviations, >= 0.
+
+    Reference: after RLHN (Thakur et al. 2025, arXiv:2505.16967), which asks language models where we ask the reranker.
+    """
+    scored = rows.join(reranked.select(*PAIR, "score"), on=PAIR, how="left", maintain_order="left")
+    scored = scored.join(judged.select(*PAIR, "relevance"), on=PAIR, how="left", maintain_order="left")
+    score = pl.col("score").cast(pl.Float64)
+    bound = score.filter("is_positive").max() + margin * score.std(ddof=0)
+    is_free = ~pl.col("is_positive") & ~pl.col("is_duplicate") & ~pl.col("has_class") & pl.col("relevance").is_null()
+    is_relabelled = (is_free & (score > bound.over("query_id"))).fill_null(False)
+    return scored.with_columns(is_relabelled.alias("is_relabelled")).drop("score", "relevance")

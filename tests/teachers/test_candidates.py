@@ -1,0 +1,116 @@
+"""Which candidates the reranker's scores make positives, by hand and by a loop."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from anna.teachers.candidates import mark_duplicates, mark_relabelled
+
+PLAIN = pl.Series("plain", [7, 8, 9, 7, 8], dtype=pl.UInt64)
+"""Of the documents d0 to d4: d3 has the text of d0, d4 that of d1."""
+
+
+class Row(NamedTuple):
+    query: str
+    doc: int
+    score: float | None
+    """The reranker's; None: it has not scored this one."""
+    relevance: int | None = None
+    """None: not judged."""
+    is_duplicate: bool = False
+    has_class: bool = False
+
+
+def relabelled(rows: Sequence[Row], margin: float) -> list[bool]:
+    """Mark candidates that are given in any order."""
+    frame = pl.DataFrame(
+        {
+            "query_id": [row.query for row in rows],
+            "doc_id": pl.Series([f"d{row.doc}" for row in rows], dtype=pl.Enum([f"d{n}" for n in range(9)])),
+            "is_positive": [(row.relevance or 0) > 0 for row in rows],
+            "is_duplicate": [row.is_duplicate for row in rows],
+            "has_class": [row.has_class for row in rows],
+        }
+    )
+    pairs = frame.select("query_id", "doc_id").with_columns(
+        pl.Series("score", [row.score for row in rows], dtype=pl.Float32),
+        pl.Series("relevance", [row.relevance for row in rows], dtype=pl.Int8),
+    )
+    reranked, judged = (pairs.filter(pl.col(name).is_not_null()) for name in ("score", "relevance"))
+    marked = mark_relabelled(frame, reranked, judged, margin)
+    assert marked.drop("is_relabelled").equals(frame)
+    return marked["is_relabelled"].to_list()
+
+
+def literal(rows: Sequence[Row], margin: float) -> list[bool]:
+    """Mark candidates by a loop."""
+    result = []
+    for row in rows:
+        own = [other for other in rows if other.query == row.query and other.score is not None]
+        positives = [other.score for other in own if (other.relevance or 0) > 0 and other.score is not None]
+        if not positives or row.score is None or row.relevance is not None or row.is_duplicate or row.has_class:
+            result.append(False)
+            continue
+        deviation = float(np.std([other.score for other in own if other.score is not None]))
+        result.append(row.score > max(positives) + margin * deviation)
+    return result
+
+
+def test_by_hand() -> None:
+    # Scores 3, 1, 2, -2 of q: deviation sqrt(3.5) = 1.87. The best positive has 1, so a margin of 1 ends at 2.87.
+    rows = [Row("q", 0, 3.0), Row("q", 1, 1.0, 1), Row("q", 2, 2.0), Row("q", 3, -2.0, 1), Row("r", 0, 9.0)]
+    assert relabelled(rows, 1.0) == [True, False, False, False, False]
+    assert relabelled(rows, 0.5) == [True, False, True, False, False]
+    assert relabelled(rows, 1.1) == [False] * 5
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"relevance": 0},  # somebody has judged it
+        {"is_duplicate": True},
+        {"has_class": True},
+        {"score": None},
+        {"score": 1.0},  # not above
+    ],
+)
+def test_what_is_never_relabelled(changed: dict[str, Any]) -> None:
+    rows = [Row("q", 0, 3.0)._replace(**changed), Row("q", 1, 1.0, 1), Row("q", 2, 0.0)]
+    assert not relabelled(rows, 0.0)[0]
+    assert relabelled([Row("q", 0, 3.0), *rows[1:]], 0.0)[0]
+
+
+ROW = st.builds(
+    Row,
+    st.sampled_from("qr"),
+    st.integers(0, 8),
+    st.one_of(st.none(), st.integers(-8, 8).map(lambda number: number / 4)),
+    st.sampled_from([None, None, 0, 1]),
+    st.booleans(),
+    st.booleans(),
+)
+
+
+@given(st.lists(ROW, min_size=1, max_size=14, unique_by=lambda row: (row.query, row.doc)), st.sampled_from([0.0, 0.7]))
+def test_equal_to_a_loop(rows: list[Row], margin: float) -> None:
+    assert relabelled(rows, margin) == literal(rows, margin)
+
+
+def test_a_text_of_the_relabelled_is_a_duplicate_too() -> None:
+    rows = pl.DataFrame(
+        {
+            "query_id": ["q"] * 4,
+            "doc_id": pl.Series(["d0", "d1", "d3", "d4"], dtype=pl.Enum([f"d{n}" for n in range(5)])),
+            "is_positive": [True, False, False, False],
+        }
+    )
+    assert mark_duplicates(rows, PLAIN)["is_duplicate"].to_list() == [False, False, True, False]
+    told = rows.with_columns(pl.Series("is_relabelled", [False, True, False, False]))
+    marked = mark_duplicates(told, PLAIN)
+    assert marked["is_duplicate"].to_list() == [False, False, True, True]
+    assert marked.drop("is_duplicate").equals(told)
