@@ -17,7 +17,7 @@ from transformers import AttentionInterface, PreTrainedModel
 from transformers.models.mistral.modeling_mistral import apply_rotary_pos_emb
 
 from anna.modeling import flex
-from anna.modeling.packing import Packing
+from anna.modeling.packing import Block, Packing
 
 NAME = "anna_packed"
 
@@ -124,16 +124,30 @@ def _attend_blocks(
     outputs = []
     for block in packing.blocks:
         output_BHLD = functional.scaled_dot_product_attention(
-            query_THD[block.queries].transpose(1, 2),
-            key_THD[block.keys].transpose(1, 2),
-            value_THD[block.keys].transpose(1, 2),
+            _rows(query_THD, block.queries).transpose(1, 2),
+            _seen(key_THD, block).transpose(1, 2),
+            _seen(value_THD, block).transpose(1, 2),
             attn_mask=block.visible(window, is_causal),
             dropout_p=dropout,
             scale=scaling,
             enable_gqa=True,
         )
-        outputs.append(output_BHLD.transpose(1, 2).flatten(0, 1)[block.real])
+        outputs.append(_rows(output_BHLD.transpose(1, 2).flatten(0, 1), block.real))
     return torch.cat(outputs)[None]
+
+
+def _rows(part: Tensor, places: Tensor) -> Tensor:
+    """Return `part[places]`, whose gradient a CPU adds up row by row and not number by number."""
+    return part.index_select(0, places.flatten()).unflatten(0, places.shape)
+
+
+def _seen(part_THD: Tensor, block: Block) -> Tensor:
+    """Return what the texts of a block attend to, (B, C + K, H, D); the gradient of the common part is a plain sum."""
+    own = _rows(part_THD, block.keys)
+    if not len(block.common):
+        return own
+    common = part_THD.index_select(0, block.common).expand(len(own), -1, -1, -1)
+    return torch.cat([common, own], dim=1)
 
 
 def _read_only_last(

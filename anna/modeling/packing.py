@@ -4,7 +4,8 @@ Each text sees its prefix and itself, at positions that go on where the prefix e
 single tokens, so outputs and gradients are those of each text alone, to rounding. Where attention is causal, that is;
 where it is bidirectional a prefix would have to see its text, and there must be none.
 
-Legend: T tokens of the row, B texts of a block, L longest of them, K most keys that one of them sees.
+Legend: T tokens of the row, B texts of a block, L longest of them, C keys that all of them see first, K most keys that
+one of them sees after these.
 """
 
 from collections.abc import Mapping, Sequence
@@ -39,13 +40,15 @@ class Block(NamedTuple):
     """(B, L)."""
     real: Tensor
     """Which of the B * L places, flattened, are no repetition."""
+    common: Tensor
+    """(C,), row numbers of the keys of the prefix, where all texts have the same; else none."""
     keys: Tensor
-    """(B, K), row numbers: prefix, then the text itself."""
+    """(B, K), row numbers of the keys after these: a prefix of its own, then the text itself."""
     key_positions: Tensor
-    """(B, K), `ABSENT` at padding."""
+    """(B, C + K), `ABSENT` at padding."""
 
     def visible(self, window: int | None, is_causal: bool = True) -> Tensor:
-        """Return which keys each query sees, (B, 1, L, K).
+        """Return which keys each query sees, (B, 1, L, C + K).
 
         Causal attention sees those up to itself, of the last `window` positions; bidirectional attention all, or those
         `window` positions away at most, as transformers does.
@@ -181,12 +184,21 @@ def _block(spans: Sequence[_Span], num_cached: int) -> Block:
     start, length, _, num_before = (torch.tensor(column)[:, None] for column in zip(*spans, strict=True))
     steps = torch.arange(spans[0].length)
     places = torch.minimum(steps, length - 1)
-    keys = [torch.cat([torch.arange(s.num_before) + s.before, torch.arange(s.length) + s.start]) for s in spans]
-    positions = [torch.arange(len(row)) for row in keys]
+    befores = {(span.before, span.num_before) for span in spans}
+    first, num_common = befores.pop() if len(befores) == 1 else (0, 0)
+    keys = [_own_keys(span, num_common) for span in spans]
+    positions = [torch.arange(num_common + len(row)) for row in keys]
     return Block(
         queries=places + start - num_cached,
         query_positions=places + num_before,
         real=(steps < length).flatten().nonzero()[:, 0],
+        common=torch.arange(first, first + num_common),
         keys=pad_sequence(keys, batch_first=True),
         key_positions=pad_sequence(positions, batch_first=True, padding_value=ABSENT),
     )
+
+
+def _own_keys(span: _Span, num_common: int) -> Tensor:
+    """Return the row numbers of what a piece sees, without the `num_common` keys that its block has in common."""
+    before = torch.arange(span.before + num_common, span.before + span.num_before)
+    return torch.cat([before, torch.arange(span.start, span.start + span.length)])

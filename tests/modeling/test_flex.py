@@ -29,7 +29,7 @@ def dense(packing: Packing, window: int | None, is_causal: bool) -> Tensor:
     for block in packing.blocks:
         visible = block.visible(window, is_causal)[:, 0]
         for row in range(len(block.queries)):
-            keys = block.keys[row][block.key_positions[row] < ABSENT]
+            keys = torch.cat([block.common, block.keys[row]])[block.key_positions[row] < ABSENT]
             for place, query in enumerate(block.queries[row]):
                 seen[query, keys] = visible[row, place, : len(keys)]
     return seen
