@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import torch
 
 ROUNDS = 3
+LONG = 60.0
+"""Seconds from which one round is enough: what disturbs it is small beside it."""
 
 
 class Figures(NamedTuple):
@@ -58,11 +60,16 @@ Side = Callable[..., Figures]
 
 
 def compare(sides: Mapping[str, tuple[Side, Sequence[Any]]], rounds: int = ROUNDS) -> dict[str, Figures]:
-    """Run every side once per round, in turn, and return each side's round of median time."""
+    """Run every side once per round, in turn, and return each side's round of median time.
+
+    A side whose first round took more than `LONG` seconds is not run again.
+    """
     results: dict[str, list[Figures]] = {name: [] for name in sides}
     context = multiprocessing.get_context("spawn")
     for number in range(rounds):
         for name, (side, arguments) in sides.items():
+            if results[name] and results[name][0].seconds > LONG:
+                continue
             with context.Pool(1) as pool:
                 results[name].append(pool.apply(side, tuple(arguments)))
             sys.stderr.write(f"round {number + 1}/{rounds}, {name}: {results[name][-1].seconds:.2f} s\n")

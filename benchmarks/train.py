@@ -4,7 +4,7 @@ Full fine-tuning of the default's student on pairs of the default's BoolQ: queri
 with no in-context examples and with five. The peer is the best of `MultipleNegativesRankingLoss` in one pass and
 `CachedMultipleNegativesRankingLoss` at two mini-batch sizes; it pads and repeats the prompt for every query.
 
-Usage: python -m benchmarks.train [--queries 64] [--steps 2] [--rounds 3]   (after `make repro`, whose data it reads)
+Usage: python -m benchmarks.train [--queries 64] [--steps 1] [--rounds 3]   (after `make repro`, whose data it reads)
 """
 
 import argparse
@@ -130,7 +130,7 @@ def main() -> None:
     """Run both comparisons and print tables and the line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--queries", type=int, default=64)
-    parser.add_argument("--steps", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=side_by_side.ROUNDS)
     arguments = parser.parse_args()
     results = {}
