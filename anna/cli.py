@@ -1,4 +1,4 @@
-"""The `anna` command, for people: what is known about a training query, and search with the exported model.
+"""The `anna` command, for people: a training query explained, search with the exported model, the leaderboard.
 
 Changes nothing but `runs/`. Runs in the project root, where `dvc repro` has left tables and model.
 """
@@ -15,6 +15,7 @@ from anna.errors import InputError
 
 DATA, MODEL = Path("data"), Path("models/sentence-transformer")
 CORPUS, FIGURE = DATA / "corpus.parquet", Path("runs/margins.svg")
+RESULTS = Path("reports/mteb/student/zero_shot")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -52,6 +53,14 @@ def search(arguments: argparse.Namespace) -> str:
     return "\n".join(shown)
 
 
+def leaderboard(arguments: argparse.Namespace) -> str:
+    """Return where a folder of results stands among the public models."""
+    from anna.evaluation import result_files, standings
+
+    scores, types = result_files.read_results(arguments.folder)
+    return standings.describe(arguments.folder.as_posix(), scores, types)
+
+
 def margins(arguments: argparse.Namespace) -> str:
     """Return what each margin of the filter would keep, and draw it to a file."""
     from anna.reporting import margins as showing
@@ -82,6 +91,11 @@ def _parser() -> argparse.ArgumentParser:
     found.add_argument("--task", help="whose documents are searched; may be left out where there is only one")
     found.add_argument("--top", type=int, default=5, help="documents shown (default: %(default)s)")
     found.set_defaults(run=search)
+    ranked = commands.add_parser("leaderboard", help="rank results in mteb's format among the public models")
+    ranked.add_argument(
+        "folder", nargs="?", type=Path, default=RESULTS, help="of <task>.json on MTEB(eng, v2) (default: %(default)s)"
+    )
+    ranked.set_defaults(run=leaderboard)
     return parser
 
 

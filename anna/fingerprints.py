@@ -50,11 +50,11 @@ def model_hash(origin: Origin) -> str:
     return content_hash(fetch_model(origin))
 
 
-def content_hash(path: Path, skip: str = "") -> str:
+def content_hash(path: Path, *skip: str) -> str:
     """Return a hash of a file, or of the names and bytes of all files of a folder but those named `skip`."""
     if path.is_file():
         return sha256(path)
-    files = sorted(file for file in path.rglob("*") if file.is_file() and file.name != skip)
+    files = sorted(file for file in path.rglob("*") if file.is_file() and file.name not in skip)
     lines = [f"{file.relative_to(path)} {sha256(file)}" for file in files]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 

@@ -16,11 +16,11 @@ import pyarrow as pa
 from pydantic import Field
 
 from anna import io, log
-from anna.evaluation import contenders, run, scores, tasks
+from anna.evaluation import contamination, contenders, leaderboard, run, scores, tasks
 from anna.evaluation.mteb_model import Embed
 from anna.modeling.hardware import Dtype
 from anna.modeling.student import StudentParams
-from anna.params import Params
+from anna.params import Params, recorded
 from anna.teachers import bi_encoder, padding
 from anna.teachers.bm25 import Bm25Params, bm25_search
 from anna.teachers.dense import DenseParams, DenseTeacher
@@ -30,6 +30,7 @@ EVAL_TABLES = tuple(
 )
 MODEL, STORE = Path("models/sentence-transformer"), Path("runs/mteb")
 METRICS, DETAIL = Path("metrics/mteb.json"), Path("metrics/mteb_tasks.json")
+LEADERBOARD, CONTAMINATION = Path("metrics/leaderboard.json"), Path("metrics/contamination.json")
 PLOT, RESULTS = Path("metrics/scores.csv"), Path("reports/mteb")
 
 _log = logging.getLogger(__name__)
@@ -57,8 +58,10 @@ class EvaluateParams(Params):
 
 
 INPUTS = (*EVAL_TABLES, MODEL)
-OUTPUTS = (METRICS, DETAIL, PLOT, RESULTS)
-PARAMS = (EvaluateParams, StudentParams, DenseParams, Bm25Params)
+OUTPUTS = (METRICS, DETAIL, LEADERBOARD, CONTAMINATION, PLOT, RESULTS)
+SOURCES = recorded("ingest")
+PARAMS = (EvaluateParams, StudentParams, DenseParams, Bm25Params, SOURCES)
+CODE_FILES = (Path("anna/evaluation/mteb_eng_v2_scores.csv"),)
 
 
 def main() -> Counter[str]:
@@ -76,6 +79,10 @@ def main() -> Counter[str]:
     results = run.evaluate_all(compared, chosen, STORE, RESULTS)
     io.write_json(METRICS, scores.summary(results))
     io.write_json(DETAIL, scores.by_task(results))
+    io.write_json(LEADERBOARD, leaderboard.summary(params.benchmark, results))
+    io.write_json(
+        CONTAMINATION, contamination.summary(SOURCES.load().values(), [task.metadata.name for task in chosen])
+    )
     io.write_csv(PLOT, ("model", "category", "score"), scores.rows(results))
     _log.info("mean main score by category\n%s", scores.table(results))
     return counts

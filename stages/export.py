@@ -1,7 +1,8 @@
 """Merge the trained student into a model that plain sentence-transformers loads, and prove that it is the same.
 
 Seconds. Writes `models/sentence-transformer/`: weights, a tokenizer that appends EOS by itself, and as named prompts
-every task's, with and without in-context examples. Fails if its vectors differ from the training encoder's.
+every task's, with and without in-context examples; a model card says what it is made of. Fails if its vectors differ
+from the training encoder's.
 """
 
 from pathlib import Path
@@ -12,7 +13,8 @@ from pydantic import Field
 from anna import io, log, schemas
 from anna.modeling import export
 from anna.modeling.student import StudentParams
-from anna.params import Params
+from anna.params import Params, recorded
+from anna.reporting import card
 
 ENCODER, CORPUS, QUERIES = Path("models/encoder"), Path("data/corpus.parquet"), Path("data/queries.parquet")
 MODEL, METRICS = Path("models/sentence-transformer"), Path("metrics/export.json")
@@ -29,7 +31,9 @@ class ExportParams(Params):
     """Smallest cosine with the training encoder's vector of the same text."""
 
 
-INPUTS, OUTPUTS, PARAMS = (ENCODER, CORPUS, QUERIES), (MODEL, METRICS), (ExportParams, StudentParams)
+TOLD = tuple(recorded(section) for section in card.SECTIONS)
+INPUTS, OUTPUTS, PARAMS = (ENCODER, CORPUS, QUERIES), (MODEL, METRICS), (ExportParams, StudentParams, *TOLD)
+CODE_FILES = (Path("anna/reporting/card.md.j2"),)
 
 
 def main() -> None:
@@ -40,6 +44,8 @@ def main() -> None:
     texts = export.samples(queries, corpus, params.check_texts, encoder.config)
     expected = export.embed(encoder, texts)
     export.export(encoder, MODEL)
+    made = card.Made.read(MODEL, {section.section: section.load().values() for section in TOLD})
+    io.write_text(MODEL / card.CARD_FILE, card.render(made))
     worst = export.compare(expected, texts, MODEL, params.min_cosine)
     io.write_json(METRICS, {"texts": params.check_texts, "smallest_cosine": round(worst, 6)})
 

@@ -1,18 +1,25 @@
 """Put scores, training curve, labels, drops and costs on one self-contained page, with the figures as files beside it.
 
-Seconds. Reads metrics and tables and computes no score: everything in `anna/reporting` is safe to change.
+Seconds. Reads metrics and tables and computes no score: everything in `anna/reporting` is safe to change, but for the
+model card. `export` writes it first; here it is written with scores, time and energy, to be published with the model.
 """
 
 import logging
 from pathlib import Path
 
 from anna import io, log, schemas
-from anna.params import STAGES
-from anna.reporting import gather, page, plots, results
+from anna.params import STAGES, recorded
+from anna.reporting import card, gather, margins, page, plots, results
+from anna.teachers import calibration
+from anna.teachers.filtering import FilterParams
 
 SUMMARY, MEANS = Path("metrics/mteb.json"), Path("metrics/scores.csv")
 TASKS = Path("metrics/mteb_tasks.json")
+LEADERBOARD, CONTAMINATION = Path("metrics/leaderboard.json"), Path("metrics/contamination.json")
+MODEL = Path("models/sentence-transformer")
 CURVE, VALIDATION = Path("metrics/training.csv"), Path("metrics/validation.csv")
+CORPUS, QUERIES = Path("data/corpus.parquet"), Path("data/queries.parquet")
+QRELS, RERANKER_RUN = Path("data/qrels.parquet"), Path("data/reranker_run.parquet")
 LABELS, GROUPS = Path("data/labels.parquet"), Path("data/groups.parquet")
 DROPS, INGEST_DROPS = Path("data/drops.parquet"), Path("data/ingest_drops.parquet")
 
@@ -41,10 +48,27 @@ SIDECARS = tuple(
     )
 )
 REPORT, PLOTS, TABLE = Path("reports/index.html"), Path("reports/plots"), Path("reports/results.txt")
+CARD = Path("reports/model_card.md")
 
-INPUTS = (SUMMARY, MEANS, TASKS, CURVE, VALIDATION, LABELS, GROUPS, DROPS, INGEST_DROPS, *COUNTS, *COSTS, *SIDECARS)
-OUTPUTS, PARAMS = (REPORT, PLOTS, TABLE), ()
-CODE_FILES = (Path("anna/reporting/page.html.j2"),)
+CANDIDATES = (CORPUS, QUERIES, QRELS, RERANKER_RUN)
+"""What the margins are counted from, besides the labels."""
+SCORES = (SUMMARY, MEANS, TASKS, LEADERBOARD, CONTAMINATION)
+INPUTS = (
+    *SCORES,
+    MODEL,
+    CURVE,
+    VALIDATION,
+    LABELS,
+    GROUPS,
+    DROPS,
+    INGEST_DROPS,
+    *CANDIDATES,
+    *COUNTS,
+    *COSTS,
+    *SIDECARS,
+)
+OUTPUTS, PARAMS = (REPORT, PLOTS, TABLE, CARD), tuple(recorded(section) for section in card.SECTIONS)
+CODE_FILES = (Path("anna/reporting/page.html.j2"), Path("anna/reporting/card.md.j2"))
 
 _log = logging.getLogger(__name__)
 
@@ -61,6 +85,8 @@ def main() -> None:
         summary=SUMMARY,
         means=MEANS,
         tasks=TASKS,
+        leaderboard=LEADERBOARD,
+        contamination=CONTAMINATION,
         curve=CURVE,
         validation=VALIDATION,
         tables=tables,
@@ -68,10 +94,13 @@ def main() -> None:
         costs=COSTS,
         sidecars=SIDECARS,
     )
-    drawn = plots.render(facts)
+    drawn = [*plots.render(facts), margins.render(calibration.of_run(LABELS.parent, FilterParams.load()))]
     plots.save(PLOTS, drawn)
     page.write(REPORT, facts, drawn)
     io.write_text(TABLE, "Scores, zero-shot unless examples are named\n" + results.text_table(facts) + "\n")
+    made = card.Made.read(MODEL, {section.section: section.load().values() for section in PARAMS})
+    scored = card.Scored(facts.tasks, facts.leaderboard, facts.contamination, facts.stages["train"], facts.costs)
+    io.write_text(CARD, card.render(made, scored))
     _log.info("report: %s", REPORT)
 
 

@@ -54,6 +54,20 @@ def test_search_prints_hits(capsys: pytest.CaptureFixture[str], monkeypatch: pyt
     assert lines[1].endswith(" ...")
 
 
+def test_leaderboard_ranks_a_folder_of_results(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from tests.evaluation.test_result_files import write
+
+    write(tmp_path / "mine", "STS12", {"default": 0.99})
+    write(tmp_path / "mine", "STS13", {"default": 0.98})
+    assert cli.main(["leaderboard", "mine"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("ranked on 2 of the 41 tasks of MTEB(eng, v2), among 183 public models")
+    assert "    1    98.50    98.50  mine  <" in lines
+    assert any(line.split() == ["STS", "98.50", "86.11"] for line in lines), "the published mean of the two tasks"
+    assert cli.main(["leaderboard"]) == 1
+    assert capsys.readouterr().err.startswith("anna leaderboard: reports/mteb/student/zero_shot has no result file")
+
+
 def test_margins_prints_the_table_and_draws_it(capsys: pytest.CaptureFixture[str]) -> None:
     toy = make_toy()
     for name, part, schema in (

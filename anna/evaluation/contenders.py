@@ -45,6 +45,10 @@ _SCORING_CODE = (
 """Modules that decide a score; an edit there makes every stored result miss."""
 
 
+_CARD_FILE = "README.md"
+"""The model card: words, which decide no score."""
+
+
 @dataclass(frozen=True)
 class Contender:
     """A model to score, in each of its modes."""
@@ -77,7 +81,7 @@ def student(folder: Path, settings: EncodeSettings) -> Contender:
     if not folder.is_dir():
         raise InputError(f"{folder} does not exist; make it with: dvc repro export")
     config = EncoderConfig.load(folder)
-    identity = {"content": content_hash(folder, skip=encoder_config.CONFIG_FILE)}
+    identity = {"content": content_hash(folder, encoder_config.CONFIG_FILE, _CARD_FILE)}
     return _prompted("student", config, partial(Encoder.load, folder), identity, settings)
 
 

@@ -62,6 +62,10 @@ class Facts:
     """metrics/scores.csv: model in its mode -> category -> mean score."""
     tasks: Mapping[str, Mapping[str, Mapping[str, Any]]]
     """metrics/mteb_tasks.json: model in its mode -> task -> type, metric, score."""
+    leaderboard: Mapping[str, Any]
+    """metrics/leaderboard.json: notes, and where the public table was used, standings and neighbours."""
+    contamination: Mapping[str, Any]
+    """metrics/contamination.json: mteb's zero-shot share, and the tasks that were trained on."""
     curve: Curve
     validation: Validation
     spread: Spread
@@ -88,6 +92,8 @@ def read(
     summary: Path,
     means: Path,
     tasks: Path,
+    leaderboard: Path,
+    contamination: Path,
     curve: Path,
     validation: Path,
     tables: Tables,
@@ -101,6 +107,8 @@ def read(
         summary: metrics/mteb.json.
         means: metrics/scores.csv.
         tasks: metrics/mteb_tasks.json.
+        leaderboard: metrics/leaderboard.json.
+        contamination: metrics/contamination.json.
         curve: metrics/training.csv.
         validation: metrics/validation.csv.
         tables: As read from disk.
@@ -119,6 +127,8 @@ def read(
             for model, modes in io.read_json(tasks).items()
             for mode, scored in modes.items()
         },
+        leaderboard=io.read_json(leaderboard),
+        contamination=io.read_json(contamination),
         curve=read_curve(curve),
         validation=read_validation(validation),
         spread=spread(tables),

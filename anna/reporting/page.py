@@ -47,6 +47,7 @@ def render(facts: Facts, drawn: Sequence[Plot]) -> str:
         columns=[style.column_name(column) for column in results.columns(facts)],
         category_rows=results.category_rows(facts),
         task_rows=results.task_rows(facts),
+        standings=standings(facts.leaderboard),
         task_curves=results.by_task(facts.curve) if len(facts.curve) else [],
         candidates=candidates(facts.stages),
         details=[part for name, metrics in facts.stages.items() for part in grids(name, metrics)],
@@ -54,6 +55,20 @@ def render(facts: Facts, drawn: Sequence[Plot]) -> str:
         # The SVG is ours and its texts are escaped by matplotlib.
         svg={plot.name: Markup(plots.inline(plot)) for plot in drawn if plot.svg},
     )
+
+
+def standings(leaderboard: Mapping[str, Any]) -> Grid:
+    """Return the models around ours, best first, then each other model and mode of ours with its own rank."""
+    near = leaderboard.get("around", ())
+    rows = [(f"{row['model']}{' (ours)' if row['is_ours'] else ''}", _ranked(row)) for row in near]
+    shown = {row["model"] for row in near}
+    others = [(name, of) for name, of in leaderboard.get("standings", {}).items() if name not in shown]
+    rows += [(f"{name} (ours)", _ranked(of)) for name, of in others]
+    return Grid("standings", ["Borda rank", "mean by task", "mean by type"], rows)
+
+
+def _ranked(row: Mapping[str, Any]) -> list[str]:
+    return [str(row["rank"]), *(f"{100 * row[mean]:.2f}" for mean in ("mean_by_task", "mean_by_type"))]
 
 
 def candidates(stages: Mapping[str, Mapping[str, Any]]) -> Grid:

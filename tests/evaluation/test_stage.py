@@ -14,6 +14,10 @@ from tests.evaluation.conftest import write_tables
 from tests.teachers.models import INDEX, save_bi_encoder
 
 SECTIONS = {
+    "ingest": {
+        "train": [{"task": "Farm", "origin": {"kind": "files", "path": "farm.csv"}}],
+        "held_out": [{"task": "Same", "origin": {"kind": "files", "path": "farm.csv"}}],
+    },
     "retrieve_bm25": {"k1": 1.5, "b": 0.75, "depth": 3},
     "retrieve_dense": {
         "model": {"kind": "files", "path": "absent"},
@@ -58,6 +62,28 @@ def test_the_stage_writes_metrics_plot_and_results(project):
     assert Path("reports/mteb/bm25/zero_shot/Farm.json").is_file()
 
 
+def test_what_was_trained_on_is_flagged_and_held_out_rows_are_not_ranked(project):
+    evaluate.main()
+    assert json.loads(evaluate.CONTAMINATION.read_text()) == {
+        "zero_shot_percentage": 50,
+        "tasks": 2,
+        "tasks_trained_on": 1,
+        "trained_on": ["Farm"],
+        "same_source": {"Same": ["Farm"]},
+    }
+    said = json.loads(evaluate.LEADERBOARD.read_text())
+    assert said["notes"][0].startswith("not ranked: held_out")
+    assert said["standings"] == {}
+
+
+def test_another_model_card_computes_nothing_again(project):
+    evaluate.main()
+    kept = sorted(Path("runs/mteb").rglob("*.json"))
+    (evaluate.MODEL / "README.md").write_text("another card")
+    evaluate.main()
+    assert sorted(Path("runs/mteb").rglob("*.json")) == kept
+
+
 def test_a_second_run_gives_the_same_bytes_and_drops_what_is_no_longer_scored(project):
     evaluate.main()
     files = (evaluate.METRICS, evaluate.DETAIL, evaluate.PLOT)
@@ -88,4 +114,5 @@ def test_the_teachers_vectors_are_those_that_retrieval_keeps(project):
 def test_the_contract_names_what_is_read_and_written():
     assert len(evaluate.EVAL_TABLES) == 6
     assert Path("models/sentence-transformer") in evaluate.INPUTS
-    assert {params.section for params in evaluate.PARAMS} == {"evaluate", "student", "retrieve_dense", "retrieve_bm25"}
+    sections = {params.section for params in evaluate.PARAMS}
+    assert sections == {"evaluate", "ingest", "student", "retrieve_dense", "retrieve_bm25"}

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import yaml
 
 from anna import fusion, io, schemas, segments
 from anna.reporting import curves, gather, plots
@@ -75,6 +76,8 @@ def read_facts(folder: Path) -> Facts:
         summary=folder / report.SUMMARY,
         means=folder / report.MEANS,
         tasks=folder / report.TASKS,
+        leaderboard=folder / report.LEADERBOARD,
+        contamination=folder / report.CONTAMINATION,
         curve=folder / report.CURVE,
         validation=folder / report.VALIDATION,
         tables=gather.Tables(*tables),
@@ -95,6 +98,7 @@ def write_run(folder: Path, num_queries: int = 240) -> None:
     for place, path in enumerate(report.COSTS):
         seconds = (9.2, 6.1, 95.0, 181.3, 1.4, 1.2, 353.8, 12.0, 128.6)[place]
         io.write_json(folder / path, {"seconds": seconds, "peak_memory_mib": 700 + 300 * place, "cpus": 2})
+    _write_model(folder)
     for path in report.SIDECARS:
         if not (folder / path).is_file():
             io.write_json(folder / path, {"table": path.stem, "key": [], "rows": 2400, "unit": "bm25", "fields": [{}]})
@@ -121,7 +125,35 @@ def _write_scores(folder: Path, rng: np.random.Generator) -> None:
             summary[column] = {key: round(value, 5) for key, value in (full | shown).items()}
     io.write_json(folder / report.SUMMARY, summary)
     io.write_json(folder / report.TASKS, tasks)
+    note = "not ranked: held_out is not MTEB(eng, v2), whose public scores come with the project"
+    unranked = {"benchmark": "held_out", "notes": [note], "standings": {}, "around": []}
+    io.write_json(folder / report.LEADERBOARD, unranked)
+    io.write_json(
+        folder / report.CONTAMINATION,
+        {
+            "zero_shot_percentage": 87,
+            "tasks": 8,
+            "tasks_trained_on": 1,
+            "trained_on": [HOSTILE],
+            "same_source": {"HPOSynonyms": ["HPODefinitions"]},
+        },
+    )
     _write_csv(folder / report.MEANS, [("model", "category", "score"), *rows])
+
+
+def _write_model(folder: Path) -> None:
+    """Write what the model card reads: params, and the two JSON files of the model."""
+    tree = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text(encoding="utf-8"))
+    (folder / "params.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
+    examples = [{"query": "is pluto a planet", "response": "Pluto is a dwarf planet."}]
+    prompt = {"instruction": "find | answers", "symmetric": False, "examples": examples}
+    tasks = {"BoolQ": prompt, "STSBenchmark": prompt, "TREC": {**prompt, "symmetric": True, "examples": []}}
+    encoder = {"layers": 6, "pooling": "last_token", "attention": "causal", "max_tokens": 512, "tasks": tasks}
+    io.write_json(folder / report.MODEL / "encoder.json", encoder)
+    config = {"architectures": ["MistralModel"], "num_hidden_layers": 6, "hidden_size": 576}
+    io.write_json(folder / report.MODEL / "config.json", config)
+    counts = {"queries": 3330, "steps": 105, "tokens": 234312}
+    io.write_json(folder / "metrics/train.json", counts)
 
 
 def _write_curve(folder: Path, rng: np.random.Generator, steps: int = 96) -> None:
@@ -196,7 +228,11 @@ def _write_tables(folder: Path, rng: np.random.Generator, num_queries: int) -> d
             (HOSTILE, "train", "empty_text", 3),
         )
     ]
+    positives = [drop for drop in drops if drop["reason"] == "labelled_positive"]
     for path, rows, schema in (
+        (report.CORPUS, [_doc(label["doc_id"]) for label in labels], schemas.CORPUS),
+        (report.QUERIES, [_query(query) for query in query_ids], schemas.QUERIES),
+        (report.QRELS, [{**drop, "relevance": 1} for drop in positives], schemas.QRELS),
         (report.LABELS, labels, schemas.LABELS),
         (report.GROUPS, groups, schemas.GROUPS),
         (report.DROPS, drops, schemas.DROPS),
@@ -225,6 +261,15 @@ def _write_tables(folder: Path, rng: np.random.Generator, num_queries: int) -> d
             "tasks": {task: {"groups": per_task, "negatives": per_task} for task in TRAIN_TASKS},
         },
     }
+
+
+def _doc(doc_id: str) -> dict[str, Any]:
+    return {"doc_id": doc_id, "task": doc_id.partition(":")[0], "text": doc_id, "label": None}
+
+
+def _query(query_id: str) -> dict[str, Any]:
+    task = query_id.partition(":")[0]
+    return {"query_id": query_id, "task": task, "kind": "retrieval", "split": "train", "text": query_id, "label": None}
 
 
 def _write_csv(path: Path, rows: list[tuple[Any, ...]]) -> None:

@@ -106,6 +106,32 @@ def test_scores_are_those_of_the_metrics(facts: Facts, rendered: str) -> None:
         assert f'<span class="value">{facts.summary[name]["mean"]:.3f}</span>' in rendered
 
 
+def test_contamination_and_the_leaderboard_stand_below_the_scores(facts: Facts, rendered: str) -> None:
+    assert "Zero-shot share, by mteb's rule: 87 %. 1 of 8 tasks are" in rendered
+    assert f"versions of them: {html.escape(HOSTILE)}." in rendered
+    assert "Other rows of the same source were trained on: HPOSynonyms." in rendered
+    assert "<p>Leaderboard: not ranked: held_out is not MTEB(eng, v2)" in rendered
+    assert "Borda rank" not in rendered
+
+
+def test_standings_are_neighbours_and_then_our_other_models(facts: Facts, drawn: list[Plot]) -> None:
+    row = {"rank": 6, "model": "student", "mean_by_task": 0.7412, "mean_by_type": 0.684, "is_ours": True}
+    top = {"rank": 1, "model": HOSTILE, "mean_by_task": 0.76, "mean_by_type": 0.7, "is_ours": False}
+    standings = {"student": {**row, "of": 184}, "teacher": {**row, "of": 184, "rank": 90}}
+    ranked = {"benchmark": "MTEB(eng, v2)", "notes": ["on all"], "standings": standings, "around": [top, row]}
+    assert page.standings(ranked).rows == [
+        (HOSTILE, ["1", "76.00", "70.00"]),
+        ("student (ours)", ["6", "74.12", "68.40"]),
+        ("teacher (ours)", ["90", "74.12", "68.40"]),
+    ]
+    text = page.render(replace(facts, leaderboard=ranked), drawn)
+    outline = Outline()
+    outline.feed(text)
+    assert outline.faults == []
+    assert '<th scope="row">student (ours)</th><td>6</td><td>74.12</td><td>68.40</td>' in text
+    assert HOSTILE not in text
+
+
 def test_counts_are_those_of_the_metrics(facts: Facts, rendered: str) -> None:
     assert f"<td>{facts.stages['filter']['drops']['beyond_quota']:,}</td>" in rendered
     assert "<td>13 min 09 s</td>" in rendered, "sum of all stages"

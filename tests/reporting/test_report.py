@@ -23,6 +23,9 @@ def test_the_stage_writes_page_and_plots_and_logs_the_result(
     assert "index.html" in first
     assert "scores.svg" in first
     assert "scores.png" in first
+    page = report.REPORT.read_text(encoding="utf-8")
+    assert 'aria-label="What each margin would keep"' in page
+    assert "margins.svg" in first
     assert "Retrieval" in report.TABLE.read_text(encoding="utf-8")
     assert caplog.messages[-1] == "report: reports/index.html"
     report.main()
