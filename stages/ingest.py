@@ -10,7 +10,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from anna import io, log, schemas
-from anna.corpus import ingest
+from anna.corpus import examples, ingest
 from anna.corpus.collection import training_tables
 from anna.corpus.drops import DropLog
 from anna.corpus.held_out import SCHEMAS, held_out_tables
@@ -35,11 +35,13 @@ class IngestParams(Params):
     validation_share: float = Field(ge=0, lt=1)
     """Of each task's queries, kept out of training."""
     examples_per_task: int = Field(ge=0)
-    """In-context examples set aside from each held-out task."""
+    """In-context examples set aside from each held-out task, and of each entry of `examples`."""
     train: tuple[TrainSource, ...] = Field(min_length=1)
     """What the model is trained on."""
     held_out: tuple[HeldOutSource, ...] = ()
     """What it is scored on, besides a benchmark of mteb's own."""
+    examples: tuple[TrainSource, ...] = ()
+    """Where in-context examples of mteb's own tasks come from, by task; what the task scores is never among them."""
 
 
 INPUTS, OUTPUTS = (), (CORPUS, QUERIES, QRELS, *EVAL_TABLES.values(), DROPS, METRICS)
@@ -70,9 +72,23 @@ def main() -> None:
     io.write(CORPUS, corpus, schemas.CORPUS)
     io.write(QUERIES, queries, schemas.QUERIES)
     io.write(QRELS, qrels, schemas.QRELS)
-    ingest.write_tables(EVAL_TABLES, held_out_tables(held_out), SCHEMAS)
+    shown = examples.load_examples(
+        params.examples,
+        scored_texts,
+        count=params.examples_per_task,
+        max_faulty_share=params.max_faulty_share,
+        seed=seed,
+    )
+    ingest.write_tables(EVAL_TABLES, held_out_tables(held_out, shown), SCHEMAS)
     io.write(DROPS, drops.table(), schemas.INGEST_DROPS)
     io.write_json(METRICS, ingest.summarise(collections, held_out, drops))
+
+
+def scored_texts(task: str) -> set[str]:
+    """Return the texts that mteb's task of this name scores in English."""
+    from anna.evaluation import data  # mteb is heavy, and only examples of its own tasks need it
+
+    return data.scored_texts(data.english_task(task))
 
 
 if __name__ == "__main__":

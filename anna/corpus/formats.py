@@ -23,6 +23,9 @@ from anna.origins import HubOrigin, describe
 Raw = dict[str, Any] | None
 """A source row by the source's own column names; None where it is malformed."""
 
+_SAVED = ("dataset_dict.json", "state.json")
+"""Either lies in a folder that `datasets` saved to disk, and in no copy of a repository."""
+
 FIELD_CHARACTERS = 2**31 - 1
 """Longest CSV field; the library's own limit is 131,072, and some documents are longer."""
 
@@ -146,13 +149,15 @@ def _hub(origin: HubOrigin) -> Iterator[Raw]:
     try:
         if mirror is None:
             data = datasets.load_dataset(origin.repo, origin.name, revision=origin.revision, split=origin.split)
-        else:
+        elif any((Path(place) / name).is_file() for name in _SAVED):
             data = datasets.load_from_disk(place)
+        else:
+            data = datasets.load_dataset(str(mirror), origin.name, split=origin.split)
     except Exception as error:  # the library raises a score of types; each means the same to the user
         cause = " ".join(str(error).split())[:300]
         raise InputError(
             f"data set {place} did not load ({type(error).__name__}: {cause}); check repo, name, revision, split and "
-            f"network, or save it with `datasets` under ${origins.HUB_DIR_VARIABLE}/datasets/{origin.repo}"
+            f"network, or put a copy of it at ${origins.HUB_DIR_VARIABLE}/datasets/{origin.repo}"
         ) from None
     if isinstance(data, datasets.DatasetDict):
         if origin.split not in data:

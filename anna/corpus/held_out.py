@@ -1,6 +1,6 @@
 """The held-out tasks: what each is scored on, and the in-context examples that it is not scored on."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -171,16 +171,25 @@ def held_out_texts(tasks: Iterable[HeldOutTask]) -> set[str]:
     return texts
 
 
-def held_out_tables(tasks: Iterable[HeldOutTask]) -> dict[str, pa.Table]:
-    """Return the tables of data/eval by name; one that no task fills is empty."""
+def held_out_tables(
+    tasks: Iterable[HeldOutTask], examples: Mapping[str, Sequence[Example]] | None = None
+) -> dict[str, pa.Table]:
+    """Return the tables of data/eval by name, one that no task fills empty; `examples` are of mteb's own tasks."""
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in SCHEMAS}
+    shown = dict(examples or {})
     for task in tasks:
         for name, filled in _rows(task).items():
             rows[name].extend(filled)
-        rows["examples"].extend(
-            {"task": task.source.task, "position": position, "query": example.query, "response": example.response}
-            for position, example in enumerate(task.examples)
-        )
+        if task.source.task in shown:
+            raise InputError(
+                f"ingest.examples names the held-out task {task.source.task!r}, which has its own; drop it"
+            )
+        shown[task.source.task] = task.examples
+    rows["examples"] = [
+        {"task": name, "position": position, "query": example.query, "response": example.response}
+        for name, of_task in shown.items()
+        for position, example in enumerate(of_task)
+    ]
     return {name: pa.Table.from_pylist(rows[name], schema=schema) for name, schema in SCHEMAS.items()}
 
 

@@ -19,6 +19,7 @@ from mteb.results import TaskResult
 from anna import io, log
 from anna.errors import InputError
 from anna.evaluation.contenders import Contender
+from anna.evaluation.data import load_data
 from anna.evaluation.mteb_model import PromptedModel, SearchModel
 from anna.evaluation.scores import Score
 
@@ -39,7 +40,8 @@ def evaluate_all(contenders: Sequence[Contender], tasks: Sequence[AbsTask], stor
         tasks: In the order of the result.
         store: Folder of results of all runs, by fingerprint: of model, prompt, task data, code and libraries. What is
             there is not computed again, so after a training change only the student is.
-        results: Folder that gets this run's results in mteb's format, `<model>/<mode>/<task>.json`. Dates and
+        results: Folder that gets this run's results in mteb's format, `<model>/<mode>/<task>.json` and mteb's
+            `model_meta.json`: the folder `results` of mteb's ResultCache, which reads it and submits it. Dates and
             durations are left out, so that equal scores are equal bytes.
 
     Raises:
@@ -68,9 +70,7 @@ def _evaluate(contender: Contender, tasks: Sequence[AbsTask], store: Path, folde
                 reused += path.is_file()
                 if not path.is_file():
                     _run(model, task, path)
-                target = folder / contender.name / mode / f"{task.metadata.name}.json"
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(path, target)
+                shutil.copyfile(path, _folder(folder, contender, mode) / f"{task.metadata.name}.json")
                 by_mode[mode].append(_score(contender.name, mode, task, path))
             if task.data_loaded and not was_loaded:
                 task.unload_data()
@@ -83,9 +83,19 @@ def _evaluate(contender: Contender, tasks: Sequence[AbsTask], store: Path, folde
     return [score for scores in by_mode.values() for score in scores]
 
 
+def _folder(results: Path, contender: Contender, mode: str) -> Path:
+    """Return the folder of a contender's results in a mode, with what mteb wants to know of the model."""
+    folder = results / contender.name / mode
+    if not folder.is_dir():
+        folder.mkdir(parents=True)
+        meta = contender.models[mode].mteb_model_meta.to_dict()
+        io.write_json(folder / "model_meta.json", json.loads(json.dumps(meta, default=str)))
+    return folder
+
+
 def _run(model: PromptedModel | SearchModel, task: AbsTask, path: Path) -> None:
     """Score `model` on `task` with mteb and keep the result at `path`."""
-    _load_data(task)
+    load_data(task)
     # Tasks draw from their own generators while they run: without this, a score depends on what ran before.
     task.rng_state, task.np_rng = random.Random(task.seed), np.random.default_rng(task.seed)
     result = mteb.evaluate(
@@ -99,19 +109,6 @@ def _run(model: PromptedModel | SearchModel, task: AbsTask, path: Path) -> None:
     timeless = result.model_copy(update={"date": None, "evaluation_time": None, "evaluation_phases": None})
     with io.atomic(path) as temporary:
         timeless.to_disk(temporary)
-
-
-def _load_data(task: AbsTask) -> None:
-    if task.data_loaded:
-        return
-    try:
-        task.load_data()
-    except Exception as error:  # the hub client raises a score of types; each means the same to the user
-        reason = " ".join(str(error).split())[:300]
-        raise InputError(
-            f"data of mteb task {task.metadata.name!r} did not arrive from the hub ({reason}); check the network, or "
-            "set evaluate.benchmark: held_out"
-        ) from None
 
 
 def _score(name: str, mode: str, task: AbsTask, path: Path) -> Score:

@@ -144,10 +144,23 @@ class TestHub:
     def test_configuration(self) -> None:
         assert len(self.read(repo="owner/named", name="en")) == 2
 
+    def test_a_copy_of_a_repository_is_read_as_it_lies(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
+        folder = tmp_path / "datasets/owner/copied"
+        for split in ("train", "dev"):
+            path = folder / "en" / f"{split}.jsonl"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps({"query": split, "pos": ["a"]}) + "\n")
+        files = "".join(f"  - {{split: {split}, path: en/{split}.jsonl}}\n" for split in ("train", "dev"))
+        (folder / "README.md").write_text(f"---\nconfigs:\n- config_name: en\n  data_files:\n{files}---\n")
+        assert self.read(repo="owner/copied", name="en", split="dev") == [{"query": "dev", "pos": ["a"]}]
+        with pytest.raises(InputError, match=r"did not load \(ValueError: .*test"):
+            self.read(repo="owner/copied", name="en", split="test")
+
     def test_unknown_split_names_those_there_are(self) -> None:
         with pytest.raises(InputError, match=r"no split 'test', only \['dev', 'train'\]"):
             self.read(repo="owner/splits", split="test")
 
     def test_unknown_configuration_is_one_line(self) -> None:
-        with pytest.raises(InputError, match=r"did not load .* save it with `datasets` under"):
+        with pytest.raises(InputError, match=r"did not load .* put a copy of it at"):
             self.read(repo="owner/named", name="fr")

@@ -60,6 +60,24 @@ def test_writes_every_table_and_counts(project: dict[str, Any]) -> None:
         assert io.read(path, schema).num_rows > 0
 
 
+def test_examples_of_mtebs_tasks_join_those_of_held_out_ones(
+    project: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    animals = project["train"][0]
+    project["examples"] = [{**animals, "task": "ArguAna"}]
+    scored = {f"where does the {word} live" for word in ("otter", "badger")}
+    monkeypatch.setattr(ingest, "scored_texts", lambda task: scored if task == "ArguAna" else pytest.fail(task))
+    run(project)
+    rows = [row for row in pq.read_table(ingest.EVAL_TABLES["examples"]).to_pylist() if row["task"] == "ArguAna"]
+    assert [row["position"] for row in rows] == [0, 1]
+    assert not scored & {row["query"] for row in rows}
+    assert all(row["query"].split()[3] in row["response"] for row in rows)
+    project["examples"] = [{**animals, "task": "Zoo"}]
+    monkeypatch.setattr(ingest, "scored_texts", lambda task: set())
+    with pytest.raises(InputError, match=r"ingest.examples names the held-out task 'Zoo'"):
+        run(project)
+
+
 def test_judgements_point_to_rows_of_the_same_task(project: dict[str, Any]) -> None:
     run(project)
     docs = dict(zip(*(pq.read_table(ingest.CORPUS)[name].to_pylist() for name in ("doc_id", "task")), strict=True))

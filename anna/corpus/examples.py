@@ -1,0 +1,74 @@
+"""In-context examples of mteb's own tasks: from data to train on, and never a text that the task scores."""
+
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+
+from anna import log
+from anna.corpus.clean import normalise
+from anna.corpus.collection import Pair, make_pairs
+from anna.corpus.rows import load_rows, sample
+from anna.corpus.sources import TrainSource
+from anna.corpus.units import Unit, choose_examples, shuffle
+from anna.errors import InputError
+from anna.prompts import Example
+from anna.seeding import derive_seed
+
+_log = logging.getLogger(__name__)
+
+
+def load_examples(
+    sources: Sequence[TrainSource],
+    scored_texts: Callable[[str], Iterable[str]],
+    *,
+    count: int,
+    max_faulty_share: float,
+    seed: int,
+) -> dict[str, list[Example]]:
+    """Return up to `count` in-context examples of each task, as training shows them: a query and a positive.
+
+    Args:
+        sources: One per task. Of classes, the two are texts of one class.
+        scored_texts: Task name -> every text that the task scores. What holds one of them, but for case, punctuation
+            and spacing, is no example.
+        count: How many; fewer where the source has no more.
+        max_faulty_share: As in `load_rows`.
+        seed: Of the draw, which does not depend on the order of the rows.
+
+    Raises:
+        InputError: If two sources have one task, or a source cannot be read.
+    """
+    examples: dict[str, list[Example]] = {}
+    for source in log.progress(sources, unit="tasks", desc="in-context examples"):
+        if source.task in examples:
+            raise InputError(f"ingest.examples has two sources of task {source.task!r}; leave one out")
+        rows = load_rows(source, _uncounted, max_faulty_share=max_faulty_share)
+        rows = sample(rows, source.rows, _uncounted, seed=derive_seed(seed, "train", source.task))
+        units = shuffle(_units(make_pairs(source, rows, _uncounted)), derive_seed(seed, "examples", source.task))
+        avoid = frozenset(normalise(text) for text in scored_texts(source.task))
+        examples[source.task] = choose_examples(units, count, avoid)
+        if len(examples[source.task]) < count:
+            _log.warning(
+                "%s: %d of %d in-context examples; the other rows hold texts that the task scores, or no positive",
+                source.task,
+                len(examples[source.task]),
+                count,
+            )
+    return examples
+
+
+def _units(pairs: Iterable[Pair]) -> list[Unit]:
+    """Return labelled texts, or queries with all their judged documents, of which one at least is a positive."""
+    judged: defaultdict[tuple[str, str], dict[str, float]] = defaultdict(dict)
+    for pair in pairs:
+        docs = judged[pair.query, pair.label or ""]
+        docs[pair.doc] = max(float(pair.relevance), docs.get(pair.doc, 0.0))
+    return [
+        Unit(query, label=label) if label else Unit(query, tuple(docs), tuple(docs.values()))
+        for (query, label), docs in judged.items()
+        if any(docs.values())
+    ]
+
+
+def _uncounted(reason: str, example: str) -> None:
+    """Count nothing: rows read only to take a few examples from are not dropped."""

@@ -1,0 +1,68 @@
+"""Data of mteb's own tasks from copies of their repositories, and the texts that they score."""
+
+import mteb
+import pytest
+
+from anna.errors import InputError
+from anna.evaluation import data
+from tests.evaluation.mteb_data import texts, write_copy
+
+NAMES = ("ArguAna", "AskUbuntuDupQuestions", "Banking77Classification", "STS17", "StackExchangeClusteringP2P.v2")
+
+
+@pytest.fixture(autouse=True)
+def _hub(tmp_path, monkeypatch):
+    monkeypatch.setenv("ANNA_HUB_DIR", str(tmp_path))
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    for name in NAMES:
+        write_copy(tmp_path, data.english_task(name))
+
+
+def test_a_copy_is_read_by_mteb_and_the_result_still_names_the_repository(tmp_path):
+    task = data.english_task("Banking77Classification")
+    before = task.metadata
+    data.load_data(task)
+    assert task.dataset["test"]["text"][0] == "test: the otter swims (Banking77Classification)"
+    assert task.metadata is before
+    assert task.metadata.dataset["path"] == "mteb/banking77"
+
+
+def test_scored_are_queries_and_what_is_relevant_to_them_not_the_whole_collection():
+    own = [text for text, _ in texts("ArguAna")]
+    assert data.scored_texts(data.english_task("ArguAna")) == {f"where is {text}" for text in own[:4]} | set(own[:4])
+
+
+def test_scored_are_test_rows_and_not_what_a_classifier_is_fitted_on():
+    task = data.english_task("Banking77Classification")
+    scored = data.scored_texts(task)
+    own = {f"{split}: {text}" for split in ("train", "test") for text, _ in texts("Banking77Classification")}
+    assert scored & own == {text for text in own if text.startswith("test")}
+    assert not task.data_loaded
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("STS17", "the otter swims (STS17)"), (NAMES[4], f"the otter swims ({NAMES[4]}) 0")]
+)
+def test_scored_are_strings_in_lists_and_in_subsets(name, text):
+    assert text in data.scored_texts(data.english_task(name))
+
+
+def test_only_english_counts():
+    assert data.english_task("STS17").hf_subsets == ["en-en"]
+    assert data.english_task("MassiveIntentClassification").hf_subsets == ["en"]
+
+
+def test_a_task_that_mteb_does_not_know_is_refused():
+    with pytest.raises(InputError, match=r"ingest.examples: mteb has no task 'STSBenchmarks'"):
+        data.english_task("STSBenchmarks")
+
+
+def test_a_copy_that_lacks_what_the_task_needs_is_named(tmp_path):
+    task = data.english_task("Banking77Classification")
+    for file in (tmp_path / "datasets/mteb/banking77").rglob("*.jsonl"):
+        file.unlink()
+    with pytest.raises(
+        InputError, match=r"data of mteb task 'Banking77Classification' did not arrive from .*banking77"
+    ):
+        data.load_data(task)
+    assert task.metadata is mteb.get_task("Banking77Classification").metadata
