@@ -52,9 +52,11 @@ def load_student(
         is_packed: Keep quantised matrices in 4 bits; otherwise as float32 of the same values.
 
     Raises:
-        InputError: As `load_causal_lm`, or if the checkpoint has fewer layers.
+        InputError: As `load_causal_lm`, or if the checkpoint has fewer layers or attends in a way that packed rows
+            cannot.
     """
     causal, tokenizer = load_causal_lm(path, quantize, dtype)
+    _check_architecture(path.name, causal)
     if quantize and not is_packed:
         causal = causal.dequantize()
     depth = causal.config.num_hidden_layers
@@ -71,6 +73,23 @@ def load_student(
     backbone.is_loaded_in_4bit = quantize == "nf4" and is_packed
     append_eos(tokenizer)
     return backbone, tokenizer
+
+
+def _check_architecture(name: str, causal: PreTrainedModel) -> None:
+    """Refuse a decoder whose attention is not what `anna.modeling.attention` computes, before anything is trained."""
+    layers = getattr(causal.base_model, "layers", None)
+    if layers is None:
+        fault = "has no list `layers`"
+    elif getattr(causal.config, "attn_logit_softcapping", None):
+        fault = "caps its attention scores"
+    elif any(hasattr(getattr(layer, "self_attn", None), "sinks") for layer in layers):
+        fault = "has attention sinks"
+    else:
+        return
+    raise InputError(
+        f"student.model {name}: a {causal.config.model_type} {fault}, which packed rows do not compute; choose a "
+        "decoder such as Llama, Mistral, Qwen2, Qwen3, Gemma 3, Phi-3 or OLMo 2"
+    )
 
 
 def append_eos(tokenizer: PreTrainedTokenizerFast) -> None:
