@@ -1,8 +1,10 @@
-"""A training step, ours against sentence-transformers' GradCache: same model, batch, prompts and dtype, in one run.
+"""A training step, ours against the peers': same model, batch, prompts and dtype, in one run.
 
 Full fine-tuning of the default's student on pairs of the default's BoolQ: queries and positives, in-batch negatives,
-with no in-context examples and with five. The peer is the best of `MultipleNegativesRankingLoss` in one pass and
-`CachedMultipleNegativesRankingLoss` at two mini-batch sizes; it pads and repeats the prompt for every query.
+with no in-context examples and with five. Peers are sentence-transformers, with `MultipleNegativesRankingLoss` in one
+pass and `CachedMultipleNegativesRankingLoss` (GradCache) at two mini-batch sizes, and FlagEmbedding's decoder-only ICL
+model where it is installed (`pip install --no-deps FlagEmbedding==1.4.2`; it has no GradCache). All of them pad, and
+repeat the prompt for every query. The best of them counts.
 
 Usage: python -m benchmarks.train [--queries 64] [--steps 1] [--rounds 3]   (after `make repro`, whose data it reads)
 """
@@ -10,11 +12,14 @@ Usage: python -m benchmarks.train [--queries 64] [--steps 1] [--rounds 3]   (aft
 import argparse
 import sys
 import tempfile
+from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import torch
+from transformers import AutoModel
 
 from anna.modeling.encoder import Encoder
 from anna.modeling.export import export
@@ -74,16 +79,15 @@ def ours(count: int, num_examples: int, num_steps: int) -> Figures:
 
 
 def sentence_transformers(count: int, num_examples: int, num_steps: int, mini_batch: int | None) -> Figures:
-    """Take the peer's optimizer steps, in one pass or in mini-batches."""
+    """Take sentence-transformers' optimizer steps, in one pass or in mini-batches."""
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.losses import (
         CachedMultipleNegativesRankingLoss,
         MultipleNegativesRankingLoss,
     )
 
-    torch.manual_seed(0)
-    encoder, chosen, work = new_encoder(), pairs(count + num_examples), Work()
-    prefix = prompt(encoder, chosen[count:])
+    encoder, work = new_encoder(), Work()
+    features, useful = padded_batch(encoder, count, num_examples)
     with tempfile.TemporaryDirectory() as name:
         export(encoder, Path(name) / "model")
         model = SentenceTransformer(str(Path(name) / "model"), device="cpu", local_files_only=True).train()
@@ -93,16 +97,45 @@ def sentence_transformers(count: int, num_examples: int, num_steps: int, mini_ba
         loss = CachedMultipleNegativesRankingLoss(model, scale=20.0, mini_batch_size=mini_batch)
     else:
         loss = MultipleNegativesRankingLoss(model, scale=20.0)
-    trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=1e-5, fused=True)
+    take_steps(work, model, lambda: loss(features, torch.zeros(count)), num_steps)
+    return work.figures(num_steps * useful)
+
+
+def flag_embedding(count: int, num_examples: int, num_steps: int) -> Figures:
+    """Take the optimizer steps of FlagEmbedding's ICL model, in one pass."""
+    from FlagEmbedding.finetune.embedder.decoder_only.icl.modeling import BiDecoderOnlyEmbedderICLModel
+
+    encoder, work = new_encoder(), Work()
+    features, useful = padded_batch(encoder, count, num_examples)
+    with tempfile.TemporaryDirectory() as name:
+        export(encoder, Path(name) / "model")
+        backbone = AutoModel.from_pretrained(Path(name) / "model", local_files_only=True).train()
+    work.count(backbone.embed_tokens)
+    backbone.get_input_embeddings().requires_grad_(False)
+    model = BiDecoderOnlyEmbedderICLModel(backbone, encoder.tokenizer, temperature=0.05, normalize_embeddings=True)
+    take_steps(work, model, lambda: model(queries=features[0], passages=features[1]).loss, num_steps)
+    return work.figures(num_steps * useful)
+
+
+def padded_batch(encoder: Encoder, count: int, num_examples: int) -> tuple[list[dict[str, torch.Tensor]], int]:
+    """Return queries and documents as the peers take them, and how many tokens of them are useful."""
+    torch.manual_seed(0)
+    chosen = pairs(count + num_examples)
+    prefix = prompt(encoder, chosen[count:])
     shared = encoder.count(prefix)
     queries = encoder.tokenize([query for query, _ in chosen[:count]], prefix=prefix, max_tokens=QUERY_TOKENS)
     docs = encoder.tokenize([doc for _, doc in chosen[:count]], max_tokens=DOC_TOKENS)
-    features = [pad(model, rows) for rows in (queries, docs)]
+    useful = shared + sum(len(row) - shared for row in queries) + sum(map(len, docs))
+    return [pad(encoder.tokenizer, rows) for rows in (queries, docs)], useful
+
+
+def take_steps(work: Work, model: torch.nn.Module, loss: Callable[[], torch.Tensor], num_steps: int) -> None:
+    """Take optimizer steps, one of them before the clock runs."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-5, fused=True)
 
     def act() -> None:
-        value = loss(features, torch.zeros(count))
-        value.backward()
+        loss().backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         optimizer.zero_grad()
@@ -111,12 +144,11 @@ def sentence_transformers(count: int, num_examples: int, num_steps: int, mini_ba
     work.computed = 0
     for _ in range(num_steps):
         work.run(act)
-    return work.figures(num_steps * (shared + sum(len(row) - shared for row in queries) + sum(map(len, docs))))
 
 
-def pad(model: Any, rows: list[list[int]]) -> dict[str, torch.Tensor]:
-    """Return token ids and mask as the peer's collator makes them: one padded batch."""
-    padded = model.tokenizer.pad({"input_ids": rows}, return_tensors="pt")
+def pad(tokenizer: Any, rows: list[list[int]]) -> dict[str, torch.Tensor]:
+    """Return token ids and mask as the peers' collators make them: one padded batch."""
+    padded = tokenizer.pad({"input_ids": rows}, return_tensors="pt")
     return {name: padded[name] for name in ("input_ids", "attention_mask")}
 
 
@@ -142,6 +174,8 @@ def main() -> None:
                 sentence_transformers,
                 (*common, size),
             )
+        if find_spec("FlagEmbedding"):
+            sides["FlagEmbedding ICL, one pass"] = (flag_embedding, common)
         results[examples] = side_by_side.compare(sides, arguments.rounds)
         work = f"{arguments.steps} steps of {arguments.queries} queries"
         title = f"{work}, {examples} examples of {2 * EXAMPLE_TOKENS} tokens"
