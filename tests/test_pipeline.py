@@ -46,8 +46,9 @@ def save_dense(causal: Path, folder: Path) -> None:
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """Return the sha256 of every table and metric, costs apart."""
+    """Return the sha256 of every table and metric, costs apart, and of the exported model."""
     files = [*folder.glob("data/**/*.parquet"), *folder.glob("data/**/*.json"), *folder.glob("metrics/*.*")]
+    files += folder.glob("models/sentence-transformer/*.*")
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(files)}
 
 
@@ -88,6 +89,24 @@ def test_the_seven_categories_are_scored(project: Path) -> None:
 def test_plain_sentence_transformers_loads_the_result(project: Path) -> None:
     model = SentenceTransformer(str(project / "models/sentence-transformer"), device="cpu", local_files_only=True)
     assert model.encode(["a text"]).shape == (1, 32)
+
+
+def test_the_model_carries_a_card_and_the_run_the_same_with_scores(project: Path) -> None:
+    params = yaml.safe_load((project / "params.yaml").read_text())
+    bare = (project / "models/sentence-transformer/README.md").read_text()
+    scored = (project / "reports/model_card.md").read_text()
+    for task in (source["task"] for source in params["ingest"]["train"]):
+        assert f"\n| {task} | " in bare
+    assert "Not scored yet" in bare
+    lines = scored.splitlines()
+    assert [line for line in bare.splitlines() if line.startswith("| base model")] == [
+        line for line in lines if line.startswith("| base model")
+    ]
+    value = json.loads((project / "metrics/mteb_tasks.json").read_text())["student"]["zero_shot"]
+    for task, of in value.items():
+        assert any(
+            line.startswith(f"| {task} | {of['type']} |") and f"{100 * of['score']:.2f}" in line for line in lines
+        )
 
 
 @pytest.mark.usefixtures("project")
