@@ -25,9 +25,9 @@ STAGES = (
 )
 """Every stage of the pipeline, in order."""
 
-SECTIONS = ("random", "student", "prompts", *STAGES[:-1])
+SECTIONS = ("random", "student", "prompts", "scoring", *STAGES[:-1])
 """Every section that params.yaml may have. A stage's own section has its name; `random`, `student` and `prompts` are
-shared and listed by each stage that reads them."""
+shared and listed by each stage that reads them; `scoring` says how and not what, and is listed by none."""
 
 
 class Strict(BaseModel):

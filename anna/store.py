@@ -15,14 +15,14 @@ import math
 import time
 import uuid
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from anna import io, log, shards
+from anna import io, shards
 from anna.errors import InputError
 from anna.fingerprints import Keys, fingerprint
 from anna.shards import Int, Values
@@ -65,22 +65,19 @@ class Store:
     def fetch(
         self,
         keys: Keys,
-        plan: Callable[[Int], Sequence[Sequence[int]]],
-        compute: Callable[[Int], Values],
+        compute: Callable[[Int], Iterable[tuple[Sequence[int], Values]]],
         counts: Counter[str],
-        desc: str,
     ) -> Parts:
         """Yield the value of every key: what is stored first, then the rest, computed and stored batch by batch.
 
-        A run that was killed computes the same batches as one that was not, if `plan` gives for what is left after
-        some batches the batches that are left.
+        A run that was killed computes the same batches as one that was not, if `compute` gives for what is left after
+        its first batches the batches that are left.
 
         Args:
             keys: Distinct.
-            plan: From the places among the keys that are missing, in order, to batches of indices of that array.
-            compute: From the places of a batch to their values, (N, D).
+            compute: From the places among the keys that are missing, in order, to batches: indices of that array, and
+                their values, (N, D).
             counts: Gets what was `reused` and what `computed`.
-            desc: What the progress line says.
         """
         is_missing = np.ones(len(keys), dtype=np.bool_)
         for places, values in self.scan(keys):
@@ -91,9 +88,8 @@ class Store:
         if not len(missing):
             return
         with self.writer() as save:
-            for batch in log.progress(plan(missing), unit="batch", desc=desc):
+            for batch, values in compute(missing):
                 places = missing[np.asarray(batch)]
-                values = compute(places)
                 save(keys[places], values)
                 yield places, values
 

@@ -60,38 +60,39 @@ def vectors(num_rows: int) -> Parts:
 def run_top_k(folder: Path, size: int) -> float:
     """Return the seconds of exhaustive search."""
     from anna.teachers import retrieval
+    from anna.teachers.engine import Local
     from anna.teachers.vectors import VectorFile
 
     docs, asked = VectorFile(size, vectors(size), folder), VectorFile(QUERIES, vectors(QUERIES), folder)
-    return timed(lambda: retrieval.search_exactly(asked, docs, DEPTH, np.full(QUERIES, -1)))
+    return timed(lambda: retrieval.search_exactly(asked, docs, DEPTH, np.full(QUERIES, -1), Local()))
 
 
 def run_index(folder: Path, size: int) -> float:
     """Return the seconds of building an index and of search through it."""
     from anna.teachers import retrieval
     from anna.teachers.dense import DenseParams
+    from anna.teachers.engine import Local
     from anna.teachers.vectors import VectorFile
 
     docs, asked = VectorFile(size, vectors(size), folder), VectorFile(QUERIES, vectors(QUERIES), folder)
     params = DenseParams.load().index.model_copy(update={"min_recall": 0.0, "sample": 1})
     none = np.full(QUERIES, -1)
-    return timed(lambda: retrieval.search_by_index("growth", asked, docs, depth=DEPTH, excluded_Q=none, params=params))
+    settings = {"depth": DEPTH, "excluded_Q": none, "params": params, "where": Local()}
+    return timed(lambda: retrieval.search_by_index("growth", asked, docs, **settings))
 
 
 def run_store(folder: Path, size: int) -> float:
     """Return the seconds of saving vectors, as a teacher's batches come, and of finding them all."""
     store = Store("growth", {"size": size}, folder)
     keys = fingerprints.text_keys((str(number),) for number in range(size))
-    made = dict[int, Values]()
 
-    def plan(missing: np.ndarray) -> Iterator[range]:
+    def compute(missing: np.ndarray) -> Iterator[tuple[range, Values]]:
         for places, values in vectors(len(missing)):
-            made[0] = values
-            yield range(int(places[0]), int(places[-1]) + 1)
+            yield range(int(places[0]), int(places[-1]) + 1), values
 
     def fetch() -> None:
         for _ in range(2):
-            for _ in store.fetch(keys, plan, lambda places: made[0], Counter(), "growth"):  # type: ignore[arg-type]
+            for _ in store.fetch(keys, compute, Counter()):
                 pass
 
     return timed(fetch)

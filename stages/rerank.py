@@ -15,7 +15,7 @@ from pydantic import Field
 from anna import io, log, origins, schemas
 from anna.origins import Origin
 from anna.params import Params
-from anna.teachers import reranker, scoring
+from anna.teachers import engine, reranker, scoring
 
 CORPUS, QUERIES, QRELS = Path("data/corpus.parquet"), Path("data/queries.parquet"), Path("data/qrels.parquet")
 BM25_RUN, DENSE_RUN = Path("data/bm25_run.parquet"), Path("data/dense_run.parquet")
@@ -44,7 +44,7 @@ class RerankParams(Params):
 
 
 INPUTS, OUTPUTS = (CORPUS, QUERIES, QRELS, BM25_RUN, DENSE_RUN), (RUN, METRICS)
-PARAMS = (RerankParams,)
+PARAMS, HOW = (RerankParams,), (engine.ScoringParams,)
 
 
 def main() -> Counter[str]:
@@ -59,15 +59,17 @@ def main() -> Counter[str]:
     pairs = reranker.choose_candidates(
         queries, qrels, *runs, depth=params.depth, queries_per_task=params.queries_per_task
     )
-    scores = scoring.score_pairs(
-        params.kind,
-        params.model,
-        reranker.texts_of(pairs, corpus, queries),
-        doc_tokens=params.doc_tokens,
-        query_tokens=params.query_tokens,
-        tokens_per_batch=params.tokens_per_batch,
-        counts=counts,
-    )
+    with engine.opened(engine.ScoringParams.load()) as where:
+        scores = scoring.score_pairs(
+            params.kind,
+            params.model,
+            reranker.texts_of(pairs, corpus, queries),
+            doc_tokens=params.doc_tokens,
+            query_tokens=params.query_tokens,
+            tokens_per_batch=params.tokens_per_batch,
+            counts=counts,
+            where=where,
+        )
     run = reranker.to_run(pairs, scores)
     io.write(RUN, run, schemas.RUN, unit=scoring.UNITS[params.kind], teacher=origins.describe(params.model))
     io.write_json(METRICS, reranker.summarise(run, queries))

@@ -10,28 +10,30 @@ from collections import Counter
 from pathlib import Path
 
 from anna import io, log, origins, parts, schemas
-from anna.teachers import dense, retrieval, runs
+from anna.teachers import dense, engine, retrieval, runs
 
 CORPUS, QUERIES = Path("data/corpus.parquet"), Path("data/queries.parquet")
 RUN, VECTORS = Path("data/dense_run.parquet"), Path("data/dense_vectors.parquet")
 METRICS = Path("metrics/retrieve_dense.json")
 
 INPUTS, OUTPUTS, PARAMS = (CORPUS, QUERIES), (RUN, VECTORS, METRICS), (dense.DenseParams,)
+HOW = (engine.ScoringParams,)
 
 
 def main() -> Counter[str]:
     """Run the stage; return how many vectors were reused and how many computed."""
     params, counts = dense.DenseParams.load(), Counter[str]()
     corpus, queries = io.read(CORPUS, schemas.CORPUS), io.read(QUERIES, schemas.QUERIES)
-    found = retrieval.retrieve(
-        corpus,
-        queries,
-        dense.DenseTeacher(params, counts),
-        query_prompt=params.query_prompt,
-        doc_prompt=params.doc_prompt,
-        depth=params.depth,
-        index=params.index,
-    )
+    with engine.opened(engine.ScoringParams.load()) as where:
+        found = retrieval.retrieve(
+            corpus,
+            queries,
+            dense.DenseTeacher(params, counts, where=where),
+            query_prompt=params.query_prompt,
+            doc_prompt=params.doc_prompt,
+            depth=params.depth,
+            index=params.index,
+        )
     teacher = origins.describe(params.model)
     io.write(RUN, found.run, schemas.RUN, unit="cosine", teacher=teacher)
     parts.write(VECTORS, found.vectors, schemas.VECTORS, teacher=teacher)

@@ -23,7 +23,11 @@ PLUMBING = {"anna.params", "anna.schemas", "anna.log", "anna.errors"}
 """Modules that are no code dependency of a stage: their values are tracked otherwise (params by DVC, schemas by the
 sidecars and by `io.read`), and a new column or log line elsewhere must not rerun a GPU-day."""
 
-SIBLINGS = ("corpus", "teachers", "training", "evaluation", "reporting")
+HOW = {"scoring"}
+"""Sections that cannot change what a stage writes, only how it gets there: DVC does not watch them, or a run that moves
+to a cluster would be a new one."""
+
+SIBLINGS = ("corpus", "teachers", "training", "evaluation", "reporting", "planning")
 LAYERS: list[tuple[str, ...]] = [
     ("params", "schemas", "log", "seeding", "errors"),
     ("io", "parts", "origins", "fingerprints", "shards", "store"),
@@ -103,6 +107,7 @@ def test_dvc_yaml_says_what_the_stage_does(name: str) -> None:
     declared = paths(stage.get("outs", [])) | paths(stage.get("metrics", [])) | paths(stage.get("plots", []))
     assert declared == outputs
     assert set(stage.get("params", [])) == {cls.section for cls in script.PARAMS}
+    assert {cls.section for cls in getattr(script, "HOW", ())} <= HOW
 
 
 @pytest.mark.parametrize("name", STAGES)
@@ -115,7 +120,8 @@ def test_every_input_is_written_by_an_earlier_stage(name: str) -> None:
 
 @pytest.mark.parametrize("file", PARAM_FILES)
 def test_params_and_presets_load_whole(file: str) -> None:
-    classes: set[type[Params]] = {cls for name in STAGES for cls in importlib.import_module(f"stages.{name}").PARAMS}
+    scripts = [importlib.import_module(f"stages.{name}") for name in STAGES]
+    classes: set[type[Params]] = {cls for script in scripts for cls in (*script.PARAMS, *getattr(script, "HOW", ()))}
     for cls in classes:
         cls.load(REPO / file)
     assert {cls.section for cls in classes} == set(SECTIONS)

@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -34,17 +34,16 @@ class Reader:
         self.counts: Counter[str] = Counter()
 
     def __call__(self, texts: Sequence[str], compute: Callable[[str], list[float]] = value) -> Values:
-        def run(places: Int) -> Values:
-            part = [texts[place] for place in places]
-            vectors = np.array([compute(text) for text in part], dtype=np.float32)
-            self.computed.append(part)
-            return vectors
-
-        def plan(missing: Int) -> list[range]:
-            return [range(start, min(start + self.batch, len(missing))) for start in range(0, len(missing), self.batch)]
+        def run(missing: Int) -> Iterator[tuple[range, Values]]:
+            for start in range(0, len(missing), self.batch):
+                batch = range(start, min(start + self.batch, len(missing)))
+                part = [texts[place] for place in missing[batch]]
+                vectors = np.array([compute(text) for text in part], dtype=np.float32)
+                self.computed.append(part)
+                yield batch, vectors
 
         keys = text_keys((text,) for text in texts)
-        got = gather(self.store.fetch(keys, plan, run, self.counts, "toy"), len(texts))
+        got = gather(self.store.fetch(keys, run, self.counts), len(texts))
         assert got.tolist() == [compute(text) for text in texts]
         return got
 

@@ -1,21 +1,21 @@
 """The dense teacher: a model and the store of its vectors, so that each text is computed once."""
 
 from collections import Counter
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
-from sentence_transformers import SentenceTransformer
 
 from anna import fingerprints, store
 from anna.modeling.hardware import compute_dtype, pick_device
 from anna.origins import Origin, fetch_model
 from anna.params import Params, Strict
-from anna.teachers import bi_encoder
+from anna.teachers import bi_encoder, engine
+from anna.teachers.engine import Engine, Items, Model
 from anna.teachers.padding import PADDED_TO
 
 
@@ -62,24 +62,20 @@ class DenseParams(Params):
 class DenseTeacher:
     """Gives the vector of any text, and loads its model only for texts that it has not seen before."""
 
-    def __init__(self, params: DenseParams, counts: Counter[str], root: Path = store.ROOT) -> None:
-        """Find the store of the model's vectors.
+    def __init__(
+        self, params: DenseParams, counts: Counter[str], root: Path = store.ROOT, where: Engine | None = None
+    ) -> None:
+        """Name the model; nothing is loaded yet.
 
         Args:
             params: Model and limits.
             counts: Gets how many vectors were `reused` and how many `computed`.
             root: Folder of all stores.
+            where: What computes; None: this process.
         """
-        self._params, self._counts = params, counts
-        decisive = {
-            "model": fingerprints.model_hash(params.model),
-            "max_tokens": params.max_tokens,
-            "dtype": str(compute_dtype("auto")),
-            "device": pick_device(),
-            "version": bi_encoder.VERSION,
-            "libraries": fingerprints.library_versions(),
-        }
-        self._store = store.Store("dense", decisive, root)
+        self.engine = where or engine.Local()
+        self._counts, self._root = counts, root
+        self._teacher = engine.Teacher("dense", partial(_describe, params), partial(_load, params))
 
     def encode(self, texts: Sequence[str], prompt: str) -> store.Parts:
         """Yield places in `texts`, which are distinct, and their unit vectors: known ones, then the rest in batches.
@@ -88,15 +84,18 @@ class DenseTeacher:
             texts: Bare texts.
             prompt: Put before each text.
         """
-        return self._store.fetch(
-            fingerprints.text_keys((prompt, text) for text in texts),
-            lambda missing: bi_encoder.plan_batches(
-                self._model, [texts[place] for place in missing], prompt, self._params.tokens_per_batch
-            ),
-            lambda places: bi_encoder.encode_batch(self._model, [texts[place] for place in places], prompt),
-            self._counts,
-            "dense encoding",
-        )
+        return engine.fetch(self.engine, self._teacher, [(prompt, text) for text in texts], self._counts, self._root)
+
+    def fill(self, items: Iterable[tuple[str, str]]) -> None:
+        """Compute all vectors at once that `encode` will be asked for in parts; it counts them as computed, too.
+
+        Args:
+            items: (prompt, text), in any order.
+        """
+        counts = Counter[str]()
+        for _ in engine.fetch(self.engine, self._teacher, list(dict.fromkeys(items)), counts, self._root):
+            pass
+        self._counts.update(computed=counts["computed"], reused=-counts["computed"])
 
     def embed(self, texts: Sequence[str], prompt: str) -> NDArray[np.float32]:
         """Return the unit vectors of `texts`, (N, D); equal texts are computed once."""
@@ -104,6 +103,32 @@ class DenseTeacher:
         vectors = store.gather(self.encode(list(place), prompt), len(place))
         return vectors[[place[text] for text in texts]]
 
-    @cached_property
-    def _model(self) -> SentenceTransformer:
-        return bi_encoder.load_model(fetch_model(self._params.model), self._params.max_tokens)
+
+def _describe(params: DenseParams) -> dict[str, Any]:
+    return {
+        "model": fingerprints.model_hash(params.model),
+        "max_tokens": params.max_tokens,
+        "dtype": str(compute_dtype("auto")),
+        "device": pick_device(),
+        "version": bi_encoder.VERSION,
+        "libraries": fingerprints.library_versions(),
+    }
+
+
+def _load(params: DenseParams) -> Model:
+    model = bi_encoder.load_model(fetch_model(params.model), params.max_tokens)
+
+    def plan(items: Items) -> list[list[int]]:
+        """Keep prompts apart."""
+        batches: list[list[int]] = []
+        for prompt in dict.fromkeys(prompt for prompt, _ in items):
+            own = [place for place, item in enumerate(items) if item[0] == prompt]
+            texts = [items[place][1] for place in own]
+            planned = bi_encoder.plan_batches(model, texts, prompt, params.tokens_per_batch)
+            batches += [[own[place] for place in batch] for batch in planned]
+        return batches
+
+    return Model(
+        plan=plan,
+        compute=lambda items: bi_encoder.encode_batch(model, [text for _, text in items], items[0][0]),
+    )

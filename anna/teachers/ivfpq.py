@@ -8,12 +8,14 @@ Legend: N documents, D dimensions, Q queries, K results per query.
 """
 
 import math
+from typing import cast
 
 import faiss
 import numpy as np
 
 from anna.errors import InputError
 from anna.segments import Int
+from anna.teachers.engine import Engine
 from anna.teachers.topk import Ranked, Scores, rescore
 from anna.teachers.vectors import VectorFile
 
@@ -27,8 +29,14 @@ CODEBOOK = 256
 """Entries of a codebook of one byte, and so the fewest vectors that it can be learnt from."""
 
 
-def build(docs: VectorFile, *, nlist: int | None, m: int, nprobe: int) -> faiss.IndexIVFPQ:
+QUERIES_AT_ONCE = 4096
+"""Of one search of the index."""
+
+
+def build(docs: VectorFile, *, nlist: int | None, m: int, nprobe: int, where: Engine) -> faiss.IndexIVFPQ:
     """Return an index of `docs`; the same vectors give the same index.
+
+    Lists and codebooks are learnt here; the codes of each block of documents are computed where the engine says.
 
     Args:
         docs: Unit vectors, N >= 256.
@@ -36,6 +44,7 @@ def build(docs: VectorFile, *, nlist: int | None, m: int, nprobe: int) -> faiss.
             more than there are vectors to learn from.
         m: Bytes per document.
         nprobe: Lists searched per query.
+        where: What computes.
 
     Raises:
         InputError: If D is no multiple of `m`, or there are fewer documents than lists or codebook entries.
@@ -52,14 +61,22 @@ def build(docs: VectorFile, *, nlist: int | None, m: int, nprobe: int) -> faiss.
     index = faiss.IndexIVFPQ(faiss.IndexFlatIP(num_dims), num_dims, nlist, m, 8, faiss.METRIC_INNER_PRODUCT)
     num_trained = min(num_docs, max(nlist * TRAIN_PER_LIST, CODEBOOK))
     index.train(docs.take(np.linspace(0, num_docs - 1, num_trained).astype(np.int64)))
-    for block in docs.blocks():
-        index.add(block)
+    empty = faiss.clone_index(index)
+    for shard in where.map(_shard, docs.blocks(), empty):
+        index.merge_from(shard, index.ntotal)
     index.nprobe = min(nprobe, nlist)
     return index
 
 
 def search(
-    index: faiss.IndexIVFPQ, query_emb_QD: Scores, docs: VectorFile, *, k: int, num_rescored: int, excluded_Q: Int
+    index: faiss.IndexIVFPQ,
+    query_emb_QD: Scores,
+    docs: VectorFile,
+    *,
+    k: int,
+    num_rescored: int,
+    excluded_Q: Int,
+    where: Engine,
 ) -> Ranked:
     """Return the best documents among those that the index names, both (Q, K), K = min(k, N).
 
@@ -70,16 +87,30 @@ def search(
         k: Results per query; where fewer are found, the last scores are -inf.
         num_rescored: Candidates that are scored exactly; at least one more than k counts.
         excluded_Q: One document of each query that must not be found, or -1.
+        where: What searches the index; exact scores are computed here, where the vectors lie.
     """
     num_named = min(max(num_rescored, k + 1), len(docs))
-    _, named_QM = index.search(query_emb_QD, num_named)
-    return rescore(query_emb_QD, named_QM.astype(np.int64), docs.take, k, excluded_Q)
+    parts = (query_emb_QD[start : start + QUERIES_AT_ONCE] for start in range(0, len(query_emb_QD), QUERIES_AT_ONCE))
+    named_QM = np.concatenate(list(where.map(_named, parts, index, num_named)))
+    return rescore(query_emb_QD, named_QM, docs.take, k, excluded_Q)
 
 
 def recall(found: Ranked, exact: Ranked) -> float:
     """Return which share of the exact results was found, 0 to 1; results with score -inf are none."""
     pairs = [{(row, int(doc)) for row, doc in zip(*_finite(ranked), strict=True)} for ranked in (found, exact)]
     return len(pairs[0] & pairs[1]) / max(len(pairs[1]), 1)
+
+
+def _shard(block: Scores, empty: faiss.IndexIVFPQ) -> faiss.IndexIVFPQ:
+    """Return an index of one block of documents, with the lists and codebooks of an empty one."""
+    index = cast("faiss.IndexIVFPQ", faiss.clone_index(empty))
+    index.add(block)
+    return index
+
+
+def _named(query_emb_QD: Scores, index: faiss.IndexIVFPQ, num_named: int) -> Int:
+    """Return the candidates of each query, (Q, M); -1 is none."""
+    return np.asarray(index.search(query_emb_QD, num_named)[1], dtype=np.int64)
 
 
 def _finite(ranked: Ranked) -> tuple[Int, Int]:

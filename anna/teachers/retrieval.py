@@ -13,8 +13,9 @@ from anna.errors import InputError
 from anna.segments import Int
 from anna.teachers import ivfpq
 from anna.teachers.dense import DenseTeacher, IndexParams
+from anna.teachers.engine import Engine
 from anna.teachers.runs import collections, join_runs, same_text, to_run
-from anna.teachers.topk import Ranked, Scores, nearest
+from anna.teachers.topk import Ranked, Scores, merge, nearest_of_block, numbered
 from anna.teachers.vectors import VectorFile
 
 WORK_DIR = Path("runs/work")
@@ -58,16 +59,24 @@ def retrieve(
     Raises:
         InputError: If a task has fewer than two documents, the model does not load, or an index finds too little.
     """
+    where = teacher.engine
+    if where.wants_all:
+        teacher.fill(
+            (prompt, text)
+            for own in collections(corpus, queries)
+            for prompt, texts in ((doc_prompt, own.docs), (query_prompt, own.queries))
+            for text in texts
+        )
     runs, recalls, ids, matrices = [], {}, [], []
     for own in collections(corpus, queries):
         docs = VectorFile(len(own.docs), teacher.encode(own.docs, doc_prompt), WORK_DIR)
         asked = VectorFile(len(own.queries), teacher.encode(own.queries, query_prompt), WORK_DIR)
         excluded = same_text(own.queries, own.docs)
         if len(docs) < index.min_docs:
-            found = search_exactly(asked, docs, depth, excluded)
+            found = search_exactly(asked, docs, depth, excluded, where)
         else:
             found, recalls[own.task] = search_by_index(
-                own.task, asked, docs, depth=depth, excluded_Q=excluded, params=index
+                own.task, asked, docs, depth=depth, excluded_Q=excluded, params=index, where=where
             )
         runs.append(to_run(own.query_ids, own.doc_ids, *found))
         ids += [own.doc_ids, own.query_ids]
@@ -98,27 +107,40 @@ def vector_tables(ids: Sequence[Sequence[str]], matrices: Sequence[VectorFile]) 
         yield pa.table({"id": pa.array(names[part], pa.string()), "vector": lists})
 
 
-def search_exactly(asked: VectorFile, docs: VectorFile, depth: int, excluded_Q: Int) -> Ranked:
-    """Return the best `depth` documents of every query, every document compared."""
-    return _by_block(asked, excluded_Q, lambda emb_QD, own_Q: nearest(emb_QD, docs.blocks(), depth, own_Q))
+def search_exactly(asked: VectorFile, docs: VectorFile, depth: int, excluded_Q: Int, where: Engine) -> Ranked:
+    """Return the best `depth` documents of every query, every document compared, a block of documents at a time."""
+
+    def search(query_emb_QD: Scores, own_Q: Int) -> Ranked:
+        return merge(where.map(nearest_of_block, numbered(docs.blocks()), query_emb_QD, depth, own_Q), depth)
+
+    return _by_block(asked, excluded_Q, search)
 
 
 def search_by_index(
-    task: str, asked: VectorFile, docs: VectorFile, *, depth: int, excluded_Q: Int, params: IndexParams
+    task: str,
+    asked: VectorFile,
+    docs: VectorFile,
+    *,
+    depth: int,
+    excluded_Q: Int,
+    params: IndexParams,
+    where: Engine,
 ) -> tuple[Ranked, float]:
     """Return the best `depth` documents of every query that an index finds, and its recall on a sample of the queries.
 
     Raises:
         InputError: If the recall is below `params.min_recall`.
     """
-    index = ivfpq.build(docs, nlist=params.nlist, m=params.m, nprobe=params.nprobe)
+    index = ivfpq.build(docs, nlist=params.nlist, m=params.m, nprobe=params.nprobe, where=where)
 
     def search(query_emb_QD: Scores, own_Q: Int) -> Ranked:
-        return ivfpq.search(index, query_emb_QD, docs, k=depth, num_rescored=params.rescore, excluded_Q=own_Q)
+        return ivfpq.search(
+            index, query_emb_QD, docs, k=depth, num_rescored=params.rescore, excluded_Q=own_Q, where=where
+        )
 
     sample = np.linspace(0, len(asked) - 1, min(params.sample, len(asked))).astype(np.int64)
     few_emb_QD, few_excluded_Q = asked.take(sample), excluded_Q[sample]
-    exact = nearest(few_emb_QD, docs.blocks(), depth, few_excluded_Q)
+    exact = merge(where.map(nearest_of_block, numbered(docs.blocks()), few_emb_QD, depth, few_excluded_Q), depth)
     recall = ivfpq.recall(search(few_emb_QD, few_excluded_Q), exact)
     _log.info("task %s: the index finds %.4f of the exact results", task, recall)
     if recall < params.min_recall:

@@ -2,9 +2,9 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from anna import fingerprints, store
 from anna.modeling.hardware import compute_dtype, pick_device
 from anna.origins import Origin, fetch_model
+from anna.teachers import engine
+from anna.teachers.engine import Engine, Model, Teacher
 
 Kind = Literal["query_likelihood", "cross_encoder"]
 
@@ -25,15 +27,6 @@ Pairs = Sequence[tuple[str, str]]
 """(query, passage) texts."""
 
 
-class Scorer(NamedTuple):
-    """A loaded reranker."""
-
-    plan: Callable[[Pairs], list[list[int]]]
-    """From pairs to batches of places among them."""
-    score: Callable[[Pairs], NDArray[np.float32]]
-    """From the pairs of a batch to their scores, (N,)."""
-
-
 def score_pairs(
     kind: Kind,
     origin: Origin,
@@ -44,6 +37,7 @@ def score_pairs(
     tokens_per_batch: int,
     counts: Counter[str],
     root: Path = store.ROOT,
+    where: Engine | None = None,
 ) -> NDArray[np.float32]:
     """Return the score of each pair, (N,); the model is loaded only for pairs that it has not seen before.
 
@@ -56,6 +50,7 @@ def score_pairs(
         tokens_per_batch: Largest number of tokens computed at once.
         counts: Gets how many scores were `reused` and how many `computed`.
         root: Folder of all stores.
+        where: What computes; None: this process.
 
     Raises:
         InputError: If the model is not of that kind.
@@ -63,9 +58,17 @@ def score_pairs(
     place = {pair: index for index, pair in enumerate(dict.fromkeys(pairs))}
     if not place:
         return np.zeros(0, dtype=np.float32)
-    unique = list(place)
-    load = cache(lambda: _LOADERS[kind](fetch_model(origin), doc_tokens, query_tokens, tokens_per_batch))
-    decisive = {
+    limits = {"doc_tokens": doc_tokens, "query_tokens": query_tokens, "tokens_per_batch": tokens_per_batch}
+    teacher = Teacher(
+        kind, partial(_describe, kind, origin, doc_tokens, query_tokens), partial(_load, kind, origin, **limits)
+    )
+    parts = engine.fetch(where or engine.Local(), teacher, list(place), counts, root)
+    scores = store.gather(parts, len(place))[:, 0]
+    return scores[[place[pair] for pair in pairs]]
+
+
+def _describe(kind: Kind, origin: Origin, doc_tokens: int, query_tokens: int) -> dict[str, Any]:
+    return {
         "model": fingerprints.model_hash(origin),
         "tokens": [doc_tokens, query_tokens],
         "dtype": str(compute_dtype("auto")),
@@ -73,40 +76,37 @@ def score_pairs(
         "version": VERSIONS[kind],
         "libraries": fingerprints.library_versions(),
     }
-    parts = store.Store(kind, decisive, root).fetch(
-        fingerprints.text_keys(unique),
-        lambda missing: load().plan([unique[index] for index in missing]),
-        lambda places: load().score([unique[index] for index in places])[:, None],
-        counts,
-        kind.replace("_", " "),
-    )
-    scores = store.gather(parts, len(unique))[:, 0]
-    return scores[[place[pair] for pair in pairs]]
 
 
-def _load_cross_encoder(path: Path, doc_tokens: int, query_tokens: int, tokens_per_batch: int) -> Scorer:
+def _load(kind: Kind, origin: Origin, **limits: int) -> Model:
+    return _LOADERS[kind](fetch_model(origin), **limits)
+
+
+def _load_cross_encoder(path: Path, doc_tokens: int, query_tokens: int, tokens_per_batch: int) -> Model:
     # Each kind brings its own heavy libraries; only the one that is used is loaded.
     from anna.teachers import cross_encoder
 
     max_tokens = doc_tokens + query_tokens
     model = cross_encoder.load_cross_encoder(path, max_tokens)
-    return Scorer(
+    return Model(
         plan=lambda pairs: cross_encoder.plan_batches(model, pairs, max_tokens, tokens_per_batch),
-        score=lambda pairs: cross_encoder.score_batch(model, pairs),
+        compute=lambda pairs: cross_encoder.score_batch(model, pairs)[:, None],
     )
 
 
-def _load_likelihood(path: Path, doc_tokens: int, query_tokens: int, tokens_per_batch: int) -> Scorer:
+def _load_likelihood(path: Path, **limits: int) -> Model:
     from anna.modeling.checkpoint import load_causal_lm
     from anna.teachers import likelihood_batches, query_likelihood
 
     model, tokenizer = load_causal_lm(path)
     model = model.to(device=pick_device(), dtype=compute_dtype("auto"))
-    limits = {"doc_tokens": doc_tokens, "query_tokens": query_tokens, "tokens_per_batch": tokens_per_batch}
-    return Scorer(
+    return Model(
         plan=lambda pairs: likelihood_batches.plan_batches(tokenizer, pairs, **limits),
-        score=lambda pairs: query_likelihood.score_pairs(model, tokenizer, pairs, **limits),
+        compute=lambda pairs: query_likelihood.score_pairs(model, tokenizer, pairs, **limits)[:, None],
     )
 
 
-_LOADERS = {"cross_encoder": _load_cross_encoder, "query_likelihood": _load_likelihood}
+_LOADERS: dict[Kind, Callable[..., Model]] = {
+    "cross_encoder": _load_cross_encoder,
+    "query_likelihood": _load_likelihood,
+}

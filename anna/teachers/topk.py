@@ -3,7 +3,7 @@
 Legend: Q queries, N documents, K results per query, D dimensions.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import faiss
 import numpy as np
@@ -14,6 +14,9 @@ from anna.segments import Int
 Scores = NDArray[np.float32]
 Ranked = tuple[Int, Scores]
 """Positions of documents and their scores, (Q, K) each, best first."""
+
+Block = tuple[int, Scores]
+"""Position of a block's first document, and the documents' unit vectors, (N, D)."""
 
 SLACK = 32
 """Results asked of FAISS beyond those wanted, so that ties and rounding at the cut are settled by exact scores."""
@@ -56,16 +59,37 @@ def nearest(query_emb_QD: Scores, doc_blocks: Iterable[Scores], k: int, excluded
         k: Results per query, > 0.
         excluded_Q: One document of each query that must not be found, or -1; its score is returned as -inf.
     """
-    index_QK = np.empty((len(query_emb_QD), 0), dtype=np.int64)
-    score_QK = np.empty((len(query_emb_QD), 0), dtype=np.float32)
+    return merge((nearest_of_block(block, query_emb_QD, k, excluded_Q) for block in numbered(doc_blocks)), k)
+
+
+def numbered(doc_blocks: Iterable[Scores]) -> Iterator[Block]:
+    """Yield blocks that follow each other, with their positions."""
     start = 0
     for doc_emb_ND in doc_blocks:
-        found_QK, best_QK = _nearest_of_block(query_emb_QD, doc_emb_ND, k, excluded_Q - start)
-        # Earlier blocks stand first, as do earlier documents of each: so `top_k` breaks ties as it should.
-        index_QK = np.concatenate([index_QK, found_QK + start], axis=1)
-        place_QK, score_QK = top_k(np.concatenate([score_QK, best_QK], axis=1), k)
-        index_QK = np.take_along_axis(index_QK, place_QK, axis=1)
+        yield start, doc_emb_ND
         start += len(doc_emb_ND)
+
+
+def nearest_of_block(block: Block, query_emb_QD: Scores, k: int, excluded_Q: Int) -> Ranked:
+    """Return the best documents of one block, by their positions in the collection; see `nearest`."""
+    start, doc_emb_ND = block
+    index_QK, score_QK = _nearest_of_block(query_emb_QD, doc_emb_ND, k, excluded_Q - start)
+    return index_QK + start, score_QK
+
+
+def merge(found: Iterable[Ranked], k: int) -> Ranked:
+    """Return the best `k` of what was found in the blocks of a collection.
+
+    Args:
+        found: Of each block, in order, at least one; each holds its best `k` or all of its documents.
+        k: Results per query.
+    """
+    parts = iter(found)
+    index_QK, score_QK = next(parts)
+    for own_QK, best_QK in parts:
+        # Earlier blocks stand first, as do earlier documents of each: so `top_k` breaks ties as it should.
+        place_QK, score_QK = top_k(np.concatenate([score_QK, best_QK], axis=1), k)
+        index_QK = np.take_along_axis(np.concatenate([index_QK, own_QK], axis=1), place_QK, axis=1)
     return index_QK, score_QK
 
 

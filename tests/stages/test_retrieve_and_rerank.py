@@ -46,6 +46,7 @@ def write_params(kind: str, model: Path) -> None:
             "query_tokens": 12,
             "tokens_per_batch": 64,
         },
+        "scoring": {"engine": "local", "address": None, "workers": 2, "gpus": 0},
     }
     Path("params.yaml").write_text(yaml.safe_dump(sections), encoding="utf-8")
 

@@ -9,6 +9,7 @@ import pytest
 
 from anna.errors import InputError
 from anna.teachers import ivfpq
+from anna.teachers.engine import Local
 from anna.teachers.topk import Scores, nearest
 from anna.teachers.vectors import VectorFile
 
@@ -32,9 +33,9 @@ def docs(tmp_path: Path) -> VectorFile:
 
 
 def search(docs: VectorFile, nprobe: int, rescore: int, **more: Any) -> tuple[Any, Scores]:
-    index = ivfpq.build(docs, nlist=20, m=4, nprobe=nprobe)
+    index = ivfpq.build(docs, nlist=20, m=4, nprobe=nprobe, where=Local())
     settings = {"k": 10, "num_rescored": rescore, "excluded_Q": NONE} | more
-    return ivfpq.search(index, QUERIES, docs, **settings)
+    return ivfpq.search(index, QUERIES, docs, where=Local(), **settings)
 
 
 def test_with_all_lists_and_all_documents_it_is_exact(docs: VectorFile) -> None:
@@ -63,7 +64,7 @@ def test_a_query_is_not_found_by_its_own_text(docs: VectorFile) -> None:
 
 
 def test_the_same_vectors_give_the_same_index(docs: VectorFile) -> None:
-    one, two = (faiss.serialize_index(ivfpq.build(docs, nlist=None, m=4, nprobe=1)) for _ in range(2))
+    one, two = (faiss.serialize_index(ivfpq.build(docs, nlist=None, m=4, nprobe=1, where=Local())) for _ in range(2))
     np.testing.assert_array_equal(one, two)
 
 
@@ -83,10 +84,10 @@ def test_recall_counts_exact_results_that_were_found() -> None:
 )
 def test_what_cannot_be_built_is_refused(docs: VectorFile, nlist: int, m: int, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        ivfpq.build(docs, nlist=nlist, m=m, nprobe=1)
+        ivfpq.build(docs, nlist=nlist, m=m, nprobe=1, where=Local())
 
 
 def test_collections_smaller_than_a_codebook_are_refused(tmp_path: Path) -> None:
     few = VectorFile(200, iter([(np.arange(200), DOCS[:200])]), tmp_path)
     with pytest.raises(InputError, match=r"at least 256 documents, this one has 200"):
-        ivfpq.build(few, nlist=4, m=4, nprobe=1)
+        ivfpq.build(few, nlist=4, m=4, nprobe=1, where=Local())

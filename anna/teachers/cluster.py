@@ -1,0 +1,200 @@
+"""Teachers and searches on a Ray cluster: models in Ray Data's actors, searches in tasks, results in order.
+
+Ray Data feeds the actors no faster than results are taken, and gives what a dead actor was at to another one; a task
+whose worker dies runs again. Neither can change a result: batches are planned once, as the local engine plans them, and
+each is computed alone. That results come in order lets a stage that was killed go on as the local engine does.
+"""
+
+import logging
+import os
+import pickle
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import faiss
+import pyarrow as pa
+import ray
+import torch
+from ray.data import ActorPoolStrategy, DataContext
+
+from anna import log
+from anna.errors import InputError
+from anna.shards import Values
+from anna.teachers.engine import Items, Teacher
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+BATCHES_AT_ONCE = 16
+"""Given to an actor together, and computed again if it dies: Ray is for tasks of seconds, not of milliseconds."""
+
+SHARE = 4
+"""Such parcels per actor, at least, so that all end at about the same time."""
+
+ACTORS_LOST = 3
+"""So many may die in a row before their model is loaded; more are taken for a fault of the model's."""
+
+
+class Here(NamedTuple):
+    """What a worker takes over from the stage's process, because it decides files and the last bits of results."""
+
+    folder: Path
+    """Of the project: paths in params are relative to it."""
+    threads: int
+    """How sums on a CPU are grouped."""
+
+    @classmethod
+    def of_process(cls) -> "Here":
+        """Return that of this process."""
+        return cls(Path.cwd(), torch.get_num_threads())
+
+    def enter(self) -> None:
+        """Make it that of this process.
+
+        Raises:
+            InputError: If the folder is not there.
+        """
+        if not self.folder.is_dir():
+            raise InputError(f"a worker has no folder {self.folder}; put the project there on every machine")
+        os.chdir(self.folder)
+        torch.set_num_threads(self.threads)
+        faiss.omp_set_num_threads(self.threads)
+
+
+@contextmanager
+def joined(address: str | None) -> Iterator[None]:
+    """Be part of a cluster; one that was joined before stays so.
+
+    Args:
+        address: As `scoring.address`.
+
+    Raises:
+        InputError: If there is none.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        ray.init(
+            address=address or "local",
+            include_dashboard=False if address is None else None,
+            logging_level=logging.ERROR,
+            log_to_driver=False,  # each worker's own lines and bars; what it raises is raised here
+        )
+    except (ConnectionError, RuntimeError) as error:
+        raise InputError(
+            f"scoring.address is {address!r}, but no cluster of this Ray answers there "
+            f"({' '.join(str(error).split())}); start one with `ray start --head`, or set scoring.address to null"
+        ) from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+class Ray:
+    """The cluster that this process has joined; see `engine.Engine`."""
+
+    wants_all = True
+
+    def __init__(self, workers: int, gpus: float) -> None:
+        """Remember how much of it to use.
+
+        Args:
+            workers: Models loaded, and searches run, at once.
+            gpus: Of each model.
+        """
+        self._workers, self._gpus = workers, gpus
+        self._here = Here.of_process()
+
+    def compute(self, teacher: Teacher, items: Items) -> Iterator[tuple[Sequence[int], Values]]:
+        """See `Engine`. Batches are planned by a worker, so that the model need not fit where the stage runs."""
+        resources = {"num_cpus": 1 if self._gpus else self._here.threads, "num_gpus": self._gpus}
+        with _input_errors():
+            planning = ray.remote(_plan).options(**resources)
+            batches = ray.get(planning.remote(teacher, self._here, items))
+            stream = self._results(teacher, [[items[place] for place in batch] for batch in batches], resources)
+            yield from zip(
+                batches, log.progress(stream, unit="batch", desc=teacher.kind, total=len(batches)), strict=True
+            )
+
+    def _results(self, teacher: Teacher, batches: Sequence[Items], resources: dict[str, float]) -> Iterator[Values]:
+        size = max(1, min(BATCHES_AT_ONCE, len(batches) // (SHARE * self._workers)))
+        parcels = (batches[start : start + size] for start in range(0, len(batches), size))
+        kept = [ray.put(pa.table({"items": [pickle.dumps(batch) for batch in parcel]})) for parcel in parcels]
+        with DataContext.current(_settings()):
+            data = ray.data.from_arrow_refs(kept).map_batches(
+                _Actor,
+                fn_constructor_args=(teacher, self._here),
+                compute=ActorPoolStrategy(min_size=1, max_size=self._workers, initial_size=self._workers),
+                batch_size=None,
+                batch_format="pyarrow",
+                **resources,
+            )
+        for table in data.iter_batches(batch_size=None, batch_format="pyarrow"):
+            yield from map(pickle.loads, table["values"].to_pylist())
+
+    def map(self, function: Callable[..., R], items: Iterable[T], *shared: object) -> Iterator[R]:
+        """See `Engine`. At most `2 * workers` items are on the cluster at once."""
+        task = ray.remote(_call).options(num_cpus=self._here.threads)
+        kept = [ray.put(value) for value in shared]
+        pending: deque[Any] = deque()
+        with _input_errors():
+            for item in items:
+                pending.append(task.remote(self._here, function, item, *kept))
+                if len(pending) >= 2 * self._workers:
+                    yield ray.get(pending.popleft())
+            while pending:
+                yield ray.get(pending.popleft())
+
+
+class _Actor:
+    """A loaded model."""
+
+    def __init__(self, teacher: Teacher, here: Here) -> None:
+        here.enter()
+        teacher.check()
+        self._model = teacher.load()
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        values = [self._model.compute(pickle.loads(items)) for items in table["items"].to_pylist()]
+        return pa.table({"values": [pickle.dumps(part) for part in values]})
+
+
+def _plan(teacher: Teacher, here: Here, items: Items) -> list[list[int]]:
+    here.enter()
+    teacher.check()
+    return teacher.load().plan(items)
+
+
+def _call(here: Here, function: Callable[..., R], item: T, *shared: object) -> R:
+    here.enter()
+    return function(item, *shared)
+
+
+def _settings() -> DataContext:
+    settings = DataContext.get_current().copy()
+    settings.execution_options.preserve_order = True
+    settings.max_consecutive_actor_init_deaths = ACTORS_LOST
+    settings.enable_progress_bars = False
+    settings.print_on_execution_start = False
+    return settings
+
+
+@contextmanager
+def _input_errors() -> Iterator[None]:
+    """Let an `InputError` of a worker be one here."""
+    try:
+        yield
+    except ray.exceptions.RayError as error:
+        raised: BaseException | None = error
+        while raised is not None:
+            cause = getattr(raised, "cause", None)
+            if isinstance(cause, InputError):
+                raise cause from None
+            raised = raised.__cause__
+        raise
