@@ -12,6 +12,7 @@ from pathlib import Path
 
 from anna import io, log, schemas
 from anna.errors import InputError
+from anna.params import PARAMS_FILE
 
 DATA, MODEL = Path("data"), Path("models/sentence-transformer")
 CORPUS, FIGURE = DATA / "corpus.parquet", Path("runs/margins.svg")
@@ -76,6 +77,21 @@ def margins(arguments: argparse.Namespace) -> str:
     return f"{shown}\n\nThe same as a figure: {FIGURE}"
 
 
+def plan(arguments: argparse.Namespace) -> str:
+    """Return what each stage will take, and whether it fits; nothing is run or fetched."""
+    from anna.planning import plan as planning
+
+    rows = dict(_rows_of_task(text) for text in arguments.rows)
+    return planning.plan(arguments.params, arguments.hardware, rows, arguments.share)
+
+
+def _rows_of_task(text: str) -> tuple[str, int]:
+    name, _, number = text.rpartition("=")
+    if not name or not number.isdecimal():
+        raise InputError(f"--rows {text}: expected TASK=NUMBER, e.g. NQ=58568")
+    return name, int(number)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="anna", description="Look into a finished run of the pipeline.")
     commands = parser.add_subparsers(dest="command", required=True)
@@ -91,6 +107,27 @@ def _parser() -> argparse.ArgumentParser:
     found.add_argument("--task", help="whose documents are searched; may be left out where there is only one")
     found.add_argument("--top", type=int, default=5, help="documents shown (default: %(default)s)")
     found.set_defaults(run=search)
+    planned = commands.add_parser("plan", help="tokens, memory, disk and hours of every stage, before anything runs")
+    planned.add_argument(
+        "--params",
+        "--preset",
+        type=Path,
+        default=PARAMS_FILE,
+        metavar="FILE",
+        help="to plan for (default: %(default)s)",
+    )
+    planned.add_argument("--hardware", help="GPUs, e.g. h200x8 or l4; default: this machine, its speed measured now")
+    planned.add_argument(
+        "--share", type=float, default=0.4, help="of GPUs' peak that models reach (default: %(default)s)"
+    )
+    planned.add_argument(
+        "--rows",
+        action="append",
+        default=[],
+        metavar="TASK=NUMBER",
+        help="rows of a training task, where you know better",
+    )
+    planned.set_defaults(run=plan)
     ranked = commands.add_parser("leaderboard", help="rank results in mteb's format among the public models")
     ranked.add_argument(
         "folder", nargs="?", type=Path, default=RESULTS, help="of <task>.json on MTEB(eng, v2) (default: %(default)s)"

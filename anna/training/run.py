@@ -21,6 +21,7 @@ from anna.training.batches import Batch, Group, Texts, check_world, plan_epoch
 from anna.training.checkpoint import Checkpoints, Record
 from anna.training.identity import conditions, identify
 from anna.training.loop import best_step, train
+from anna.training.memory import check_memory
 from anna.training.recipe import TrainParams
 from anna.training.validation import HeldOut, sample, score
 
@@ -89,11 +90,12 @@ def train_encoder(
     """Train the student, from the run's last checkpoint if it was killed, and save encoder, metrics and curves.
 
     Raises:
-        InputError: If a task has no prompt, a batch is too small for the ranks, the checkpoint cannot be continued
-            exactly, or training went wrong: nothing is saved then.
+        InputError: If it cannot fit into memory, a task has no prompt, a batch is too small for the ranks, the
+            checkpoint cannot be continued exactly, or training went wrong: nothing is saved then.
     """
     rank, world_size = engines.init_distributed()
     torch.manual_seed(seeding.derive_seed(recipe.seed, "torch", rank))
+    check_memory(student, recipe, world_size)
     encoder = new_encoder(student, prompts, data.examples, recipe)
     held_out = sample(data.validation, data.texts, recipe.validation_queries)
     for task in sorted({group.task for group in data.groups} | {part.task for part in held_out}):

@@ -1,0 +1,203 @@
+"""How many texts of which lengths there are to train on: from the tables of `ingest` where they are, else from params.
+
+Lengths are in tokens, estimated from bytes, so that no tokenizer is needed; see `BYTES_PER_TOKEN`.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import yaml
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from anna import io
+from anna.errors import InputError
+from anna.origins import HubOrigin
+from anna.planning.known_rows import ASSUMED, ROWS, Known
+from anna.planning.settings import Ingest, Instruction, Prompts, Settings, Source
+
+BYTES_PER_TOKEN = 4.4
+"""Of English text: 4.1 to 5.2 over the tasks of the default, by the tokenizers of SmolLM2 and of MiniLM."""
+
+Lengths = NDArray[np.float64]
+"""Tokens of texts, or of a few that stand for all."""
+
+ASSUMED_LENGTHS: Mapping[str, tuple[Lengths, Lengths]] = {
+    "retrieval": (np.array([6.0, 9, 12, 16, 30]), np.array([25.0, 60, 100, 150, 300])),
+    "sts": (np.array([7.0, 10, 13, 18, 30]),) * 2,
+    "classification": (np.array([8.0, 15, 30, 60, 200]),) * 2,
+}
+"""Of queries and of documents where there are no tables (assumed)."""
+
+KEPT: Mapping[str, tuple[float, float]] = {
+    "retrieval": (0.97, 0.92),
+    "sts": (0.24, 0.95),
+    "classification": (0.94, 0.94),
+}
+"""Queries and documents of a source row by kind: what the default keeps after decontamination and deduplication, of
+similarities those from `positive_at` on."""
+
+GROUPS_PER_QUERY = 0.98
+"""Training groups of a query of the train split: 3,330 of 3,370 in the default."""
+
+LOCK, INGESTED, FILTERED = Path("dvc.lock"), Path("metrics/ingest.json"), Path("metrics/filter.json")
+CORPUS, QUERIES = Path("data/corpus.parquet"), Path("data/queries.parquet")
+
+
+@dataclass(frozen=True)
+class Task:
+    """One training task, a collection of its own."""
+
+    name: str
+    kind: str
+    queries: int
+    docs: int
+    groups: int
+    """To train on."""
+    query_lengths: Lengths
+    doc_lengths: Lengths
+    prompt_tokens: float
+    """Of the zero-shot prompt."""
+    is_symmetric: bool
+    has_negatives: bool
+    """Whether its rows name documents that are not relevant."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """All training tasks, and what is uncertain of them."""
+
+    tasks: tuple[Task, ...]
+    basis: str
+    """Where the counts come from."""
+    assumed: tuple[str, ...]
+    """Tasks whose number of rows is not known."""
+
+
+def mean(lengths: Lengths, limit: float, padded_to: int = 1) -> float:
+    """Return the mean length of texts cut to `limit`, each padded to a multiple of `padded_to`."""
+    cut = np.minimum(np.maximum(lengths, 1.0), limit)
+    return float((np.ceil(cut / padded_to) * padded_to if padded_to > 1 else cut).mean()) if len(cut) else 0.0
+
+
+def tokens(text: str) -> float:
+    """Return about how many tokens a text has."""
+    return len(text.encode()) / BYTES_PER_TOKEN
+
+
+def prompt_tokens(task: Instruction) -> float:
+    """Return about how many tokens a zero-shot prompt has."""
+    return tokens(f"Instruct: {task.instruction}\nQuery: ")
+
+
+def count(settings: Settings, params: Path, given: Mapping[str, int]) -> Counts:
+    """Return the training tasks of `params`.
+
+    Args:
+        settings: What it says.
+        params: The file; tables count where they were made from the same sources.
+        given: Rows of tasks that the user knows.
+
+    Raises:
+        InputError: If a given task is none of the training tasks.
+    """
+    names = {source.task for source in settings.ingest.train}
+    for name in given:
+        if name not in names:
+            raise InputError(f"--rows {name}: no task of ingest.train in {params} (it has {sorted(names)})")
+    if INGESTED.is_file() and not given and is_ingested(settings):
+        return _from_tables(settings)
+    return _from_params(settings, given)
+
+
+def is_ingested(settings: Settings, lock: Path = LOCK) -> bool:
+    """Return whether the last run of `ingest` read the same sources, as far as a plan knows them."""
+    if not lock.is_file():
+        return False
+    stages = yaml.safe_load(lock.read_text(encoding="utf-8")).get("stages", {})
+    read = stages.get("ingest", {}).get("params", {}).get("params.yaml", {}).get("ingest")
+    try:
+        return Ingest.model_validate(read) == settings.ingest
+    except ValidationError:
+        return False
+
+
+def _from_tables(settings: Settings) -> Counts:
+    made: dict[str, Any] = io.read_json(INGESTED)["train"]
+    groups = io.read_json(FILTERED)["tasks"] if FILTERED.is_file() else {}
+    is_here = CORPUS.is_file() and QUERIES.is_file()
+    lengths = (_lengths(CORPUS), _lengths(QUERIES)) if is_here else ({}, {})
+    tasks = []
+    for source in _by_task(settings):
+        name = source[0].task
+        own = made[name]
+        task = _task(source, own["queries"], own["docs"], settings)
+        asked, docs = lengths[1].get(name, task.query_lengths), lengths[0].get(name, task.doc_lengths)
+        number = groups.get(name, {}).get("groups", own["queries"] * GROUPS_PER_QUERY)
+        number = round(number * (1 - settings.ingest.validation_share))
+        tasks.append(dataclasses.replace(task, groups=number, query_lengths=asked, doc_lengths=docs))
+    what = "the tables of the last run" if is_here else "the counts of the last run; lengths are assumed"
+    return Counts(tuple(tasks), what, ())
+
+
+def _from_params(settings: Settings, given: Mapping[str, int]) -> Counts:
+    tasks, assumed = [], []
+    for sources in _by_task(settings):
+        queries = docs = 0.0
+        for source in sources:
+            known = _known(source)
+            if known is None and source.rows is None and source.task not in given:
+                assumed.append(source.task)
+            known = known or (ASSUMED if "negatives" in source.columns else Known(ASSUMED.rows))
+            rows = given.get(source.task) or min(source.rows or known.rows, known.rows if not source.rows else 10**12)
+            per_query, per_row = KEPT[source.kind]
+            queries += rows * per_query
+            docs += min(rows * per_row * known.docs, known.at_most or 10**12)
+        tasks.append(_task(sources, round(queries), round(docs), settings))
+    return Counts(tuple(tasks), "params alone: lengths of texts are assumed", tuple(dict.fromkeys(assumed)))
+
+
+def _task(sources: tuple[Source, ...], queries: int, docs: int, settings: Settings) -> Task:
+    first, prompts = sources[0], settings.prompts
+    asked, read = ASSUMED_LENGTHS[first.kind]
+    prompt = _prompt(first.task, prompts)
+    return Task(
+        name=first.task,
+        kind=first.kind,
+        queries=queries,
+        docs=docs,
+        groups=round(queries * (1 - settings.ingest.validation_share) * GROUPS_PER_QUERY),
+        query_lengths=asked,
+        doc_lengths=read,
+        prompt_tokens=prompt_tokens(prompt),
+        is_symmetric=prompt.symmetric,
+        has_negatives=any("negatives" in source.columns for source in sources),
+    )
+
+
+def _prompt(name: str, prompts: Prompts) -> Instruction:
+    if name not in prompts.tasks:
+        raise InputError(f"prompts.tasks has no {name!r}, a task of ingest.train; add its instruction")
+    return prompts.tasks[name]
+
+
+def _by_task(settings: Settings) -> list[tuple[Source, ...]]:
+    names = dict.fromkeys(source.task for source in settings.ingest.train)
+    return [tuple(s for s in settings.ingest.train if s.task == name) for name in names]
+
+
+def _known(source: Source) -> Known | None:
+    origin = source.origin
+    return ROWS.get((origin.repo, origin.split)) if isinstance(origin, HubOrigin) else None
+
+
+def _lengths(path: Path) -> dict[str, Lengths]:
+    """Return the estimated tokens of every text of a table, EOS included, by task."""
+    table = pl.scan_parquet(path).select("task", (pl.col("text").str.len_bytes() / BYTES_PER_TOKEN + 1).alias("n"))
+    parts = table.collect().partition_by("task", as_dict=True)
+    return {str(key[0]): part["n"].to_numpy() for key, part in parts.items()}

@@ -1,0 +1,284 @@
+"""One estimate per stage: tokens, operations, memory, disk and time.
+
+Constants of time and memory that no formula gives are of the default's run on two CPU cores (metrics/cost/).
+"""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from anna.footprint import GPU_BASE, Setup, peak, whole_weights
+from anna.planning import held_out, training, work
+from anna.planning.counts import BYTES_PER_TOKEN, Counts, mean, tokens
+from anna.planning.hardware import HOST_BANDWIDTH, Hardware
+from anna.planning.settings import Settings
+from anna.shapes import Shape
+
+MIB = 2**20
+
+LIBRARIES = {
+    "ingest": 300 * MIB,
+    "retrieve_dense": 800 * MIB,
+    "rerank": 640 * MIB,
+    "train": 790 * MIB,
+    "export": 700 * MIB,
+    "evaluate": 800 * MIB,
+}
+"""Resident memory beside weights and what is computed: Python, libraries, tokenizers, tables (default, on a CPU: 440 to
+640 MiB are the imports alone); stages that are not named are as `ingest`."""
+
+START = {"retrieve_dense": 8.0, "rerank": 9.0, "train": 14.0, "evaluate": 20.0, "export": 6.0}
+"""Seconds of imports, loading and saving (default)."""
+
+INGEST_SECONDS, LABEL_SECONDS, BM25_SECONDS = 1e-3, 4e-6, 9e-9
+"""Of a document in `ingest` and of a candidate in `label` and `filter` (default); of a query and a document of its task
+in `retrieve_bm25` (one core: 12 queries a second on MS MARCO, table 1 of arXiv 2407.03618)."""
+
+EVALUATION_SECONDS = 0.4
+"""Of a task and contender, beside embedding: mteb's classifiers, clusterings and scores (default)."""
+
+ROW_BYTES = 40
+"""Of a row of a run or of labels on disk (default: 8 to 14; ids of larger collections compress worse)."""
+
+AROUND_PASSAGE = 9
+"""Tokens that query likelihood puts around a passage."""
+
+DISTINCT_PASSAGES = 0.8
+"""Passages of a pair (default: 486 of 607)."""
+
+OUTSIDE, JUDGED = 0.2, 4
+"""Positives of a query that are not among its best candidates (default), and judged negatives scored at most."""
+
+PADDED_TO = 16
+
+
+class Estimate(NamedTuple):
+    """What a stage takes."""
+
+    stage: str
+    tokens: float
+    operations: float
+    memory: float
+    """Peak of each device: of the GPU where the stage runs on one, else of the machine."""
+    disk: float
+    """Bytes that stay, or are written at one time."""
+    seconds: float
+    note: str = ""
+
+
+class Models(NamedTuple):
+    """Shapes of the three models."""
+
+    student: Shape
+    """With the layers that are kept."""
+    dense: Shape
+    reranker: Shape
+    checkpoint: Shape
+    """The student's, whole."""
+
+
+class Case(NamedTuple):
+    """All that estimates are made from."""
+
+    settings: Settings
+    counts: Counts
+    models: Models
+    hardware: Hardware
+    ranks: int
+    """Processes that train."""
+
+
+def estimate(case: Case) -> list[Estimate]:
+    """Return the estimates of all stages, in the order of the pipeline."""
+    makers: Mapping[str, Callable[[Case], Estimate]] = {
+        "ingest": _ingest,
+        "retrieve_bm25": _bm25,
+        "retrieve_dense": _dense,
+        "rerank": _rerank,
+        "label": lambda case: _tables("label", case),
+        "filter": lambda case: _tables("filter", case),
+        "train": train,
+        "export": _export,
+        "evaluate": _evaluate,
+        "report": lambda _: Estimate("report", 0, 0, LIBRARIES["ingest"], MIB, 3.0),
+    }
+    return [make(case) for make in makers.values()]
+
+
+def inference_memory(stage: str, shape: Shape, at_once: float, hardware: Hardware, weight_bytes: float) -> float:
+    """Return the peak memory of computing `at_once` tokens without gradients.
+
+    Weights, and per token what one layer holds at a time. On a GPU weights in float32 have a copy in bfloat16, which
+    autocast makes and keeps: 6 bytes each.
+    """
+    number = 2 if hardware.is_gpu else 4
+    working = at_once * (16 * shape.hidden + 3 * (shape.ffn + shape.heads * shape.head_dim) * number)
+    base = GPU_BASE if hardware.is_gpu else LIBRARIES[stage]
+    return base + shape.parameters * weight_bytes + working
+
+
+def _ingest(case: Case) -> Estimate:
+    docs = sum(task.docs for task in case.counts.tasks)
+    text = sum(task.docs * mean(task.doc_lengths, 1e9) * BYTES_PER_TOKEN for task in case.counts.tasks)
+    memory = LIBRARIES["ingest"] + 3 * text
+    return Estimate("ingest", 0, 0, memory, 0.7 * text, 10 + docs * INGEST_SECONDS, f"{docs:,} documents")
+
+
+def _bm25(case: Case) -> Estimate:
+    pairs = sum(float(task.queries) * task.docs for task in case.counts.tasks)
+    largest = max(task.docs * mean(task.doc_lengths, 1e9) for task in case.counts.tasks)
+    rows = sum(task.queries for task in case.counts.tasks) * case.settings.retrieve_bm25.depth
+    memory = LIBRARIES["ingest"] + 8 * largest
+    return Estimate("retrieve_bm25", 0, 0, memory, rows * ROW_BYTES, 1 + pairs * BM25_SECONDS, "on one CPU core")
+
+
+def _dense(case: Case) -> Estimate:
+    params, shape, hardware = case.settings.retrieve_dense, case.models.dense, case.hardware
+    total = texts = operations = search = 0.0
+    for task in case.counts.tasks:
+        for count, lengths in ((task.docs, task.doc_lengths), (task.queries, task.query_lengths)):
+            length = mean(lengths + 1, params.max_tokens, PADDED_TO)
+            texts, total = texts + count, total + count * length
+            operations += count * length * work.forward(shape, length)
+        lists = params.index.get("nlist") or 4 * task.docs**0.5
+        compared = task.docs * lists if task.docs >= params.index["min_docs"] else float(task.docs) * task.queries
+        search += 2.0 * shape.hidden * compared
+    disk = 2 * texts * shape.hidden * 4 + sum(task.queries for task in case.counts.tasks) * params.depth * ROW_BYTES
+    seconds = START["retrieve_dense"] + operations / (hardware.rate * scorers(case)) + search / hardware.search_rate
+    memory = inference_memory("retrieve_dense", shape, params.tokens_per_batch, hardware, 6 if hardware.is_gpu else 4)
+    return Estimate("retrieve_dense", total, operations, memory, disk, seconds, f"{texts:,.0f} texts{_where(case)}")
+
+
+def _rerank(case: Case) -> Estimate:
+    params, shape, hardware = case.settings.rerank, case.models.reranker, case.hardware
+    total = pairs = operations = 0.0
+    for task in case.counts.tasks:
+        queries = min(task.queries, params.queries_per_task or task.queries)
+        depth = min(params.depth + OUTSIDE + (JUDGED if task.has_negatives else 0), task.docs)
+        read, asked = mean(task.doc_lengths, params.doc_tokens), mean(task.query_lengths, params.query_tokens)
+        number = queries * depth
+        if params.kind == "cross_encoder":
+            length = -(-(read + asked + 2) // PADDED_TO) * PADDED_TO
+            own = number * length
+            operations += own * work.forward(shape, length)
+        else:
+            own = number * (DISTINCT_PASSAGES * (read + AROUND_PASSAGE) + asked)
+            operations += own * work.forward(shape, read / 2) + number * asked * 2 * shape.table
+        total, pairs = total + own, pairs + number
+    memory = inference_memory("rerank", shape, params.tokens_per_batch, hardware, 6 if hardware.is_gpu else 4)
+    if params.kind == "query_likelihood":
+        memory += 2 * 512 * shape.vocabulary * 4  # logits of so many query tokens at once, and a copy in float32
+    seconds = START["rerank"] + operations / (hardware.rate * scorers(case))
+    note = f"{pairs:,.0f} pairs{_where(case)}"
+    return Estimate("rerank", total, operations, memory, pairs * ROW_BYTES, seconds, note)
+
+
+def _tables(stage: str, case: Case) -> Estimate:
+    """`label` and `filter`: the union of both runs, of which most of the default's are distinct."""
+    settings = case.settings
+    depth = settings.retrieve_bm25.depth + settings.retrieve_dense.depth
+    rows = sum(task.queries * min(depth, task.docs) for task in case.counts.tasks) * 0.85
+    return Estimate(stage, 0, 0, LIBRARIES["ingest"], rows * ROW_BYTES, 0.3 + rows * LABEL_SECONDS)
+
+
+def setup(case: Case) -> Setup:
+    """Return what decides the memory of training."""
+    done = training.plan(case.settings, case.counts, case.models.student, case.ranks)
+    return training.setup(case.settings, case.models.student, case.hardware, case.ranks, done.largest)
+
+
+def train(case: Case) -> Estimate:
+    """Return the estimate of training; on a CPU the memory is that of all ranks together."""
+    params, hardware = case.settings.train, case.hardware
+    done = training.plan(case.settings, case.counts, case.models.student, case.ranks)
+    own = training.setup(case.settings, case.models.student, hardware, case.ranks, done.largest)
+    devices = case.ranks if hardware.is_gpu else 1
+    reading = host_memory(case) / case.ranks / HOST_BANDWIDTH if hardware.is_gpu else 0.0
+    seconds = START["train"] + reading + done.operations / (hardware.rate * devices)
+    kept = own.trained * own.weight_bytes if params.method == "lora" else whole_weights(own)
+    state = own.trained * (12 + own.weight_bytes)
+    disk = kept + (2 * state if params.checkpoint_steps else 0) + 2 * own.trained * own.weight_bytes
+    note = f"{done.steps:,} steps"
+    if params.max_micro_step_tokens:
+        note += f", {done.cut_share:.0%} of tokens embedded twice"
+    return Estimate("train", done.tokens, done.operations, device_memory(own), disk, seconds, note)
+
+
+def device_memory(own: Setup) -> float:
+    """Return the peak of a GPU, or of the whole machine.
+
+    There each rank has libraries, and two copies of what is trained: of before, and of the best validation.
+    """
+    if own.is_gpu:
+        return peak(own)
+    return own.ranks * (LIBRARIES["train"] + 8 * own.trained + peak(own))
+
+
+def host_memory(case: Case) -> float:
+    """Return the machine's memory while training starts: each rank reads the whole checkpoint in float32."""
+    whole = case.models.checkpoint
+    head = 0 if whole.is_tied else whole.table
+    return case.ranks * (4.0 * (whole.parameters + head) + LIBRARIES["train"])
+
+
+def _export(case: Case) -> Estimate:
+    size = 4.0 * case.models.student.parameters
+    seconds = START["export"] + 4 * size / HOST_BANDWIDTH
+    memory = LIBRARIES["export"] + 2 * size
+    return Estimate("export", 0, 0, memory, size, seconds, "float32, in the machine's memory")
+
+
+def _evaluate(case: Case) -> Estimate:
+    params, models, hardware = case.settings.evaluate, case.models, case.hardware
+    found = held_out.texts(case.settings)
+    student = [sum(values) for values in zip(*(_embedded(part, case, 0) for part in found), strict=True)] or [0.0] * 2
+    shown = [_embedded(part, case, params.examples) for part in found if part.prompt_tokens and params.examples]
+    times = 1 + ("untrained" in params.baselines)
+    total = times * student[0] + sum(part[0] for part in shown)
+    operations = times * student[1] + sum(part[1] for part in shown)
+    if "teacher" in params.baselines:
+        for part in found:
+            length = mean(part.lengths + 1, case.settings.retrieve_dense.max_tokens, PADDED_TO)
+            total += part.number * length
+            operations += part.number * length * work.forward(models.dense, length)
+    tasks = len({part.task for part in found})
+    rounds = tasks * (1 + len(params.baselines) + (params.examples > 0))
+    weights = 6 if hardware.is_gpu else 4
+    memory = inference_memory("evaluate", models.student, params.tokens_per_batch, hardware, weights)
+    disk = sum(part.number for part in found) * models.dense.hidden * 4.0 * ("teacher" in params.baselines)
+    seconds = START["evaluate"] + rounds * EVALUATION_SECONDS + operations / hardware.rate
+    return Estimate("evaluate", total, operations, memory, disk, seconds, f"{tasks} tasks{_gpus(case, 1)}")
+
+
+def _embedded(part: held_out.Texts, case: Case, examples: int) -> tuple[float, float]:
+    """Return the student's tokens and operations for texts of one task."""
+    settings, shape = case.settings, case.models.student
+    own = mean(part.lengths, settings.evaluate.max_tokens)
+    shown = 2 * settings.prompts.example_tokens + tokens("Response: ")
+    prompt = part.prompt_tokens and part.prompt_tokens + examples * (part.prompt_tokens + shown)
+    is_shared = settings.student.attention == "causal"
+    number = part.number * (own + (0 if is_shared else prompt)) + (prompt if is_shared else 0)
+    reads_early = settings.student.pooling == "last_token"
+    each = work.forward_read(shape, prompt + own / 2, part.number / number if reads_early else 1.0)
+    return number, number * each
+
+
+def scorers(case: Case) -> int:
+    """Return the GPUs that teachers compute on: one, or as many as `scoring` gives them."""
+    scoring, hardware = case.settings.scoring, case.hardware
+    if scoring.engine == "local" or not hardware.is_gpu:
+        return 1
+    return max(1, min(hardware.devices, int(scoring.workers * scoring.gpus)))
+
+
+def _where(case: Case) -> str:
+    return _gpus(case, scorers(case))
+
+
+def _gpus(case: Case, used: int) -> str:
+    return f", on {used} of {case.hardware.devices} GPUs" if used < case.hardware.devices else ""
+
+
+def downloads(case: Case) -> float:
+    """Return the bytes of the three models as they are published: two of a weight of a decoder, four of an encoder."""
+    shapes = (case.models.checkpoint, case.models.dense, case.models.reranker)
+    return float(sum(shape.parameters * (2 if shape.is_decoder else 4) for shape in shapes))

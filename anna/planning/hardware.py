@@ -1,0 +1,123 @@
+"""What runs the pipeline: memory and speed of known GPUs, and of this machine."""
+
+import os
+import re
+import time
+from typing import NamedTuple
+
+from anna.errors import InputError
+from anna.footprint import GIB
+
+GPU_SHARE = 0.4
+"""Of a GPU's peak that training and encoding reach (assumed; Llama 3 was trained at 0.38 to 0.43 of the peak of H100s,
+arXiv 2407.21783, table 4)."""
+
+CPU_SHARE = 0.87
+"""Of a CPU's matrix rate that the models reach (docs/LOG.md: 0.85 to 0.9)."""
+
+SERVER_CPU = 1e12
+"""Float32 operations per second of the CPU beside a GPU from the table (assumed), for search alone."""
+
+MEASURED_SHAPE = (2048, 576, 1536)
+"""Of the matrix product that is timed: tokens, and the largest matrix of the default's student."""
+
+
+class Gpu(NamedTuple):
+    """One kind of GPU."""
+
+    memory_gib: float
+    """What a program finds, a little less than is sold."""
+    tflops: float
+    """Peak of dense bfloat16 matrix products, without sparsity."""
+
+
+GPUS = {
+    "a10g": Gpu(22.0, 70),
+    "a100-40": Gpu(39.4, 312),
+    "a100-80": Gpu(79.2, 312),
+    "b200": Gpu(178.0, 2250),
+    "h100": Gpu(79.2, 989),
+    "h200": Gpu(139.8, 989),
+    "l4": Gpu(22.0, 121),
+    "l40s": Gpu(44.4, 362),
+    "rtx3090": Gpu(23.6, 71),
+    "rtx4090": Gpu(23.6, 165),
+}
+"""NVIDIA's data sheets: SXM versions of a100 and later; accumulation in float32."""
+
+HOST_BANDWIDTH = 500e6
+"""Bytes per second that are read from and written to disk, and converted on the way (assumed)."""
+
+
+class Hardware(NamedTuple):
+    """What the plan is for."""
+
+    name: str
+    devices: int
+    """GPUs; 1 for a CPU."""
+    memory: float
+    """Bytes of each GPU, or of the machine."""
+    rate: float
+    """Operations per second that a model reaches on each."""
+    is_gpu: bool
+    basis: str
+    """Where the rate comes from."""
+
+    @property
+    def search_rate(self) -> float:
+        """Operations per second of exhaustive search, which runs on the CPU."""
+        return SERVER_CPU if self.is_gpu else self.rate
+
+
+def parse(text: str, share: float = GPU_SHARE) -> Hardware:
+    """Return the hardware that `text` names: `h200x8` is eight H200.
+
+    Args:
+        text: A GPU of the table, and how many.
+        share: Of the peak that the models reach.
+
+    Raises:
+        InputError: If the table has no such GPU.
+    """
+    wanted = text.lower()
+    match = None if wanted in GPUS else re.fullmatch(r"(?P<name>.+?)x(?P<count>[1-9]\d*)", wanted)
+    name, count = (match["name"], int(match["count"])) if match else (wanted, 1)
+    if name not in GPUS:
+        raise InputError(f"--hardware {text}: {name!r} is not known; choose of {', '.join(sorted(GPUS))}, e.g. h200x8")
+    gpu = GPUS[name]
+    basis = f"{share:.0%} of {gpu.tflops:,.0f} TFLOP/s dense bfloat16"
+    return Hardware(f"{count} x {name}", count, gpu.memory_gib * GIB, share * gpu.tflops * 1e12, True, basis)
+
+
+def this_machine(seconds: float = 0.5) -> Hardware:
+    """Return this machine's GPUs, or its CPU, with the matrix rate measured now: a busy machine plans longer."""
+    import torch  # heavy; only this needs it
+
+    if torch.cuda.is_available():
+        found = torch.cuda.get_device_properties(0)
+        rate = matrix_rate("cuda", seconds)
+        basis = f"{GPU_SHARE:.0%} of {rate / 1e12:,.0f} TFLOP/s bfloat16, measured now"
+        name = f"{torch.cuda.device_count()} x {found.name}"
+        return Hardware(name, torch.cuda.device_count(), found.total_memory, GPU_SHARE * rate, True, basis)
+    rate = matrix_rate("cpu", seconds)
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    basis = f"{CPU_SHARE:.0%} of {rate / 1e9:,.0f} GFLOP/s float32, measured now"
+    return Hardware(f"this machine, {os.cpu_count()} CPUs", 1, float(memory), CPU_SHARE * rate, False, basis)
+
+
+def matrix_rate(device: str, seconds: float) -> float:
+    """Return the operations per second of matrix products on this machine, the median over `seconds`."""
+    import torch
+
+    rows, inner, columns = MEASURED_SHAPE if device == "cpu" else (8192, 4096, 14336)
+    dtype = torch.float32 if device == "cpu" else torch.bfloat16
+    left, right = (torch.randn(*size, device=device, dtype=dtype) for size in ((rows, inner), (inner, columns)))
+    times: list[float] = []
+    ends = time.perf_counter() + seconds
+    while time.perf_counter() < ends or len(times) < 5:
+        started = time.perf_counter()
+        left @ right
+        if device == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - started)
+    return 2 * rows * inner * columns / sorted(times)[len(times) // 2]

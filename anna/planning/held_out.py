@@ -1,0 +1,134 @@
+"""How many texts evaluation embeds: from the held-out tables, from params, or from mteb's statistics of its tasks."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+
+from anna.errors import InputError
+from anna.planning.counts import ASSUMED_LENGTHS, BYTES_PER_TOKEN, Lengths, is_ingested, prompt_tokens
+from anna.planning.settings import Settings, Source
+
+TABLES = {
+    "corpus": (("text",), False),
+    "queries": (("text",), True),
+    "pairs": (("text1", "text2"), True),
+    "labelled": (("text",), True),
+    "summaries": (("source", "summaries"), True),
+}
+"""Held-out tables, their columns of texts, and whether each gets a prompt whatever its task is."""
+
+JUDGED = 12
+"""Documents of a query of a held-out reranking task (default)."""
+
+_DOCS, _SHORT, _CLASSED = ASSUMED_LENGTHS["retrieval"][1], ASSUMED_LENGTHS["sts"][0], np.array([15.0, 30, 60, 120, 300])
+
+_SIDES: Mapping[str, Sequence[tuple[float, Lengths, bool]]] = {
+    "Retrieval": ((1, ASSUMED_LENGTHS["retrieval"][0], True), (1, _DOCS, False)),
+    "Reranking": ((1, ASSUMED_LENGTHS["retrieval"][0], True), (JUDGED, _SHORT * 2, False)),
+    "STS": ((2, _SHORT, True),),
+    "PairClassification": ((2, _SHORT, True),),
+    "Classification": ((1, _CLASSED, True),),
+    "Clustering": ((1, _CLASSED, True),),
+    "Summarization": ((3, _SHORT * 2, True),),
+}
+"""By type: texts of a row, their lengths where there are no tables (assumed), and whether they get a prompt."""
+
+
+class Texts(NamedTuple):
+    """Texts of one task that begin alike."""
+
+    task: str
+    number: float
+    lengths: Lengths
+    prompt_tokens: float
+    """Of the zero-shot prompt; 0: bare."""
+
+
+def texts(settings: Settings) -> list[Texts]:
+    """Return the texts of the benchmark's tasks, each text once.
+
+    Raises:
+        InputError: If the benchmark or a task's prompt is unknown.
+    """
+    if settings.evaluate.benchmark != "held_out":
+        return from_mteb(settings)
+    if is_ingested(settings) and all(Path(f"data/eval/{name}.parquet").is_file() for name in TABLES):
+        found = from_tables(settings)
+    else:
+        found = [part for source in settings.ingest.held_out for part in _of_source(source, settings)]
+    chosen = settings.evaluate.tasks
+    return [part for part in found if chosen is None or part.task in chosen]
+
+
+def from_tables(settings: Settings, folder: Path = Path("data/eval")) -> list[Texts]:
+    """Return what the held-out tables hold."""
+    found = []
+    for name, (columns, is_prompted) in TABLES.items():
+        table = pl.read_parquet(folder / f"{name}.parquet")
+        for column in columns:
+            rows = table.select("task", pl.col(column).alias("text"))
+            rows = (rows.explode("text") if isinstance(rows.schema["text"], pl.List) else rows).unique()
+            sized = rows.select("task", (pl.col("text").str.len_bytes() / BYTES_PER_TOKEN + 1).alias("n"))
+            for (task,), part in sized.sort("task").partition_by("task", as_dict=True).items():
+                prompt = _prompt(str(task), settings, is_prompted)
+                found.append(Texts(str(task), len(part), part["n"].to_numpy(), prompt))
+    return found
+
+
+def _of_source(source: Source, settings: Settings) -> list[Texts]:
+    """Return what a held-out source comes to by its type and `rows`."""
+    rows = (source.rows or 1000) + (source.train_rows or 0)
+    extra = sum(part.rows or 1000 for part in source.distractors)
+    return [
+        Texts(
+            source.task,
+            rows * per_row + (0 if is_prompted else extra),
+            lengths,
+            _prompt(source.task, settings, is_prompted),
+        )
+        for per_row, lengths, is_prompted in _SIDES[source.type]
+    ]
+
+
+def _prompt(task: str, settings: Settings, is_prompted: bool) -> float:
+    prompts = settings.prompts.tasks
+    if task not in prompts:
+        raise InputError(f"prompts.tasks has no {task!r}, a task of evaluation; add its instruction")
+    return prompt_tokens(prompts[task]) if is_prompted or prompts[task].symmetric else 0.0
+
+
+def from_mteb(settings: Settings) -> list[Texts]:
+    """Return what the tasks of one of mteb's benchmarks hold, by the statistics that come with the library."""
+    import mteb  # heavy; only its own benchmarks need it
+
+    name, chosen = settings.evaluate.benchmark, settings.evaluate.tasks
+    if name not in [benchmark.name for benchmark in mteb.get_benchmarks()]:
+        raise InputError(f"evaluate.benchmark: {name!r} is neither 'held_out' nor one of mteb's benchmarks")
+    found = []
+    for task in mteb.get_benchmark(name).tasks:
+        metadata = task.metadata
+        if chosen is not None and metadata.name not in chosen:
+            continue
+        stats = metadata.descriptive_stats or {}
+        share = getattr(task, "max_fraction_of_documents_to_embed", None) or 1.0  # of clustering tasks
+        for split in task.eval_splits:
+            for subset in task.hf_subsets:
+                own = stats.get(split, {})
+                own = own.get("hf_subset_descriptive_stats", {}).get(subset, own)
+                parts = _of_statistics(metadata.name, own, settings)
+                found += [part._replace(number=part.number * share) for part in parts]
+    return found
+
+
+def _of_statistics(task: str, statistics: Mapping[str, Any], settings: Settings) -> list[Texts]:
+    """Return the texts that mteb's statistics of one split tell of: unique ones, of mean length each."""
+    found = []
+    for part, values in statistics.items():
+        if isinstance(values, Mapping) and values.get("unique_texts"):
+            length = np.array([values["average_text_length"] / BYTES_PER_TOKEN + 1])
+            prompt = _prompt(task, settings, part != "documents_text_statistics")
+            found.append(Texts(task, values["unique_texts"], length, prompt))
+    return found

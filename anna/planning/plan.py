@@ -1,0 +1,53 @@
+"""A plan from a file of params: what each stage will take, before anything runs and without fetching anything."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from anna.known_shapes import find_shape
+from anna.planning.counts import count
+from anna.planning.estimates import Case, Models, estimate
+from anna.planning.hardware import GPU_SHARE, Hardware, parse, this_machine
+from anna.planning.report import describe
+from anna.planning.settings import Settings
+
+
+def plan(params: Path, hardware: str | None, rows: Mapping[str, int], share: float = GPU_SHARE) -> str:
+    """Return the plan of `params` as text.
+
+    Args:
+        params: The file.
+        hardware: Such as `h200x8`; None: this machine, whose speed is measured.
+        rows: Of training tasks, where the user knows better.
+        share: Of the peak of `hardware` that models reach.
+
+    Raises:
+        InputError: If the file, the hardware or a task is wrong, or the sizes of a model are not known.
+    """
+    device = parse(hardware, share) if hardware else this_machine()
+    case = make_case(params, device, rows)
+    free = None if hardware else float(shutil.disk_usage(Path.cwd()).free)
+    return describe(case, estimate(case), params.as_posix(), free)
+
+
+def make_case(params: Path, hardware: Hardware, rows: Mapping[str, int]) -> Case:
+    """Return all that estimates are made from; see `plan`."""
+    settings = Settings.load(params)
+    checkpoint = find_shape(settings.student.model, "student.model")
+    models = Models(
+        student=checkpoint.cut(settings.student.layers),
+        dense=find_shape(settings.retrieve_dense.model, "retrieve_dense.model"),
+        reranker=find_shape(settings.rerank.model, "rerank.model"),
+        checkpoint=checkpoint,
+    )
+    return Case(settings, count(settings, params, rows), models, hardware, ranks(settings, hardware))
+
+
+def ranks(settings: Settings, hardware: Hardware) -> int:
+    """Return the processes that train: `train.processes`, at most one per GPU.
+
+    More than 8 GPUs are several machines, with a launcher that starts a process on each GPU.
+    """
+    if not hardware.is_gpu:
+        return settings.train.processes
+    return hardware.devices if hardware.devices > 8 else min(settings.train.processes, hardware.devices)

@@ -1,0 +1,210 @@
+"""A plan as text: one table of stages, one of training's memory by ZeRO stage, and a verdict."""
+
+import textwrap
+from collections.abc import Sequence
+
+from anna.footprint import GIB, Setup, activations, floor, remedies, states
+from anna.planning import training
+from anna.planning.estimates import Case, Estimate, device_memory, downloads, host_memory, setup
+from anna.planning.known_rows import ASSUMED
+
+ON_GPU = ("retrieve_dense", "rerank", "train", "evaluate")
+"""Stages that run on a GPU where there is one; the others are the CPU's."""
+
+BATCH_KEYS = {stage: f"{stage}.tokens_per_batch" for stage in ("retrieve_dense", "rerank", "evaluate")}
+"""What bounds the memory of a stage beside its weights."""
+
+FREE_SHARE = 0.95
+"""Of a device's memory that a plan may use; the rest is lost between blocks."""
+
+
+ROOMY_SHARE = 0.8
+"""Of the room that is proposed to be filled; the estimate may be off by the rest."""
+
+
+def describe(case: Case, estimates: Sequence[Estimate], title: str, free_disk: float | None) -> str:
+    """Return the whole plan.
+
+    Args:
+        case: What it was made from.
+        estimates: Of all stages, in order.
+        title: The file of params.
+        free_disk: Bytes that are free where the pipeline would run; None: not known.
+    """
+    hardware = case.hardware
+    parts = [
+        f"{title} on {hardware.name}: {_bytes(hardware.memory)}{' each' if hardware.is_gpu else ''}, {hardware.basis}",
+        "\n".join(_models(case)),
+        "\n".join(stage_table(case, estimates)),
+        "\n".join(zero_table(case)),
+        "\n".join(notes(case)),
+        "\n".join(verdict(case, estimates, free_disk)),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def stage_table(case: Case, estimates: Sequence[Estimate]) -> list[str]:
+    """Return a line per stage, and the totals."""
+    rows = [("stage", "tokens", "FLOP", "memory", "disk", "time", "")]
+    for one in estimates:
+        on_gpu = case.hardware.is_gpu and one.stage in ON_GPU
+        memory = _bytes(one.memory) + (" GPU" if on_gpu else " CPU")
+        rows.append(
+            (
+                one.stage,
+                _count(one.tokens),
+                _count(one.operations),
+                memory,
+                _bytes(one.disk),
+                _time(one.seconds),
+                one.note,
+            )
+        )
+    rows.append(
+        (
+            "total",
+            _count(sum(one.tokens for one in estimates)),
+            _count(sum(one.operations for one in estimates)),
+            "",
+            _bytes(sum(one.disk for one in estimates)),
+            _time(sum(one.seconds for one in estimates)),
+            f"and {_bytes(downloads(case))} of models, fetched once",
+        )
+    )
+    return _aligned(rows)
+
+
+def zero_table(case: Case) -> list[str]:
+    """Return the memory of training by ZeRO stage, the configured one marked."""
+    own = setup(case)
+    where = "per GPU" if own.is_gpu else "of the machine, by one process" if own.ranks == 1 else "of each process"
+    rows: list[tuple[str, ...]] = [("ZeRO", "weights", "gradients", "optimizer", "buffers", "activations", "peak", "")]
+    for stage in range(4):
+        changed = own._replace(zero_stage=stage)
+        parts = [_bytes(part) for part in (*states(changed), activations(changed))]
+        size = device_memory(changed)
+        marks = ["<- configured"] * (stage == own.zero_stage) + ["does not fit"] * (size > _room(case))
+        rows.append((str(stage), *parts, _bytes(size), ", ".join(marks)))
+    trained = f"{_count(own.trained)} of {_count(own.shape.parameters)} weights trained"
+    title = f"train: memory {where}; ranks: {own.ranks}, tokens at once: {own.tokens:,}, {trained}"
+    host = f"Before that, all ranks read the checkpoint in float32: {_bytes(host_memory(case))} of the CPU's memory."
+    return [title, *_aligned(rows), *([host] if own.is_gpu else [])]
+
+
+def notes(case: Case) -> list[str]:
+    """Return where the counts come from, what was assumed, and what the configuration leaves unused."""
+    lines = [f"Texts are counted from {case.counts.basis}."]
+    if case.counts.assumed:
+        names = f"Rows are assumed ({ASSUMED.rows:,} each) of {', '.join(case.counts.assumed)}."
+        lines += textwrap.wrap(f"{names} Say what you know: --rows TASK=NUMBER", 110)
+    count, processes = case.hardware.devices, case.settings.train.processes
+    if case.hardware.is_gpu and case.ranks < count:
+        lines.append(f"Training uses {case.ranks} of {count} GPUs; to use all: train.processes: {count}")
+    if case.hardware.is_gpu and processes < case.ranks:
+        lines.append(f"{case.ranks} ranks are more than one machine's: a launcher starts them (docs/SCALING.md)")
+    done = training.plan(case.settings, case.counts, case.models.student, case.ranks)
+    own, roomy = setup(case), done.largest
+    while roomy < done.largest_batch and device_memory(own._replace(tokens=2 * roomy)) <= ROOMY_SHARE * _room(case):
+        roomy *= 2
+    if done.cut_share > 0.1 and roomy > done.largest:
+        lines.append(
+            f"{done.cut_share:.0%} of the tokens are embedded twice; there is memory for fewer: "
+            f"train.max_micro_step_tokens: {roomy} ({_bytes(device_memory(own._replace(tokens=roomy)))})"
+        )
+    return lines
+
+
+def verdict(case: Case, estimates: Sequence[Estimate], free_disk: float | None) -> list[str]:
+    """Return one line that says whether it fits, and a line for each thing that does not."""
+    hardware, own = case.hardware, setup(case)
+    faults = []
+    for one in estimates:
+        if one.memory <= _room(case) or (hardware.is_gpu and one.stage not in ON_GPU):
+            continue
+        what = f"{one.stage} needs {_bytes(one.memory)} of {_bytes(hardware.memory)}"
+        faults.append(f"{what}{' per GPU' if hardware.is_gpu else ''}: {_remedy(one.stage, own, case)}")
+    if case.settings.train.processes > hardware.devices and hardware.is_gpu:
+        faults.append(f"train.processes is {case.settings.train.processes}, but there are {hardware.devices} GPUs")
+    disk = sum(one.disk for one in estimates) + downloads(case)
+    if free_disk is not None and disk > free_disk:
+        faults.append(
+            f"it writes {_bytes(disk)}, and {_bytes(free_disk)} are free here: make room, or set fewer `rows`"
+        )
+    time = _time(sum(one.seconds for one in estimates))
+    if not faults:
+        part = device_memory(own) / hardware.memory
+        return [f"Verdict: fits. {time}, {_bytes(disk)} of disk, training in {part:.0%} of the memory."]
+    sure = " It is refused by `train`." if floor(own) > hardware.memory else ""
+    return [f"Verdict: does not fit.{sure}", *(f"  - {fault}" for fault in faults)]
+
+
+def _remedy(stage: str, own: Setup, case: Case) -> str:
+    if stage in BATCH_KEYS:
+        return f"lower {BATCH_KEYS[stage]}, or use a GPU that holds the model"
+    if stage != "train":
+        return "set fewer `rows`"
+    found = remedies(own, _room(case), device_memory)
+    return (
+        "set " + ", or ".join(found) if found else "no parameter is enough: use more GPUs, or a smaller student.model"
+    )
+
+
+def _room(case: Case) -> float:
+    return FREE_SHARE * case.hardware.memory
+
+
+def _models(case: Case) -> list[str]:
+    settings, models = case.settings, case.models
+    rows = [
+        ("student", _count(models.student.parameters), f"{models.student.layers} layers of {models.student.hidden}"),
+        ("dense teacher", _count(models.dense.parameters), f"{models.dense.layers} layers of {models.dense.hidden}"),
+        (
+            "reranker",
+            _count(models.reranker.parameters),
+            f"{models.reranker.layers} layers of {models.reranker.hidden}, {settings.rerank.kind}",
+        ),
+    ]
+    return _aligned(rows)
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return rows as lines; the first and the last column stand left, all others right."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    last = len(widths) - 1
+    lines = []
+    for row in rows:
+        cells = [
+            cell.ljust(width) if column in (0, last) else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return lines
+
+
+def _count(number: float) -> str:
+    """Return a number with three digits and its unit: 1.33 G."""
+    if not number:
+        return "-"
+    for unit, size in (("E", 1e18), ("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= size:
+            return f"{_three(number / size)} {unit}"
+    return f"{number:.0f}"
+
+
+def _bytes(number: float) -> str:
+    if not number:
+        return "-"
+    for unit, size in (("TiB", 1024 * GIB), ("GiB", GIB), ("MiB", 2**20)):
+        if number >= size:
+            return f"{_three(number / size)} {unit}"
+    return f"{max(1, number / 1024):.0f} KiB"
+
+
+def _three(number: float) -> str:
+    return f"{number:.2f}" if number < 10 else f"{number:.1f}" if number < 100 else f"{number:,.0f}"
+
+
+def _time(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,144 @@
+"""What training takes: tokens, operations and memory, from the batches that it will make."""
+
+from typing import NamedTuple
+
+from anna.footprint import Setup
+from anna.planning import work
+from anna.planning.counts import Counts, Task, mean
+from anna.planning.hardware import Hardware
+from anna.planning.settings import Settings
+from anna.shapes import Shape
+
+NEW_NEGATIVES = 0.9
+"""Share of hard negatives that are not in their batch anyway (default, not chained: 1.90 documents a query)."""
+
+NEW_CHAINED = 0.5
+"""The same with `train.chain_negatives` (default: 1.50)."""
+
+AROUND_EXAMPLE = 5
+"""Tokens of an in-context example beside instruction, query and response."""
+
+VALIDATION_DOCS = 6
+"""Documents that each validation query brings into its pool."""
+
+
+class Pass(NamedTuple):
+    """What one rank computes for a batch."""
+
+    tokens: float
+    context: float
+    """Keys that a token sees, mean."""
+    texts: float
+    is_cut: bool
+
+
+class Work(NamedTuple):
+    """What the whole run computes."""
+
+    steps: int
+    tokens: float
+    """Of all ranks, those of GradCache's second pass counted once."""
+    operations: float
+    largest: int
+    """Tokens of a rank that are computed at once."""
+    cut_share: float
+    """Of tokens in batches that are cut."""
+    largest_batch: int
+    """Tokens of a rank in the largest batch, cut or not."""
+
+
+def batch_sizes(groups: int, size: int) -> tuple[int, int]:
+    """Return how many batches a task's groups make in an epoch, and the queries of the last and largest one."""
+    count = max(1, groups // size + (groups % size >= (size + 1) // 2))
+    return count, max(size if count > 1 else 0, groups - (count - 1) * size)
+
+
+def plan_pass(task: Task, settings: Settings, queries: float, examples: float) -> Pass:
+    """Return what a rank computes for its `queries` of a batch that shows so many in-context examples."""
+    train, limit = settings.train, settings.prompts.example_tokens
+    asked, read = mean(task.query_lengths, train.query_tokens), mean(task.doc_lengths, train.doc_tokens)
+    shown = mean(task.query_lengths, limit) + mean(task.doc_lengths, limit) + AROUND_EXAMPLE
+    prompt = task.prompt_tokens + examples * (task.prompt_tokens + shown)
+    fresh = NEW_CHAINED if train.chain_negatives else NEW_NEGATIVES
+    docs = queries * (1 + settings.filter.negatives_per_query * fresh)
+    is_shared = settings.student.attention == "causal"
+    sides = [(queries, asked, prompt), (docs, read, prompt if task.is_symmetric else 0.0)]
+    tokens = texts = keys = 0.0
+    for number, own, before in sides:
+        repeats = 1.0 if is_shared else number
+        side = number * own + before * repeats
+        tokens, texts = tokens + side, texts + number
+        keys += number * own * (before + own / 2) + before * repeats * before / 2
+    most = train.max_micro_step_tokens
+    is_cut = most is not None and tokens > most
+    if is_cut and most is not None and is_shared:  # each micro-step computes the prompt again
+        repeated = sum(before * (max(1.0, number * own / max(1.0, most - before)) - 1) for number, own, before in sides)
+        tokens += repeated
+    return Pass(tokens, keys / tokens, texts, is_cut)
+
+
+def plan(settings: Settings, counts: Counts, shape: Shape, ranks: int) -> Work:
+    """Return the work of `train.epochs` epochs, or of `train.max_steps` steps."""
+    train = settings.train
+    reads_early = settings.student.pooling == "last_token" and shape.is_decoder
+    steps = tokens = operations = cut = largest = 0.0
+    for task in counts.tasks:
+        batches, last = batch_sizes(task.groups, train.batch_queries)
+        per_rank = task.groups / batches / ranks
+        for examples in range(train.max_examples + 1):
+            share = batches * train.epochs / (train.max_examples + 1)
+            done = plan_pass(task, settings, per_rank, examples)
+            texts_per_token = done.texts / done.tokens if reads_early else 1.0
+            own = work.training(
+                shape,
+                done.context,
+                texts_per_token,
+                method=train.method,
+                recomputes=train.gradient_checkpointing,
+                twice=float(done.is_cut),
+            )
+            tokens += share * ranks * done.tokens
+            operations += share * ranks * done.tokens * own
+            cut += share * ranks * done.tokens * done.is_cut
+        steps += batches * train.epochs
+        largest = max(largest, plan_pass(task, settings, last / ranks, train.max_examples).tokens)
+    part = min(1.0, (train.max_steps or steps) / steps)
+    at_once = min(largest, train.max_micro_step_tokens or largest)
+    checked = validation(settings, counts, shape, round(steps * part))
+    return Work(
+        round(steps * part), tokens * part, operations * part + checked, round(at_once), cut / tokens, round(largest)
+    )
+
+
+def validation(settings: Settings, counts: Counts, shape: Shape, steps: int) -> float:
+    """Return the operations of all validations of the run."""
+    train = settings.train
+    ranked = [task for task in counts.tasks if task.kind != "classification"]
+    total = sum(task.queries for task in ranked)
+    if not train.validation_queries or not total:
+        return 0.0
+    times = steps // train.validation_steps + (steps % train.validation_steps > 0) if train.validation_steps else 1
+    available = min(train.validation_queries, total * settings.ingest.validation_share)
+    tokens = 0.0
+    for task in ranked:
+        docs = mean(task.doc_lengths, train.doc_tokens) * VALIDATION_DOCS
+        tokens += available * task.queries / total * (mean(task.query_lengths, train.query_tokens) + docs)
+    return times * tokens * work.forward_read(shape, 0.0, 0.0)
+
+
+def setup(settings: Settings, shape: Shape, hardware: Hardware, ranks: int, tokens: int) -> Setup:
+    """Return what decides the memory of training as configured."""
+    train = settings.train
+    return Setup(
+        shape=shape,
+        ranks=ranks,
+        tokens=tokens,
+        is_gpu=hardware.is_gpu,
+        zero_stage=train.zero_stage,
+        method=train.method,
+        lora_rank=train.lora.rank,
+        freeze_token_table=train.freeze_token_table,
+        gradient_checkpointing=train.gradient_checkpointing,
+        is_quantized=train.quantize is not None,
+        weight_bytes=2 if hardware.is_gpu and train.dtype != "float32" else 4,
+    )

@@ -1,0 +1,53 @@
+"""Floating-point operations of a transformer. A multiplication and the addition that follows count as two.
+
+Matrix products and attention are counted; norms, activations and softmax are a few percent and are part of the share of
+a device's peak that is reached.
+"""
+
+from typing import Literal
+
+from anna.shapes import Shape
+
+
+def forward(shape: Shape, context: float) -> float:
+    """Return the operations of all layers for one token: 2 per weight of a matrix, and 4 A per key that it sees.
+
+    Args:
+        shape: Of the model.
+        context: Keys that a token sees, mean.
+    """
+    return shape.layers * (2 * shape.matrices + _attention(shape, context))
+
+
+def forward_read(shape: Shape, context: float, texts_per_token: float) -> float:
+    """Return the operations for one token where the last layer computes the texts' last tokens alone.
+
+    Of other tokens it needs keys and values (`anna.modeling.attention.read_early`).
+    """
+    whole = 2 * shape.matrices + _attention(shape, context)
+    last = 2 * shape.key_matrices + texts_per_token * (whole - 2 * shape.key_matrices)
+    return (shape.layers - 1) * whole + last
+
+
+def training(
+    shape: Shape,
+    context: float,
+    texts_per_token: float,
+    *,
+    method: Literal["full", "lora"],
+    recomputes: bool,
+    twice: float,
+) -> float:
+    """Return the operations of one token's share of a training step.
+
+    Forward once; backward once more for the gradient of the inputs, and once more for that of the weights if they are
+    trained (adapters are so small that they are left out); gradient checkpointing adds a forward pass, and GradCache
+    one more for the share `twice` of all tokens that lie in batches that are cut.
+    """
+    once = forward_read(shape, context, texts_per_token)
+    passes = 2 + (method == "full") + recomputes + twice
+    return once * passes
+
+
+def _attention(shape: Shape, context: float) -> float:
+    return 4 * shape.heads * shape.head_dim * context

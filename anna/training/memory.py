@@ -1,0 +1,66 @@
+"""Refuse a run that no device could hold, before anything is loaded."""
+
+import os
+
+import torch
+
+from anna.errors import InputError
+from anna.footprint import GIB, Setup, floor, remedies
+from anna.known_shapes import local_shape
+from anna.modeling.hardware import compute_dtype
+from anna.modeling.student import StudentParams
+from anna.origins import describe, fetch_model
+from anna.training.recipe import TrainParams
+
+
+def check_memory(student: StudentParams, recipe: TrainParams, ranks: int, memory: float | None = None) -> None:
+    """Refuse what cannot fit for certain: weights, gradients and optimizer alone are more than there is.
+
+    What may or may not fit is left to try; `anna plan` estimates it.
+
+    Args:
+        student: The model.
+        recipe: How it is trained.
+        ranks: Processes of all machines.
+        memory: Bytes of each device; None: as they are here.
+
+    Raises:
+        InputError: With what is needed, what there is, and what to change.
+    """
+    fetch_model(student.model)
+    shape = local_shape(student.model)
+    if shape is None:
+        return
+    is_gpu = torch.cuda.is_available()
+    setup = Setup(
+        shape=shape.cut(student.layers),
+        ranks=ranks,
+        tokens=0,
+        is_gpu=is_gpu,
+        zero_stage=recipe.zero_stage,
+        method=recipe.method,
+        lora_rank=recipe.lora.rank,
+        freeze_token_table=recipe.freeze_token_table,
+        gradient_checkpointing=recipe.gradient_checkpointing,
+        is_quantized=recipe.quantize is not None,
+        weight_bytes=2 if is_gpu and compute_dtype(recipe.dtype) == torch.bfloat16 else 4,
+    )
+    room = memory or device_memory(ranks)
+    if floor(setup) <= room:
+        return
+    found = remedies(setup, room, floor)
+    remedy = f"set {', or '.join(found)}" if found else "use more GPUs, or a smaller student.model"
+    needs = f"{floor(setup) / GIB:.1f} GiB of {room / GIB:.1f} GiB per {'GPU' if is_gpu else 'process'}"
+    raise InputError(
+        f"student.model {describe(student.model)} with train.method {recipe.method} at train.zero_stage "
+        f"{recipe.zero_stage} on {ranks} process(es) needs at least {needs}, before any text is read: {remedy}; see "
+        "`anna plan`"
+    )
+
+
+def device_memory(ranks: int) -> float:
+    """Return the bytes of this process's GPU, or its share of the machine's memory."""
+    if torch.cuda.is_available():
+        return float(torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory)
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", ranks))
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / here

@@ -1,0 +1,131 @@
+"""How texts are counted, from params, tables, and mteb's statistics."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from tokenizers import Tokenizer
+
+from anna import io, schemas
+from anna.errors import InputError
+from anna.planning import counts, held_out
+from anna.planning.counts import count, is_ingested, mean
+from anna.planning.settings import Settings
+from anna.planning.training import batch_sizes
+from anna.training.batches import Group, plan_epoch
+from tests.planning.conftest import REPO
+
+PAPER = REPO / "presets/mistral-7b.yaml"
+TOKENIZER = REPO / "models/sentence-transformer/tokenizer.json"
+
+
+@pytest.fixture
+def paper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    monkeypatch.chdir(tmp_path)
+    return Settings.load(PAPER)
+
+
+def test_mean_cuts_and_pads() -> None:
+    lengths = np.array([0.5, 10.0, 17.0, 90.0])
+    assert mean(lengths, 48) == (1 + 10 + 17 + 48) / 4
+    assert mean(lengths, 64, padded_to=16) == (16 + 16 + 32 + 64) / 4
+    assert mean(np.array([]), 48) == 0
+
+
+@pytest.mark.skipif(not TOKENIZER.is_file(), reason="needs the exported model")
+def test_bytes_say_how_many_tokens_an_english_text_has() -> None:
+    text = (REPO / "docs/PIPELINE.md").read_text(encoding="utf-8").split("### Candidates")[1].split("```")[0]
+    real = len(Tokenizer.from_file(str(TOKENIZER)).encode(text, add_special_tokens=False).ids)
+    assert counts.tokens(text) == pytest.approx(real, rel=0.25)
+
+
+@pytest.mark.parametrize("number", [1, 31, 32, 47, 48, 100, 331])
+def test_batches_are_as_many_as_training_makes(number: int) -> None:
+    groups = [Group(f"q{n}", "T", (f"d{n}",), (1.0,)) for n in range(number)]
+    made = plan_epoch(groups, batch_queries=32, max_examples=0, chained=False, seed=0, epoch=0)
+    assert batch_sizes(number, 32) == (len(made), max(len(batch.groups) for batch in made))
+
+
+def test_known_rows_of_the_hub_and_those_that_are_assumed(paper: Settings) -> None:
+    found = count(paper, PAPER, {})
+    by_name = {task.name: task for task in found.tasks}
+    assert by_name["MSMARCO"].queries == round(485_823 * 0.97)
+    assert by_name["MSMARCO"].docs == 8_841_823  # 26.1 documents of each row, at most the whole collection
+    assert by_name["AmazonReviewsClassification"].queries == round(50_000 * 0.94)  # params say so
+    assert "MSMARCO" not in found.assumed
+    assert "ELI5" in found.assumed
+    assert by_name["STSBenchmark"].is_symmetric
+    assert not by_name["STSBenchmark"].has_negatives
+
+
+def test_the_user_knows_better(paper: Settings) -> None:
+    found = count(paper, PAPER, {"ELI5": 1000})
+    assert "ELI5" not in found.assumed
+    assert {task.name: task.queries for task in found.tasks}["ELI5"] == 970
+    with pytest.raises(InputError, match="--rows NoSuchTask: no task of ingest"):
+        count(paper, PAPER, {"NoSuchTask": 3})
+
+
+def test_tables_count_while_their_sources_are_the_same(tmp_path: Path) -> None:
+    settings, lock = Settings.load(REPO / "params.yaml"), tmp_path / "dvc.lock"
+    assert not is_ingested(settings, lock)
+    ingest = yaml.safe_load((REPO / "params.yaml").read_text(encoding="utf-8"))["ingest"]
+    for rows, is_same in ((2000, True), (1999, False)):
+        ingest["train"][0]["rows"] = rows
+        lock.write_text(yaml.safe_dump({"stages": {"ingest": {"params": {"params.yaml": {"ingest": ingest}}}}}))
+        assert is_ingested(settings, lock) == is_same
+
+
+def test_held_out_tables_are_counted_without_repetitions(tmp_path: Path) -> None:
+    settings = Settings.load(REPO / "params.yaml")
+    rows = {
+        "corpus": (schemas.EVAL_CORPUS, [{"task": "BoolQ", "doc_id": f"BoolQ:d:{n}", "text": "x" * 43} for n in "ab"]),
+        "queries": (schemas.EVAL_QUERIES, []),
+        "pairs": (
+            schemas.EVAL_PAIRS,
+            [{"task": "STSBenchmark", "pair_id": "p", "text1": "a", "text2": "b", "score": 1.0}],
+        ),
+        "labelled": (schemas.EVAL_LABELLED, []),
+        "summaries": (
+            schemas.EVAL_SUMMARIES,
+            [
+                {
+                    "task": "FactualSummaries",
+                    "text_id": "t",
+                    "source": "s",
+                    "summaries": ["u", "v"],
+                    "relevance": [1.0, 0.0],
+                }
+            ],
+        ),
+    }
+    for name, (schema, values) in rows.items():
+        io.write(tmp_path / f"{name}.parquet", schema.empty_table().from_pylist(values, schema=schema), schema)
+    found = held_out.from_tables(settings, tmp_path)
+    assert [(part.task, part.number, part.prompt_tokens > 0) for part in found] == [
+        ("BoolQ", 1, False),
+        ("STSBenchmark", 1, True),
+        ("STSBenchmark", 1, True),
+        ("FactualSummaries", 1, True),
+        ("FactualSummaries", 2, True),
+    ]
+    assert found[0].lengths[0] == pytest.approx(43 / 4.4 + 1)
+
+
+def test_mteb_says_how_large_its_tasks_are(paper: Settings) -> None:
+    evaluate = paper.evaluate.model_copy(update={"tasks": ["BIOSSES", "ArguAna", "MassiveIntentClassification"]})
+    found = held_out.from_mteb(paper.model_copy(update={"evaluate": evaluate}))
+    assert [part.number for part in found if part.task == "BIOSSES"] == [92, 97]
+    assert [(part.number, part.prompt_tokens > 0) for part in found if part.task == "ArguAna"] == [
+        (8626, False),
+        (1298, True),
+    ]
+    (intents,) = [part.number for part in found if part.task == "MassiveIntentClassification"]
+    assert intents == 2970  # English alone, of 149,000 texts
+
+
+def test_an_unknown_benchmark_is_named(paper: Settings) -> None:
+    evaluate = paper.evaluate.model_copy(update={"benchmark": "MTEB(eng, v9)"})
+    with pytest.raises(InputError, match=r"evaluate\.benchmark: 'MTEB\(eng, v9\)' is neither"):
+        held_out.from_mteb(paper.model_copy(update={"evaluate": evaluate}))

@@ -1,0 +1,65 @@
+"""The plan of the committed default against what its committed run took. Nothing is timed here."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from anna.planning import counts
+from anna.planning.estimates import Case, Estimate, estimate
+from anna.planning.plan import make_case
+from tests.planning.conftest import MEASURED_ON, REPO
+
+QUIET = {"ingest": 14, "retrieve_dense": 62, "rerank": 68, "train": 272, "export": 8, "evaluate": 173}
+"""Seconds of the default with nothing else running (README); metrics/cost/ may be of a busy machine."""
+
+
+def cost(stage: str) -> dict[str, float]:
+    read: dict[str, float] = json.loads((REPO / f"metrics/cost/{stage}.json").read_text(encoding="utf-8"))
+    return read
+
+
+def test_training_takes_what_it_took(default: Case, estimates: dict[str, Estimate]) -> None:
+    train, measured = estimates["train"], cost("train")
+    assert train.seconds == pytest.approx(measured["seconds"], rel=0.25)
+    assert train.memory / 2**20 == pytest.approx(measured["peak_memory_mib"], rel=0.15)
+    done = json.loads((REPO / "metrics/train.json").read_text(encoding="utf-8"))
+    assert train.tokens == pytest.approx(done["tokens"], rel=0.15)
+    assert int(train.note.split()[0]) == pytest.approx(done["steps"], abs=3)
+    assert sum(task.groups for task in default.counts.tasks) == pytest.approx(done["groups"], rel=0.02)
+
+
+@pytest.mark.parametrize("stage", QUIET)
+def test_stages_take_what_they_took_on_a_quiet_machine(stage: str, estimates: dict[str, Estimate]) -> None:
+    assert estimates[stage].seconds == pytest.approx(QUIET[stage], rel=0.25)
+
+
+def test_the_whole_takes_what_it_took(estimates: dict[str, Estimate]) -> None:
+    assert sum(one.seconds for one in estimates.values()) == pytest.approx(602, rel=0.2)
+
+
+@pytest.mark.parametrize("stage", ["rerank", "train", "export"])
+def test_memory_is_what_it_was(stage: str, estimates: dict[str, Estimate]) -> None:
+    assert estimates[stage].memory / 2**20 == pytest.approx(cost(stage)["peak_memory_mib"], rel=0.15)
+
+
+def test_reranked_pairs_are_counted_as_they_were(estimates: dict[str, Estimate]) -> None:
+    assert int(estimates["rerank"].note.split()[0]) == pytest.approx(cost("rerank")["computed"], rel=0.02)
+
+
+def test_before_anything_has_run_it_is_not_far_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # no tables, no models, no lock
+    case = make_case(REPO / "params.yaml", MEASURED_ON, {})
+    assert case.counts.basis.startswith("params alone")
+    assert case.counts.assumed == ()
+    found = {one.stage: one for one in estimate(case)}
+    assert found["train"].seconds == pytest.approx(272, rel=0.25)
+    assert sum(one.seconds for one in found.values()) == pytest.approx(602, rel=0.35)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_tables_of_other_sources_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPO)
+    smoke = make_case(Path("presets/smoke.yaml"), MEASURED_ON, {})
+    assert smoke.counts.basis.startswith("params alone")
+    assert {task.name: task.queries for task in smoke.counts.tasks}["BoolQ"] == round(120 * counts.KEPT["retrieval"][0])

@@ -1,0 +1,157 @@
+"""Plans of other sizes, and how they look."""
+
+import importlib
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from anna import cli
+from anna.errors import InputError
+from anna.footprint import GIB
+from anna.planning import report
+from anna.planning.estimates import Case, estimate
+from anna.planning.hardware import parse, this_machine
+from anna.planning.plan import make_case
+from anna.planning.settings import Settings
+from tests.planning.conftest import REPO
+
+PAPER = REPO / "presets/mistral-7b.yaml"
+
+
+@pytest.fixture(autouse=True)
+def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+
+
+def paper(hardware: str) -> Case:
+    case = make_case(PAPER, parse(hardware), {})
+    fewer = case.settings.evaluate.model_copy(update={"tasks": ["STS12"]})  # so that mteb's tasks are not all read
+    return case._replace(settings=case.settings.model_copy(update={"evaluate": fewer}))
+
+
+def test_the_paper_fits_on_eight_h200() -> None:
+    case = paper("h200x8")
+    found = {one.stage: one for one in estimate(case)}
+    # BGE-EN-ICL's batches of 8 x 16 queries, eight documents each, of 1.2 to 1.7 million queries.
+    assert 9_000 < int(found["train"].note.split()[0].replace(",", "")) < 14_000
+    assert 20 * GIB < found["train"].memory < 32 * GIB
+    assert 2 * 3600 < found["train"].seconds < 15 * 3600
+    assert found["export"].disk == 4 * 7_110_660_096
+    (line,) = report.verdict(case, list(found.values()), None)
+    assert line.startswith("Verdict: fits. ")
+
+
+def test_what_does_not_fit_comes_with_the_remedy() -> None:
+    case = paper("rtx4090x8")
+    lines = report.verdict(case, estimate(case), None)
+    assert lines[0] == "Verdict: does not fit."
+    (train,) = [line for line in lines if line.startswith("  - train")]
+    assert train.startswith("  - train needs 25.1 GiB of 23.6 GiB per GPU: set ")
+    assert "train.zero_stage: 3 (15.1 GiB)" in train
+    assert any(line.startswith("  - evaluate needs ") for line in lines)
+
+
+def test_what_train_would_refuse_is_said() -> None:
+    case = paper("rtx4090x8")
+    whole = case.settings.train.model_copy(update={"method": "full"})
+    lines = report.verdict(
+        full := case._replace(settings=case.settings.model_copy(update={"train": whole})), estimate(full), None
+    )
+    assert lines[0] == "Verdict: does not fit. It is refused by `train`."
+
+
+def test_a_full_disk_is_said() -> None:
+    case = paper("h200x8")
+    lines = report.verdict(case, estimate(case), 1 * GIB)
+    assert "1.00 GiB are free here" in lines[1]
+
+
+def test_gpus_that_stay_idle_and_machines_that_need_a_launcher() -> None:
+    (said,) = [line for line in report.notes(paper("h200x16")) if "launcher" in line]
+    assert said.startswith("16 ranks are more than one machine's")
+    one = paper("h100x4")
+    assert one.ranks == 4
+    assert "train.processes is 8, but there are 4 GPUs" in report.verdict(one, estimate(one), None)[-1]
+
+
+def test_the_table_by_stage_marks_what_is_configured() -> None:
+    lines = report.zero_table(paper("h200x8"))
+    assert [line.split()[0] for line in lines[1:6]] == ["ZeRO", "0", "1", "2", "3"]
+    assert [line.endswith("<- configured") for line in lines[2:6]] == [False, True, False, False]
+    assert lines[0].endswith("83.9 M of 7.11 G weights trained")
+
+
+def test_columns_are_aligned() -> None:
+    assert report._aligned([("a", "1", "x"), ("bcd", "100", "")]) == ["a      1  x", "bcd  100"]
+
+
+@pytest.mark.parametrize(
+    ("number", "text"), [(0, "-"), (999, "999"), (1234, "1.23 k"), (56_789_000, "56.8 M"), (7.1e20, "710 E")]
+)
+def test_numbers_have_three_digits(number: float, text: str) -> None:
+    assert report._count(number) == text
+
+
+def test_bytes_and_times() -> None:
+    assert [report._bytes(n) for n in (0, 100, 5 * 2**20, 1.5 * GIB, 3000 * GIB)] == [
+        "-",
+        "1 KiB",
+        "5.00 MiB",
+        "1.50 GiB",
+        "2.93 TiB",
+    ]
+    assert [report._time(n) for n in (7.4, 200, 5000, 90_000)] == ["7 s", "3 min", "83 min", "25.0 h"]
+
+
+def test_hardware_by_name() -> None:
+    eight = parse("H200x8", share=0.5)
+    assert (eight.devices, eight.rate, eight.name) == (8, 494.5e12, "8 x h200")
+    assert [parse(name).devices for name in ("a100-80", "rtx4090", "rtx4090x2")] == [1, 1, 2]
+    with pytest.raises(InputError, match=r"--hardware v100x8: 'v100' is not known; choose of a100-40, "):
+        parse("v100x8")
+
+
+def test_this_machine_is_measured() -> None:
+    here = this_machine(seconds=0.05)
+    assert here.memory > GIB / 4
+    assert 1e8 < here.rate < 1e16
+
+
+def test_every_key_that_is_read_is_a_key_of_a_stage() -> None:
+    stages = [path.stem for path in (REPO / "stages").glob("[a-z]*.py")]
+    scripts = [importlib.import_module(f"stages.{name}") for name in stages]
+    known: dict[str, set[str]] = {}
+    for cls in (cls for script in scripts for cls in (*script.PARAMS, *getattr(script, "HOW", ()))):
+        known.setdefault(cls.section, set()).update(cls.model_fields)
+    for section, field in Settings.model_fields.items():
+        part = field.annotation
+        assert isinstance(part, type)
+        assert issubclass(part, BaseModel)
+        assert set(part.model_fields) <= known[section], section
+
+
+def test_every_preset_can_be_planned(monkeypatch: pytest.MonkeyPatch) -> None:
+    for preset in sorted((REPO / "presets").glob("*.yaml")):
+        assert make_case(preset, parse("h200"), {}).models.student.parameters > 1e6, preset
+
+
+def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    preset = str(REPO / "presets/smoke.yaml")
+    assert cli.main(["plan", "--preset", preset, "--hardware", "l4", "--rows", "BoolQ=50"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith(f"{preset} on 1 x l4: 22.0 GiB each, 40% of 121 TFLOP/s dense bfloat16\n")
+    assert "\nstage " in shown
+    assert "\nVerdict: fits. " in shown
+    assert cli.main(["plan", "--params", "nothing.yaml", "--hardware", "l4"]) == 1
+    assert capsys.readouterr().err.startswith("anna plan: nothing.yaml does not exist in ")
+    assert cli.main(["plan", "--params", preset, "--rows", "BoolQ"]) == 1
+    assert capsys.readouterr().err == "anna plan: --rows BoolQ: expected TASK=NUMBER, e.g. NQ=58568\n"
+
+
+def test_a_mistyped_key_is_named(tmp_path: Path) -> None:
+    text = PAPER.read_text(encoding="utf-8").replace("zero_stage: 1", "zero_stage: 9")
+    (tmp_path / "p.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(InputError, match=r"^p\.yaml: train\.zero_stage: Input should be 0, 1, 2 or 3; see params"):
+        Settings.load(Path("p.yaml"))

@@ -1,0 +1,66 @@
+"""A run that cannot fit is refused before it loads anything, and none other."""
+
+from pathlib import Path
+
+import pytest
+
+from anna.errors import InputError
+from anna.footprint import GIB
+from anna.training import memory, run
+from anna.training.memory import check_memory
+from tests.conftest import tiny_student
+from tests.training.worker import recipe
+
+NEEDED = 4 * (400 * 32 + 3 * (2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 64 + 64) + 32) * (1 + 1 + 3)
+"""Float32 weights, gradients, and two moments and a copy, of the tiny model at ZeRO 1 on one rank."""
+
+
+def test_a_byte_decides(tiny_checkpoint: Path) -> None:
+    student, plain = tiny_student(tiny_checkpoint), recipe(1, "full").model_copy(update={"freeze_token_table": False})
+    check_memory(student, plain, ranks=1, memory=NEEDED)
+    with pytest.raises(InputError) as refused:
+        check_memory(student, plain, ranks=1, memory=NEEDED - 1)
+    assert str(refused.value).startswith(
+        f"student.model {tiny_checkpoint} with train.method full at train.zero_stage 1 "
+    )
+    assert "set train.method: lora" in str(refused.value)
+
+
+def test_sharding_is_the_remedy_on_several_ranks(tiny_checkpoint: Path) -> None:
+    student, plain = tiny_student(tiny_checkpoint), recipe(0, "full").model_copy(update={"freeze_token_table": False})
+    with pytest.raises(InputError, match=r"set train\.zero_stage: 3 .* or train\.method: lora"):
+        check_memory(student, plain, ranks=8, memory=NEEDED / 5)
+
+
+def test_nothing_fits_into_nothing(tiny_checkpoint: Path) -> None:
+    with pytest.raises(InputError, match="use more GPUs, or a smaller student"):
+        check_memory(tiny_student(tiny_checkpoint), recipe(1, "lora"), ranks=1, memory=1)
+
+
+def test_a_form_that_is_not_known_is_not_refused(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "local_shape", lambda _: None)
+    check_memory(tiny_student(tiny_checkpoint), recipe(1, "full"), ranks=1, memory=1)
+
+
+def test_ranks_of_one_machine_share_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = memory.device_memory(1)
+    assert alone > GIB / 4
+    assert memory.device_memory(2) == alone / 2
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert memory.device_memory(16) == alone / 4
+
+
+@pytest.mark.usefixtures("alone")
+def test_training_asks_before_it_loads(tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "device_memory", lambda _: 1.0)
+    monkeypatch.setattr(run, "new_encoder", lambda *_: pytest.fail("the model was loaded"))
+    nothing = run.Outputs(*(tmp_path / name for name in "abcd"))
+    with pytest.raises(InputError, match="needs at least"):
+        run.train_encoder(
+            data=None,  # type: ignore[arg-type]
+            student=tiny_student(tiny_checkpoint),
+            prompts=None,  # type: ignore[arg-type]
+            recipe=recipe(1, "full"),
+            outputs=nothing,
+            scratch=run.Scratch(tmp_path, tmp_path),
+        )
