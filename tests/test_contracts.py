@@ -31,7 +31,7 @@ SIBLINGS = ("corpus", "teachers", "training", "evaluation", "reporting", "planni
 LAYERS: list[tuple[str, ...]] = [
     ("params", "schemas", "log", "seeding", "errors"),
     ("io", "parts", "origins", "fingerprints", "shards", "store"),
-    ("fusion", "margins", "negatives", "prompts", "segments"),
+    ("fusion", "margins", "negatives", "prompts", "segments", "shapes", "footprint", "known_shapes"),
     ("modeling",),
     SIBLINGS,
     ("cli",),
@@ -43,6 +43,8 @@ PURE = (
     "negatives",
     "prompts",
     "segments",
+    "shapes",
+    "footprint",
     "training.losses",
     "modeling.pooling",
     "modeling.batching",
