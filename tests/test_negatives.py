@@ -56,8 +56,10 @@ SETTINGS = st.fixed_dictionaries(
 def arrays(queries: list[Query]) -> negatives.Candidates:
     rows = [candidate for candidates, _ in queries for candidate in candidates]
     return negatives.Candidates(
-        np.array([row.score for row in rows], dtype=np.float64),
-        *(np.array([row[mark] for row in rows]) for mark in (1, 2, 3)),
+        scores=np.array([row.score for row in rows], dtype=np.float64),
+        is_positive=np.array([row.is_positive for row in rows]),
+        is_duplicate=np.array([row.is_duplicate for row in rows]),
+        is_relabelled=np.array([row.is_relabelled for row in rows]),
         has_class=np.array([has_class for _, has_class in queries]),
         starts=np.cumsum([0, *(len(candidates) for candidates, _ in queries)])[:-1].astype(np.int64),
     )

@@ -57,9 +57,15 @@ class Marker:
             rows = mark_relabelled(rows, reranked, judged, self._relabel_margin)
             rows = mark_duplicates(rows, self._plain)
         starts_Q = segments.find_starts(numbers(rows, "query_id"))
-        marks = (numbers(rows, name) for name in ("is_positive", "is_duplicate", "is_relabelled"))
-        scores = numbers(rows, "fused_score").astype(np.float64)
-        return Marked(rows, Candidates(scores, *marks, numbers(rows, "has_class")[starts_Q], starts_Q))
+        candidates = Candidates(
+            scores=numbers(rows, "fused_score").astype(np.float64),
+            is_positive=numbers(rows, "is_positive"),
+            is_duplicate=numbers(rows, "is_duplicate"),
+            is_relabelled=numbers(rows, "is_relabelled"),
+            has_class=numbers(rows, "has_class")[starts_Q],
+            starts=starts_Q,
+        )
+        return Marked(rows, candidates)
 
 
 def plain_texts(texts: pl.Series) -> pl.Series:

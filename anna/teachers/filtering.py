@@ -1,6 +1,6 @@
 """Turn labelled candidates into training groups, with a reason for every candidate that is in none."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from anna import negatives, parts, schemas, segments
 from anna.errors import InputError
-from anna.negatives import QUERY_VERDICTS, Judgement, Rule, Verdict
+from anna.negatives import QUERY_VERDICTS, Candidates, Judgement, Rule, Verdict
 from anna.params import Params
 from anna.segments import Int
 from anna.teachers.blocks import Block
@@ -73,7 +73,9 @@ class Selector:
     def __init__(self, corpus: pa.Table, queries: pa.Table, params: FilterParams) -> None:
         """Number all ids of tables CORPUS and QUERIES."""
         self._marker = Marker(corpus, queries, relabel_margin=params.relabel_margin)
-        self._judge = partial(negatives.judge_candidates, margin=params.margin, **params.judging())
+        self._judge: Callable[[Candidates], Judgement] = partial(
+            negatives.judge_candidates, margin=params.margin, **params.judging()
+        )
         self._counted: list[tuple[pl.DataFrame, pl.DataFrame]] = []
 
     def select(self, block: Block) -> Selection:

@@ -11,10 +11,10 @@ from anna.params import SECTIONS, RandomParams
 from anna.teachers.bm25 import Bm25Params
 from anna.teachers.dense import DenseParams
 from anna.teachers.engine import ScoringParams
+from anna.teachers.filtering import FilterParams
 from anna.training.recipe import TrainParams
 from stages.evaluate import EvaluateParams
 from stages.export import ExportParams
-from stages.filter import FilterParams
 from stages.ingest import IngestParams
 from stages.label import LabelParams
 from stages.rerank import RerankParams

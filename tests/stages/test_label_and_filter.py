@@ -9,6 +9,7 @@ import yaml
 
 from anna import io, schemas
 from anna.errors import InputError
+from anna.teachers.filtering import FilterParams
 from stages import filter as filter_stage
 from stages import label, retrieve_bm25
 from tests.teachers.conftest import make_toy, table
@@ -106,7 +107,7 @@ def test_one_hot_labels_leave_nothing_behind(project: Path) -> None:
 def test_filter_params_that_disagree_are_refused(project: Path, changed: dict[str, Any], message: str) -> None:
     write_params(filter={"rule": "adaptive"} | changed)
     with pytest.raises(InputError, match=message):
-        filter_stage.FilterParams.load()
+        FilterParams.load()
 
 
 @pytest.mark.parametrize(

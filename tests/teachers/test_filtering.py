@@ -65,7 +65,9 @@ def select(
     toy: Toy, labels: pa.Table, size: int = 99, reranked: Sequence[Sequence[Any]] = (), **settings: Any
 ) -> Selected:
     """Select in blocks of so many queries."""
-    selector, groups, drops = filtering.Selector(toy.corpus, toy.queries, FilterParams(**settings)), [], []
+    selector = filtering.Selector(toy.corpus, toy.queries, FilterParams(**settings))
+    groups: list[pa.Table] = []
+    drops: list[pa.Table] = []
     metrics = filtering.select_all(selector, blocks(toy, labels, size, reranked), groups.append, drops.append)
     return Selected(pa.concat_tables(groups), pa.concat_tables(drops), metrics)
 
