@@ -1,5 +1,7 @@
 """Search the documents of one task with the exported model, through plain sentence-transformers."""
 
+import logging
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +13,8 @@ from sentence_transformers import SentenceTransformer
 
 from anna.errors import InputError
 from anna.modeling.encoder_config import EncoderConfig
+
+_log = logging.getLogger(__name__)
 
 
 class Hit(NamedTuple):
@@ -46,8 +50,11 @@ def search(model: Path, corpus: pa.Table, text: str, task: str | None, top: int)
     encoder = SentenceTransformer(str(model), local_files_only=True)
     is_symmetric = EncoderConfig.load(model).task(name).symmetric
     query_emb_1D = encoder.encode([text], prompt_name=name, show_progress_bar=False)
+    _log.info("encoding the %d documents of %s", len(docs), name)
     doc_emb_ND = encoder.encode(
-        docs["text"].to_pylist(), prompt_name=name if is_symmetric else None, show_progress_bar=False
+        docs["text"].to_pylist(),
+        prompt_name=name if is_symmetric else None,
+        show_progress_bar=sys.stderr.isatty(),
     )
     scores_N = doc_emb_ND @ query_emb_1D[0]
     return rank(docs, scores_N, top)
