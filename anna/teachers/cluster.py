@@ -8,6 +8,7 @@ each is computed alone. That results come in order lets a stage that was killed 
 import logging
 import os
 import pickle
+import socket
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -36,6 +37,10 @@ SHARE = 4
 
 ACTORS_LOST = 3
 """So many may die in a row before their model is loaded; more are taken for a fault of the model's."""
+
+
+SECONDS_TO_ANSWER = 20.0
+"""Of the cluster's head."""
 
 
 class Here(NamedTuple):
@@ -79,13 +84,14 @@ def joined(address: str | None) -> Iterator[None]:
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
+        _call_on(address)
         ray.init(
             address=address or "local",
             include_dashboard=False if address is None else None,
             logging_level=logging.ERROR,
             log_to_driver=False,  # each worker's own lines and bars; what it raises is raised here
         )
-    except (ConnectionError, RuntimeError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise InputError(
             f"scoring.address is {address!r}, but no cluster of this Ray answers there "
             f"({' '.join(str(error).split())}); start one with `ray start --head`, or set scoring.address to null"
@@ -94,6 +100,13 @@ def joined(address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _call_on(address: str | None) -> None:
+    """Raise `OSError` or `ValueError` if nobody listens at host:port, for which Ray itself would wait minutes."""
+    if address is not None and address != "auto":
+        host, _, port = address.removeprefix("ray://").rpartition(":")
+        socket.create_connection((host, int(port)), timeout=SECONDS_TO_ANSWER).close()
 
 
 class Ray:

@@ -16,11 +16,8 @@ import torch
 
 from anna.errors import InputError
 from anna.shards import Values
-from anna.teachers import retrieval
-from anna.teachers.dense import IndexParams
 from anna.teachers.engine import Items, Local, Model, ScoringParams, Teacher, opened
 from anna.teachers.vectors import VectorFile
-from tests.teachers.models import INDEX
 
 ray = pytest.importorskip("ray", reason="needs Ray: pip install -e '.[ray]'")
 
@@ -126,6 +123,14 @@ def larger(item: int, shared: int) -> int:
     return item + shared
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "head"])
+def test_an_address_where_nobody_answers_is_refused(address: str) -> None:
+    params = ScoringParams(engine="ray", address=address, workers=1, gpus=0)
+    expected = f"scoring.address is '{address}', but no cluster of this Ray answers there .*; start one"
+    with pytest.raises(InputError, match=expected), opened(params):
+        pass
+
+
 def test_a_killed_worker_changes_nothing(cluster: Any, tmp_path: Path) -> None:
     teacher = Teacher("toy", describe, partial(load, tmp_path))
     joined = kill_one(tmp_path)
@@ -164,17 +169,6 @@ def test_what_a_worker_refuses_is_one_line_here(cluster: Any) -> None:
         list(cluster.compute(other, items()))
 
 
-def test_an_address_where_nobody_answers_is_refused() -> None:
-    if ray.is_initialized():
-        pytest.skip("part of a cluster already")
-    params = ScoringParams(engine="ray", address="127.0.0.1:1", workers=1, gpus=0)
-    with (
-        pytest.raises(InputError, match=r"scoring.address is '127.0.0.1:1', but no cluster of this Ray answers"),
-        opened(params),
-    ):
-        pass
-
-
 def vectors(seed: int, rows: int, folder: Path) -> VectorFile:
     """Return unit vectors, every seventh one twice."""
     emb = np.random.default_rng(seed).normal(size=(rows, 16)).astype(np.float32)
@@ -184,6 +178,11 @@ def vectors(seed: int, rows: int, folder: Path) -> VectorFile:
 
 
 def test_search_over_blocks_is_the_local_one(cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Here, because each worker imports this module, and these take seconds.
+    from anna.teachers import retrieval
+    from anna.teachers.dense import IndexParams
+    from tests.teachers.models import INDEX
+
     monkeypatch.setattr(VectorFile.blocks, "__defaults__", (16 * 4 * 300,))
     docs, asked = vectors(0, 1000, tmp_path), vectors(1, 40, tmp_path)
     excluded = np.arange(40) % 5 - 1
