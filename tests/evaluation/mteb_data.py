@@ -56,18 +56,16 @@ def task_files(task: AbsTask) -> Files:
         splits = {"test": _summaries(name)}
     else:
         rows = [{"sentence1": row["a"], "sentence2": row["b"], "score": row["score"]} for row in _pairs(name)]
-        splits = {"train": rows[::2], "test": rows}
+        texts_of = ("sentence1", "sentence2")
+        train = [{**row, **{name: f"once {row[name]}" for name in texts_of}} for row in rows]
+        splits = {"train": train, "test": rows}
     if not task.metadata.is_multilingual:
         return {"default": splits}
-    [subset] = task.hf_subsets
     if task.fast_loading:  # one configuration with all languages
-        both = (subset, "xx")
-        return {
-            "default": {
-                split: [{**row, "lang": lang} for row in rows for lang in both] for split, rows in splits.items()
-            }
-        }
-    return {subset: splits}
+        langs = (*task.hf_subsets, "xx")
+        mixed = {name: [{**row, "lang": lang} for row in rows for lang in langs] for name, rows in splits.items()}
+        return {"default": mixed}
+    return dict.fromkeys(task.hf_subsets, splits)
 
 
 def texts(task: str) -> list[tuple[str, str]]:
