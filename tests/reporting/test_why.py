@@ -87,6 +87,14 @@ def test_every_candidate_has_its_verdict(data: Path) -> None:
     ]
 
 
+def test_the_relabelled_are_said_to_be_so(data: Path) -> None:
+    drops = io.read(data / "drops.parquet", schemas.DROPS).to_pylist()
+    drops[1]["reason"] = "relabelled"
+    io.write(data / "drops.parquet", pa.Table.from_pylist(drops, schema=schemas.DROPS), schemas.DROPS)
+    verdict = why.explain(QUERY, data).candidates[0].verdict
+    assert verdict == "relabelled: the reranker takes it for a positive, so no negative"
+
+
 def test_text_says_it_all(data: Path) -> None:
     text = why.describe(why.explain(QUERY, data))
     assert text.startswith(
