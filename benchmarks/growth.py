@@ -192,6 +192,8 @@ def summarise(sizes: Sequence[int], costs: dict[str, list[Cost]]) -> dict[str, R
     """Return how each part grows, and what the largest tables took: less is better, so the ratio is target / ours."""
     rows = {}
     for part, own in costs.items():
+        if len(sizes) < 2:
+            continue
         power = exponent(sizes, [cost.seconds for cost in own])
         rows[f"{part}: time grows with this power of the size"] = Row(power, None, 1.15 / power, 1.15)
         power = exponent(sizes, [max(cost.memory_mib, 1.0) for cost in own])

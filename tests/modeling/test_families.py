@@ -1,4 +1,4 @@
-"""Decoders of other families as students: sentence-transformers computes what was trained, or the student is refused."""
+"""Decoders of other families as students: sentence-transformers computes what was trained, or they are refused."""
 
 from pathlib import Path
 from typing import Any
