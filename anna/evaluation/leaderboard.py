@@ -137,7 +137,7 @@ def compare(own: Mapping[str, Mapping[str, float]], types: Mapping[str, str]) ->
     missing = sorted(set(public_tasks(public)) - set(own[first]))
     return {
         "benchmark": BENCHMARK,
-        "notes": _notes(len(own[first]), missing, alone),
+        "notes": _notes(list(own[first]), missing, alone),
         "missing": missing,
         "reference": {"model": REFERENCE, **standing(alone, REFERENCE)},
         "standings": {name: standing(board, name) for name, board in boards.items()},
@@ -145,12 +145,15 @@ def compare(own: Mapping[str, Mapping[str, float]], types: Mapping[str, str]) ->
     }
 
 
-def _notes(count: int, missing: Sequence[str], public: Board) -> list[str]:
-    """Return in words what was ranked among what."""
+def _notes(ranked: Sequence[str], missing: Sequence[str], public: Board) -> list[str]:
+    """Return in words what was ranked among what; of the tasks with and without a score, the shorter list is named."""
     among = f"among {len(public.table)} public models that have them all"
     if public.left_out:
         among += f" ({public.left_out} others have not)"
     if not missing:
-        return [f"ranked on all {count} tasks of {BENCHMARK}, {among}"]
-    part = f"ranked on {count} of the {count + len(missing)} tasks of {BENCHMARK}, {among}: not a rank on the benchmark"
-    return [part, f"tasks without a score: {', '.join(missing)}"]
+        return [f"ranked on all {len(ranked)} tasks of {BENCHMARK}, {among}"]
+    total = len(ranked) + len(missing)
+    part = f"ranked on {len(ranked)} of the {total} tasks of {BENCHMARK}, {among}: not a rank on the benchmark"
+    if len(ranked) < len(missing):
+        return [part, f"ranked on: {', '.join(sorted(ranked))}"]
+    return [part, f"without a score: {', '.join(missing)}"]
