@@ -1,0 +1,106 @@
+"""Single stages, by hand."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from anna.footprint import GIB, GPU_BASE
+from anna.planning import estimates, held_out, work
+from anna.planning.counts import Counts
+from anna.planning.estimates import Case, Models, estimate
+from anna.planning.hardware import Hardware, parse
+from anna.planning.settings import Settings
+from anna.shapes import Shape
+from tests.planning.conftest import REPO
+from tests.planning.test_training import SHAPE, TASK
+
+ENCODER = Shape(2, 8, 16, 2, 2, 4, 10, is_decoder=False)
+CPU = Hardware("slow", 1, GIB, 1e6, False, "")
+
+
+def make(section: str = "rerank", hardware: Hardware = CPU, **changes: Any) -> Case:
+    settings = Settings.load(REPO / "params.yaml")
+    changed = getattr(settings, section).model_copy(update=changes)
+    models = Models(SHAPE, ENCODER, SHAPE if settings.rerank.kind == "query_likelihood" else ENCODER, SHAPE)
+    return Case(settings.model_copy(update={section: changed}), Counts((TASK,), "", ()), models, hardware, 1)
+
+
+def of(case: Case, stage: str) -> estimates.Estimate:
+    (found,) = [one for one in estimate(case) if one.stage == stage]
+    return found
+
+
+@pytest.fixture(autouse=True)
+def two_held_out_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = [
+        held_out.Texts("A", 100, np.array([9.0]), 20.0),
+        held_out.Texts("A", 50, np.array([90.0]), 0.0),
+    ]
+    monkeypatch.setattr(held_out, "texts", lambda _: parts)
+
+
+def test_the_dense_teacher_pads_to_sixteen() -> None:
+    found = of(make(), "retrieve_dense")
+    assert found.tokens == 400 * 64 + 200 * 16
+    operations = 400 * 64 * work.forward(ENCODER, 64) + 200 * 16 * work.forward(ENCODER, 16)
+    assert found.operations == operations
+    search = 2 * 8 * 400 * 200
+    assert found.seconds == pytest.approx(estimates.START["retrieve_dense"] + (operations + search) / 1e6)
+    assert found.disk == 2 * 600 * 8 * 4 + 200 * 10 * estimates.ROW_BYTES
+
+
+def test_query_likelihood_reads_a_passage_once_for_several_queries() -> None:
+    found = of(make(), "rerank")
+    pairs = 24 * (4 + estimates.OUTSIDE)
+    assert found.tokens == pytest.approx(pairs * (0.8 * (60 + 9) + 10))
+    head = pairs * 10 * 2 * 40
+    assert found.operations == pytest.approx(found.tokens * work.forward(SHAPE, 30) + head)
+
+
+def test_a_cross_encoder_reads_every_pair_padded() -> None:
+    case = make(kind="cross_encoder", queries_per_task=None, depth=20)
+    found = of(case, "rerank")
+    assert found.tokens == pytest.approx(200 * 20.2 * 80)  # 60 + 10 + 2 tokens, padded to 80
+    assert found.note == "4,040 pairs"
+
+
+def test_evaluation_computes_prompted_texts_again_with_examples() -> None:
+    case = make("evaluate", examples=2, baselines=["untrained"], max_tokens=64)
+    zero = 20 + 100 * 9 + 50 * 64
+    shown = 20 + 2 * (20 + 2 * 48 + len("Response: ") / 4.4) + 100 * 9
+    assert of(case, "evaluate").tokens == pytest.approx(2 * zero + shown)
+    teacher = of(make("evaluate", examples=0, baselines=["teacher"]), "evaluate")
+    assert teacher.tokens == pytest.approx(zero + 100 * 16 + 50 * 64)
+    assert teacher.disk == 150 * 8 * 4
+
+
+def test_bm25_compares_every_query_with_every_document() -> None:
+    assert of(make(), "retrieve_bm25").seconds == pytest.approx(1 + 200 * 400 * 9e-9)
+
+
+def test_teachers_use_the_gpus_that_scoring_gives_them() -> None:
+    eight = parse("h200x8")
+    plain = {"engine": "local", "workers": 4, "gpus": 1.0}
+    assert estimates.scorers(make("scoring", eight, **plain)) == 1
+    assert estimates.scorers(make("scoring", eight, **plain | {"engine": "ray"})) == 4
+    assert estimates.scorers(make("scoring", eight, **plain | {"engine": "ray", "workers": 20})) == 8
+    assert estimates.scorers(make("scoring", CPU, **plain | {"engine": "ray"})) == 1
+    assert of(make("scoring", eight, **plain), "rerank").note.endswith(", on 1 of 8 GPUs")
+
+
+def test_weights_in_float32_have_a_copy_on_a_gpu() -> None:
+    found = estimates.inference_memory("evaluate", SHAPE, 0, parse("l4"), 6)
+    assert found == GPU_BASE + 6 * SHAPE.parameters
+    assert estimates.inference_memory("evaluate", SHAPE, 10, CPU, 4) - estimates.LIBRARIES["evaluate"] == (
+        4 * SHAPE.parameters + 10 * (16 * 4 + 3 * (8 + 4) * 4)
+    )
+
+
+def test_ranks_on_a_cpu_share_the_machine() -> None:
+    own = estimates.setup(make())
+    one, two = (estimates.device_memory(own._replace(ranks=ranks, zero_stage=0)) for ranks in (1, 2))
+    assert two == 2 * one
+    assert estimates.host_memory(make()) == 4 * SHAPE.parameters + estimates.LIBRARIES["train"]
+    loose = make()._replace(models=Models(SHAPE, ENCODER, SHAPE, SHAPE._replace(is_tied=False)))
+    assert estimates.host_memory(loose) - estimates.host_memory(make()) == 4 * 40

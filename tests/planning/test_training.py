@@ -1,0 +1,96 @@
+"""What batches come to, by hand."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from anna.planning import training, work
+from anna.planning.counts import Counts, Task
+from anna.planning.settings import Settings
+from anna.shapes import Shape
+from tests.planning.conftest import REPO
+
+SHAPE = Shape(layers=3, hidden=4, ffn=8, heads=2, key_heads=1, head_dim=2, vocabulary=10)
+
+TASK = Task(
+    name="T",
+    kind="retrieval",
+    queries=200,
+    docs=400,
+    groups=160,
+    query_lengths=np.array([10.0]),
+    doc_lengths=np.array([60.0]),
+    prompt_tokens=20.0,
+    is_symmetric=False,
+    has_negatives=False,
+)
+
+
+def settings(**train: Any) -> Settings:
+    """The default's, with one negative, batches of 16 queries, and no examples or validation, as changed."""
+    plain = Settings.load(REPO / "params.yaml")
+    fixed = {"batch_queries": 16, "max_examples": 0, "chain_negatives": False, "validation_queries": 0}
+    return plain.model_copy(update={"train": plain.train.model_copy(update=fixed | train)})
+
+
+def test_a_prompt_is_computed_once_for_a_batch() -> None:
+    done = training.plan_pass(TASK, settings(), 16, 0)
+    docs = 16 * (1 + training.NEW_NEGATIVES)
+    assert done.tokens == pytest.approx(20 + 16 * 10 + docs * 48)  # train.doc_tokens: 48
+    assert done.texts == pytest.approx(16 + docs)
+    keys = 20 * 10 + 16 * 10 * 25 + docs * 48 * 24
+    assert done.context == pytest.approx(keys / done.tokens)
+    assert not done.is_cut
+
+
+def test_examples_are_part_of_the_prompt_and_cut() -> None:
+    none, two = (training.plan_pass(TASK, settings(), 16, examples).tokens for examples in (0, 2))
+    assert two - none == pytest.approx(2 * (20 + 10 + 48 + training.AROUND_EXAMPLE))  # prompts.example_tokens: 48
+
+
+def test_bidirectional_attention_computes_it_for_every_text() -> None:
+    plain = settings()
+    student = plain.student.model_copy(update={"attention": "bidirectional"})
+    both = plain.model_copy(update={"student": student})
+    more = training.plan_pass(TASK, both, 16, 0).tokens - training.plan_pass(TASK, plain, 16, 0).tokens
+    assert more == pytest.approx(15 * 20)
+
+
+def test_a_chained_negative_is_in_the_batch_more_often() -> None:
+    loose, chained = (training.plan_pass(TASK, settings(chain_negatives=on), 16, 0).texts for on in (False, True))
+    assert loose - chained == pytest.approx(16 * (training.NEW_NEGATIVES - training.NEW_CHAINED))
+
+
+def test_steps_tokens_and_operations_of_a_run() -> None:
+    counts, made = Counts((TASK,), "", ()), settings(epochs=2)
+    done = training.plan(made, counts, SHAPE, ranks=2)
+    one = training.plan_pass(TASK, made, 8, 0)
+    assert done.steps == 20
+    assert done.tokens == pytest.approx(20 * 2 * one.tokens)
+    each = 3 * work.forward_read(SHAPE, one.context, one.texts / one.tokens)
+    assert done.operations == pytest.approx(done.tokens * each)
+    assert (done.cut_share, done.largest, done.largest_batch) == (0, round(one.tokens), round(one.tokens))
+
+
+def test_a_limit_of_steps_and_a_cut_batch() -> None:
+    counts = Counts((TASK,), "", ())
+    whole = training.plan(settings(), counts, SHAPE, ranks=1)
+    few = training.plan(settings(max_steps=5), counts, SHAPE, ranks=1)
+    assert (few.steps, few.tokens) == (5, pytest.approx(whole.tokens / 2))
+    cut = training.plan(settings(max_micro_step_tokens=500), counts, SHAPE, ranks=1)
+    assert (cut.cut_share, cut.largest, cut.largest_batch) == (1.0, 500, whole.largest)
+    assert cut.operations == pytest.approx(whole.operations * 4 / 3)
+
+
+def test_validations_are_counted_by_their_interval() -> None:
+    counts = Counts((TASK,), "", ())
+    none = training.plan(settings(), counts, SHAPE, 1).operations
+    some = settings(validation_queries=4, validation_steps=4)
+    checks = training.plan(some, counts, SHAPE, 1).operations - none
+    once = 4 * (10 + 48 * training.VALIDATION_DOCS) * work.forward_read(SHAPE, 0, 0)
+    assert checks == pytest.approx(3 * once)  # after steps 4, 8 and 10
+    last = training.plan(settings(validation_queries=4, validation_steps=None), counts, SHAPE, 1).operations - none
+    assert last == pytest.approx(once)
+    labels = Counts((TASK.__class__(**{**vars(TASK), "kind": "classification"}),), "", ())
+    assert training.validation(some, labels, SHAPE, 10) == 0
