@@ -135,7 +135,7 @@ def take_steps(work: Work, model: torch.nn.Module, loss: Callable[[], torch.Tens
     optimizer = torch.optim.AdamW(trained, lr=1e-5, fused=True)
 
     def act() -> None:
-        loss().backward()
+        loss().backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         optimizer.zero_grad()
