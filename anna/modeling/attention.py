@@ -138,7 +138,7 @@ def _attend_blocks(
 
 def _rows(part: Tensor, places: Tensor) -> Tensor:
     """Return `part[places]`, whose gradient a CPU adds up row by row and not number by number."""
-    return part.index_select(0, places.flatten()).unflatten(0, places.shape)
+    return part.index_select(0, places.flatten()).view(*places.shape, *part.shape[1:])
 
 
 def _seen(part_THD: Tensor, block: Block) -> Tensor:
