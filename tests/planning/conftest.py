@@ -1,8 +1,9 @@
-"""A case of the default on the machine that its costs were measured on."""
+"""The committed run of the default, on the machine that its costs were measured on."""
 
 from pathlib import Path
 
 import pytest
+import yaml
 
 from anna.footprint import GIB
 from anna.planning.estimates import Case, Estimate, estimate
@@ -15,9 +16,21 @@ MEASURED_ON = Hardware("two cores", 1, 23.5 * GIB, CPU_SHARE * 115e9, False, "do
 
 
 @pytest.fixture
-def default(monkeypatch: pytest.MonkeyPatch) -> Case:
+def recorded(tmp_path: Path) -> Path:
+    """A file with the params of the committed run, as dvc.lock has them: params.yaml may be ahead of it."""
+    stages = yaml.safe_load((REPO / "dvc.lock").read_text(encoding="utf-8"))["stages"].values()
+    sections = yaml.safe_load((REPO / "params.yaml").read_text(encoding="utf-8"))
+    for stage in stages:
+        sections |= stage.get("params", {}).get("params.yaml", {})
+    path = tmp_path / "recorded.yaml"
+    path.write_text(yaml.safe_dump(sections), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def default(recorded: Path, monkeypatch: pytest.MonkeyPatch) -> Case:
     monkeypatch.chdir(REPO)
-    return make_case(Path("params.yaml"), MEASURED_ON, {})
+    return make_case(recorded, MEASURED_ON, {})
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """The plan of the committed default against what its committed run took. Nothing is timed here."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -12,6 +13,16 @@ from tests.planning.conftest import MEASURED_ON, REPO
 
 QUIET = {"ingest": 14, "retrieve_dense": 62, "rerank": 68, "train": 272, "export": 8, "evaluate": 173}
 """Seconds of the default with nothing else running (README); metrics/cost/ may be of a busy machine."""
+
+QUIET_SETTINGS = "a8d49807799daf35"
+"""Of the params that were measured so. Another default is to be measured anew: then these figures are, too."""
+
+
+@pytest.fixture
+def is_quiet(default: Case) -> None:
+    read = default.settings.model_dump(exclude={"scoring"})
+    if hashlib.sha256(json.dumps(read, sort_keys=True, default=str).encode()).hexdigest()[:16] != QUIET_SETTINGS:
+        pytest.skip("the default has other params than those that QUIET was measured with")
 
 
 def cost(stage: str) -> dict[str, float]:
@@ -29,11 +40,13 @@ def test_training_takes_what_it_took(default: Case, estimates: dict[str, Estimat
     assert sum(task.groups for task in default.counts.tasks) == pytest.approx(done["groups"], rel=0.02)
 
 
+@pytest.mark.usefixtures("is_quiet")
 @pytest.mark.parametrize("stage", QUIET)
 def test_stages_take_what_they_took_on_a_quiet_machine(stage: str, estimates: dict[str, Estimate]) -> None:
     assert estimates[stage].seconds == pytest.approx(QUIET[stage], rel=0.25)
 
 
+@pytest.mark.usefixtures("is_quiet")
 def test_the_whole_takes_what_it_took(estimates: dict[str, Estimate]) -> None:
     assert sum(one.seconds for one in estimates.values()) == pytest.approx(602, rel=0.2)
 
@@ -47,15 +60,18 @@ def test_reranked_pairs_are_counted_as_they_were(estimates: dict[str, Estimate])
     assert int(estimates["rerank"].note.split()[0]) == pytest.approx(cost("rerank")["computed"], rel=0.02)
 
 
-def test_before_anything_has_run_it_is_not_far_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)  # no tables, no models, no lock
-    case = make_case(REPO / "params.yaml", MEASURED_ON, {})
+def test_before_anything_has_run_it_is_not_far_off(
+    recorded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")  # no tables, no models, no lock
+    case = make_case(recorded, MEASURED_ON, {})
     assert case.counts.basis.startswith("params alone")
     assert case.counts.assumed == ()
     found = {one.stage: one for one in estimate(case)}
-    assert found["train"].seconds == pytest.approx(272, rel=0.25)
-    assert sum(one.seconds for one in found.values()) == pytest.approx(602, rel=0.35)
-    assert list(tmp_path.iterdir()) == []
+    assert found["train"].seconds == pytest.approx(cost("train")["seconds"], rel=0.25)
+    assert found["train"].memory / 2**20 == pytest.approx(cost("train")["peak_memory_mib"], rel=0.25)
+    assert list(Path.cwd().iterdir()) == []
 
 
 def test_tables_of_other_sources_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,15 +12,28 @@ from anna.planning.estimates import Case, Models, estimate
 from anna.planning.hardware import Hardware, parse
 from anna.planning.settings import Settings
 from anna.shapes import Shape
-from tests.planning.conftest import REPO
 from tests.planning.test_training import SHAPE, TASK
+from tests.planning.test_training import settings as training_settings
 
 ENCODER = Shape(2, 8, 16, 2, 2, 4, 10, is_decoder=False)
 CPU = Hardware("slow", 1, GIB, 1e6, False, "")
 
 
+def fixed() -> Settings:
+    """The settings of `test_training`, and teachers that read little."""
+    plain = training_settings()
+    rerank = {"kind": "query_likelihood", "depth": 4, "queries_per_task": 24, "doc_tokens": 64, "query_tokens": 32}
+    sections = {
+        "retrieve_bm25": plain.retrieve_bm25.model_copy(update={"depth": 10}),
+        "retrieve_dense": plain.retrieve_dense.model_copy(update={"max_tokens": 64, "depth": 10}),
+        "rerank": plain.rerank.model_copy(update=rerank),
+        "evaluate": plain.evaluate.model_copy(update={"max_tokens": 64}),
+    }
+    return plain.model_copy(update=sections)
+
+
 def make(section: str = "rerank", hardware: Hardware = CPU, **changes: Any) -> Case:
-    settings = Settings.load(REPO / "params.yaml")
+    settings = fixed()
     changed = getattr(settings, section).model_copy(update=changes)
     models = Models(SHAPE, ENCODER, SHAPE if settings.rerank.kind == "query_likelihood" else ENCODER, SHAPE)
     return Case(settings.model_copy(update={section: changed}), Counts((TASK,), "", ()), models, hardware, 1)

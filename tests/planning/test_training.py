@@ -27,11 +27,32 @@ TASK = Task(
 )
 
 
+FIXED = {
+    "batch_queries": 16,
+    "max_examples": 0,
+    "chain_negatives": False,
+    "validation_queries": 0,
+    "query_tokens": 48,
+    "doc_tokens": 48,
+    "method": "full",
+    "gradient_checkpointing": False,
+    "max_micro_step_tokens": None,
+    "max_steps": None,
+    "epochs": 1,
+}
+
+
 def settings(**train: Any) -> Settings:
-    """The default's, with one negative, batches of 16 queries, and no examples or validation, as changed."""
+    """The default's with one negative, causal attention, and training as in `FIXED`, as changed."""
     plain = Settings.load(REPO / "params.yaml")
-    fixed = {"batch_queries": 16, "max_examples": 0, "chain_negatives": False, "validation_queries": 0}
-    return plain.model_copy(update={"train": plain.train.model_copy(update=fixed | train)})
+    sections = {
+        "train": plain.train.model_copy(update=FIXED | train),
+        "filter": plain.filter.model_copy(update={"negatives_per_query": 1}),
+        "prompts": plain.prompts.model_copy(update={"example_tokens": 48}),
+        "student": plain.student.model_copy(update={"attention": "causal", "pooling": "last_token"}),
+        "ingest": plain.ingest.model_copy(update={"validation_share": 0.05}),
+    }
+    return plain.model_copy(update=sections)
 
 
 def test_a_prompt_is_computed_once_for_a_batch() -> None:
@@ -77,7 +98,8 @@ def test_a_limit_of_steps_and_a_cut_batch() -> None:
     counts = Counts((TASK,), "", ())
     whole = training.plan(settings(), counts, SHAPE, ranks=1)
     few = training.plan(settings(max_steps=5), counts, SHAPE, ranks=1)
-    assert (few.steps, few.tokens) == (5, pytest.approx(whole.tokens / 2))
+    assert few.steps == 5
+    assert few.tokens == pytest.approx(whole.tokens / 2)
     cut = training.plan(settings(max_micro_step_tokens=500), counts, SHAPE, ranks=1)
     assert (cut.cut_share, cut.largest, cut.largest_batch) == (1.0, 500, whole.largest)
     assert cut.operations == pytest.approx(whole.operations * 4 / 3)
