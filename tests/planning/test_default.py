@@ -11,10 +11,10 @@ from anna.planning.estimates import Case, Estimate, estimate
 from anna.planning.plan import make_case
 from tests.planning.conftest import MEASURED_ON, REPO
 
-QUIET = {"ingest": 14, "retrieve_dense": 62, "rerank": 68, "train": 272, "export": 8, "evaluate": 173}
+QUIET = {"ingest": 18, "retrieve_dense": 55, "rerank": 65, "train": 332, "export": 9, "evaluate": 193}
 """Seconds of the default with nothing else running (README); metrics/cost/ may be of a busy machine."""
 
-QUIET_SETTINGS = "a8d49807799daf35"
+QUIET_SETTINGS = "0b2827d33239ff2f"
 """Of the params that were measured so. Another default is to be measured anew: then these figures are, too."""
 
 
@@ -48,7 +48,7 @@ def test_stages_take_what_they_took_on_a_quiet_machine(stage: str, estimates: di
 
 @pytest.mark.usefixtures("is_quiet")
 def test_the_whole_takes_what_it_took(estimates: dict[str, Estimate]) -> None:
-    assert sum(one.seconds for one in estimates.values()) == pytest.approx(602, rel=0.2)
+    assert sum(one.seconds for one in estimates.values()) == pytest.approx(680, rel=0.2)
 
 
 @pytest.mark.parametrize("stage", ["rerank", "train", "export"])
