@@ -10,7 +10,6 @@ from sentence_transformers import CrossEncoder
 
 from anna.errors import InputError
 from anna.modeling.hardware import compute_dtype, pick_device
-from anna.teachers.first_token import read_first
 from anna.teachers.padding import PADDED_TO, ROWS, padded, whole_batches
 
 TOKENISED_AT_ONCE = 10_000
@@ -49,7 +48,6 @@ def load_cross_encoder(path: Path, max_tokens: int) -> CrossEncoder:
         )
     if model.num_labels != 1:
         raise InputError(f"{path} gives {model.num_labels} scores per pair, needs 1; choose another rerank.model")
-    read_first(model)
     return model
 
 
