@@ -60,7 +60,10 @@ def block_mask(packing: Packing, window: int | None, is_causal: bool) -> BlockMa
     touches_2QK = (starts_2Q1 < first_K + TILE) & (ends_2Q1 > first_K) & (starts_2Q1 < ends_2Q1)
     covers_2QK = (starts_2Q1 <= first_K) & (ends_2Q1 >= first_K + TILE)
     is_touched = touches_2QK.any(0).view(-1, TILE, len(first_K)).any(1)
-    is_full = covers_2QK.any(0).view(-1, TILE, len(first_K)).all(1)
+    # A prefix that ends where its text begins covers tiles together with it.
+    own_Q1, own_end_Q1, before_Q1, before_end_Q1 = seen_4Q[:, :, None]
+    is_joined = (before_Q1 <= first_K) & (before_end_Q1 >= own_Q1) & (own_end_Q1 >= first_K + TILE)
+    is_full = (covers_2QK.any(0) | is_joined).view(-1, TILE, len(first_K)).all(1)
 
     def is_visible(batch: Tensor, head: Tensor, q: Tensor, k: Tensor) -> Tensor:
         in_own = (k >= seen_4Q[0, q]) & (k < seen_4Q[1, q])
