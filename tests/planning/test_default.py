@@ -20,6 +20,7 @@ QUIET_SETTINGS = "0b2827d33239ff2f"
 
 @pytest.fixture
 def is_quiet(default: Case) -> None:
+    """The params are those that `QUIET` was measured with."""
     read = default.settings.model_dump(exclude={"scoring"})
     if hashlib.sha256(json.dumps(read, sort_keys=True, default=str).encode()).hexdigest()[:16] != QUIET_SETTINGS:
         pytest.skip("the default has other params than those that QUIET was measured with")
@@ -42,8 +43,12 @@ def test_training_takes_what_it_took(default: Case, estimates: dict[str, Estimat
 
 @pytest.mark.usefixtures("is_quiet")
 @pytest.mark.parametrize("stage", QUIET)
-def test_stages_take_what_they_took_on_a_quiet_machine(stage: str, estimates: dict[str, Estimate]) -> None:
-    assert estimates[stage].seconds == pytest.approx(QUIET[stage], rel=0.25)
+def test_stages_take_what_they_took_on_a_quiet_machine(
+    stage: str, default: Case, estimates: dict[str, Estimate]
+) -> None:
+    # Without the tables (DVC's, so a clean checkout has none) lengths of texts are assumed, and no stage is far off.
+    rel = 0.25 if default.counts.basis == "the tables of the last run" else 0.5
+    assert estimates[stage].seconds == pytest.approx(QUIET[stage], rel=rel)
 
 
 @pytest.mark.usefixtures("is_quiet")
