@@ -21,6 +21,7 @@ from anna.modeling.encoder import Encoder
 from anna.modeling.encoder_config import EncoderConfig, TaskPrompt
 from anna.modeling.export import export
 from anna.modeling.student import StudentParams
+from anna.planning.hardware import matrix_rate
 from benchmarks import side_by_side
 from benchmarks.side_by_side import Figures, Row, Side, Work
 
@@ -98,7 +99,7 @@ def main() -> None:
     parser.add_argument("--texts", type=int, default=400, help="a quarter of them with examples")
     parser.add_argument("--rounds", type=int, default=side_by_side.ROUNDS)
     arguments = parser.parse_args()
-    rows, rate = {}, side_by_side.matrix_rate(torch.float32)
+    rows, rate = {}, matrix_rate(torch.float32)
     sys.stdout.write(f"matrix products: {rate / 1e9:.0f} GFLOP/s\n")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "model"

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import torch
 
 from anna.modeling.encoder import Encoder
+from anna.planning.hardware import matrix_rate
 from anna.training import engine as engines
 from anna.training import step
 from anna.training.recipe import TrainParams
@@ -145,7 +146,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     size = SIZES[chosen.size]._replace(layers=chosen.layers or SIZES[chosen.size].layers)
     is_gpu = torch.cuda.is_available()
     dtype, device = (torch.bfloat16, torch.cuda.get_device_name()) if is_gpu else (torch.float32, "CPU")
-    rate = side_by_side.matrix_rate(dtype, (min(16384, 4 * size.hidden), size.hidden, size.ffn))
+    rate = matrix_rate(dtype, (min(16384, 4 * size.hidden), size.hidden, size.ffn))
     lines, rows = [HEADER], dict[str, Row]()
     for stage in (None, *chosen.zero):
         for examples in chosen.examples:

@@ -3,7 +3,6 @@
 import json
 import multiprocessing
 import resource
-import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -88,25 +87,6 @@ def table(title: str, results: Mapping[str, Figures]) -> str:
         ratio = seconds / first.seconds
         lines.append(f"| {name} | {seconds:.2f} | {computed:,} | {useful:,} | {memory:,.0f} | {ratio:.2f} |")
     return "\n".join(lines)
-
-
-def matrix_rate(dtype: torch.dtype, shape: tuple[int, int, int] = (2048, 576, 1536), seconds: float = 3.0) -> float:
-    """Return the floating-point operations per second of a matrix product of `shape`, median over `seconds`."""
-    rows, inner, columns = shape
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    left, right = (
-        torch.randn(rows, inner, dtype=dtype, device=device),
-        torch.randn(inner, columns, dtype=dtype, device=device),
-    )
-    times: list[float] = []
-    ends = time.perf_counter() + seconds
-    while time.perf_counter() < ends or len(times) < 5:
-        started = time.perf_counter()
-        left @ right
-        if device == "cuda":
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - started)
-    return 2 * rows * inner * columns / statistics.median(times)
 
 
 class Row(NamedTuple):

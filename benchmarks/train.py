@@ -24,6 +24,7 @@ from transformers import AutoModel
 from anna.modeling.encoder import Encoder
 from anna.modeling.export import export
 from anna.modeling.student import StudentParams
+from anna.planning.hardware import matrix_rate
 from anna.prompts import query_prefix
 from anna.training import engine as engines
 from anna.training import step
@@ -183,7 +184,7 @@ def main() -> None:
     mine = [results[examples]["anna"] for examples in (0, NUM_EXAMPLES)]
     peers = [min(list(results[examples].values())[1:]) for examples in (0, NUM_EXAMPLES)]
     cost, peer_cost = (pair[1].seconds / pair[0].seconds for pair in (mine, peers))
-    rate = side_by_side.matrix_rate(torch.float32)
+    rate = matrix_rate(torch.float32)
     weights = sum(p.numel() for n, p in new_encoder().backbone.named_parameters() if "layers." in n)
     shares = [6 * weights * mine[0].useful / figures.seconds / rate for figures in (mine[0], peers[0])]
     useful_share = Row(shares[0], shares[1], shares[0] / shares[1], 0.6)

@@ -2,11 +2,15 @@
 
 import os
 import re
+import statistics
 import time
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from anna.errors import InputError
 from anna.footprint import GIB
+
+if TYPE_CHECKING:
+    import torch
 
 GPU_SHARE = 0.4
 """Of a GPU's peak that training and encoding reach (assumed; Llama 3 was trained at 0.38 to 0.43 of the peak of H100s,
@@ -20,6 +24,9 @@ SERVER_CPU = 1e12
 
 MEASURED_SHAPE = (2048, 576, 1536)
 """Of the matrix product that is timed: tokens, and the largest matrix of the default's student."""
+
+GPU_SHAPE = (8192, 4096, 14336)
+"""The same on a GPU: more tokens, and the largest matrix of Mistral-7B."""
 
 
 class Gpu(NamedTuple):
@@ -95,22 +102,28 @@ def this_machine(seconds: float = 0.5) -> Hardware:
 
     if torch.cuda.is_available():
         found = torch.cuda.get_device_properties(0)
-        rate = matrix_rate("cuda", seconds)
+        rate = matrix_rate(torch.bfloat16, GPU_SHAPE, seconds)
         basis = f"{GPU_SHARE:.0%} of {rate / 1e12:,.0f} TFLOP/s bfloat16, measured now"
         name = f"{torch.cuda.device_count()} x {found.name}"
         return Hardware(name, torch.cuda.device_count(), found.total_memory, GPU_SHARE * rate, True, basis)
-    rate = matrix_rate("cpu", seconds)
+    rate = matrix_rate(torch.float32, MEASURED_SHAPE, seconds)
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     basis = f"{CPU_SHARE:.0%} of {rate / 1e9:,.0f} GFLOP/s float32, measured now"
     return Hardware(f"this machine, {os.cpu_count()} CPUs", 1, float(memory), CPU_SHARE * rate, False, basis)
 
 
-def matrix_rate(device: str, seconds: float) -> float:
-    """Return the operations per second of matrix products on this machine, the median over `seconds`."""
+def matrix_rate(dtype: "torch.dtype", shape: tuple[int, int, int] = MEASURED_SHAPE, seconds: float = 3.0) -> float:
+    """Return the operations per second of matrix products on this machine, on its GPU where it has one.
+
+    Args:
+        dtype: Of both factors.
+        shape: Rows, inner size and columns of the product.
+        seconds: How long to measure; the median counts.
+    """
     import torch
 
-    rows, inner, columns = MEASURED_SHAPE if device == "cpu" else (8192, 4096, 14336)
-    dtype = torch.float32 if device == "cpu" else torch.bfloat16
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    rows, inner, columns = shape
     left, right = (torch.randn(*size, device=device, dtype=dtype) for size in ((rows, inner), (inner, columns)))
     times: list[float] = []
     ends = time.perf_counter() + seconds
@@ -120,4 +133,4 @@ def matrix_rate(device: str, seconds: float) -> float:
         if device == "cuda":
             torch.cuda.synchronize()
         times.append(time.perf_counter() - started)
-    return 2 * rows * inner * columns / sorted(times)[len(times) // 2]
+    return 2 * rows * inner * columns / statistics.median(times)
