@@ -49,13 +49,11 @@ class Marker:
         """
         judged = self._known.encode(block.rows["qrels"], "qrels")
         rows = mark_positives(self._known.encode(block.rows["labels"], "labels"), self._known, judged)
-        rows = mark_duplicates(rows, self._plain)
-        if self._relabel_margin is None:
-            rows = rows.with_columns(pl.lit(False).alias("is_relabelled"))
-        else:
+        rows = mark_duplicates(rows.with_columns(pl.lit(False).alias("is_relabelled")), self._plain)
+        if self._relabel_margin is not None:
             reranked = self._known.encode(block.rows["reranker"], "reranker run")
             rows = mark_relabelled(rows, reranked, judged, self._relabel_margin)
-            rows = mark_duplicates(rows, self._plain)
+            rows = mark_duplicates(rows, self._plain)  # now of the relabelled, too
         starts_Q = segments.find_starts(numbers(rows, "query_id"))
         candidates = Candidates(
             scores=numbers(rows, "fused_score").astype(np.float64),
@@ -81,12 +79,10 @@ def mark_duplicates(rows: pl.DataFrame, plain: pl.Series) -> pl.DataFrame:
     """Return `rows` in their order, with `is_duplicate`: whether the text is that of one of the query's positives.
 
     Args:
-        rows: Candidates with coded doc_id, `is_positive` and, once there are any, `is_relabelled`.
+        rows: Candidates with coded doc_id, `is_positive` and `is_relabelled`; either makes a positive.
         plain: Hash of each document's text, by number; see `plain_texts`.
     """
-    is_positive = pl.col("is_positive")
-    if "is_relabelled" in rows.columns:
-        is_positive |= pl.col("is_relabelled")
+    is_positive = pl.col("is_positive") | pl.col("is_relabelled")
     joined = rows.with_columns(plain.gather(rows["doc_id"].to_physical()))
     positive = joined.filter(is_positive).select("query_id", "plain", pl.lit(True).alias("is_twin")).unique()
     joined = joined.join(positive, on=["query_id", "plain"], how="left", maintain_order="left")

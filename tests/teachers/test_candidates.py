@@ -107,6 +107,7 @@ def test_a_text_of_the_relabelled_is_a_duplicate_too() -> None:
             "query_id": ["q"] * 4,
             "doc_id": pl.Series(["d0", "d1", "d3", "d4"], dtype=pl.Enum([f"d{n}" for n in range(5)])),
             "is_positive": [True, False, False, False],
+            "is_relabelled": [False] * 4,
         }
     )
     assert mark_duplicates(rows, PLAIN)["is_duplicate"].to_list() == [False, False, True, False]
