@@ -3,19 +3,21 @@
 Minutes on CPU by default, many GPU hours at the paper's size: cost grows with `depth`, `queries_per_task`, the token
 limits and the model. Queries that are not chosen are labelled from the two retrievers. Scores are kept in `runs/store`,
 so a killed run goes on where it was, and only new pairs cost anything: `depth`, `queries_per_task` and
-`tokens_per_batch` are safe to change; the model, its kind and the token limits score again.
+`tokens_per_batch` are safe to change; the model, its kind, `dtype` and the token limits score again.
 """
 
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
 from pydantic import Field
 
 from anna import io, log, origins, schemas
+from anna.modeling.hardware import Dtype
 from anna.origins import Origin
 from anna.params import Params
-from anna.teachers import engine, reranker, scoring
+from anna.teachers import agreement, engine, reranker, scoring
 
 CORPUS, QUERIES, QRELS = Path("data/corpus.parquet"), Path("data/queries.parquet"), Path("data/qrels.parquet")
 BM25_RUN, DENSE_RUN = Path("data/bm25_run.parquet"), Path("data/dense_run.parquet")
@@ -41,6 +43,13 @@ class RerankParams(Params):
     """Queries are cut to this many tokens."""
     tokens_per_batch: int = Field(gt=0)
     """Largest number of tokens computed at once; scores change by rounding only."""
+    dtype: Dtype
+    """What matrix products are computed in; see `anna.modeling.hardware`."""
+    check_queries: int = Field(ge=0)
+    """Queries of each task, the first by hash, whose candidates are compared with their order in float32, unless all
+    is computed in it; 0: none."""
+    min_spearman: float = Field(ge=-1, le=1)
+    """Their mean rank correlation must reach it; below it the stage fails."""
 
 
 INPUTS, OUTPUTS = (CORPUS, QUERIES, QRELS, BM25_RUN, DENSE_RUN), (RUN, METRICS)
@@ -60,19 +69,29 @@ def main() -> Counter[str]:
         queries, qrels, *runs, depth=params.depth, queries_per_task=params.queries_per_task
     )
     with engine.opened(engine.ScoringParams.load()) as where:
-        scores = scoring.score_pairs(
+        score = partial(
+            scoring.score_pairs,
             params.kind,
             params.model,
-            reranker.texts_of(pairs, corpus, queries),
             doc_tokens=params.doc_tokens,
             query_tokens=params.query_tokens,
             tokens_per_batch=params.tokens_per_batch,
             counts=counts,
             where=where,
         )
-    run = reranker.to_run(pairs, scores)
+        run = reranker.to_run(pairs, score(reranker.texts_of(pairs, corpus, queries), dtype=params.dtype))
+        agreed = agreement.check(
+            run,
+            corpus,
+            queries,
+            partial(score, dtype="float32"),
+            dtype=params.dtype,
+            num_queries=params.check_queries,
+            least=params.min_spearman,
+            section=params.section,
+        )
     io.write(RUN, run, schemas.RUN, unit=scoring.UNITS[params.kind], teacher=origins.describe(params.model))
-    io.write_json(METRICS, reranker.summarise(run, queries))
+    io.write_json(METRICS, reranker.summarise(run, queries) | agreed)
     return counts
 
 

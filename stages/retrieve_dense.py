@@ -2,15 +2,15 @@
 
 Encodes every document and query once: a minute on CPU by default, GPU hours at the paper's size. What a text's vector
 is stands in `runs/store`, so a killed run goes on where it was, and only new texts cost anything: `depth`, `index.*`
-and `tokens_per_batch` are safe to change; another model, `max_tokens` or prompt encodes all texts again. The vectors
-are an output, too: `train` takes soft labels over whole batches from them.
+and `tokens_per_batch` are safe to change; another model, `max_tokens`, `dtype` or prompt encodes all texts again. The
+vectors are an output, too: `train` takes soft labels over whole batches from them.
 """
 
 from collections import Counter
 from pathlib import Path
 
 from anna import io, log, origins, parts, schemas
-from anna.teachers import dense, engine, retrieval, runs
+from anna.teachers import agreement, dense, engine, retrieval, runs
 
 CORPUS, QUERIES = Path("data/corpus.parquet"), Path("data/queries.parquet")
 RUN, VECTORS = Path("data/dense_run.parquet"), Path("data/dense_vectors.parquet")
@@ -34,10 +34,23 @@ def main() -> Counter[str]:
             depth=params.depth,
             index=params.index,
         )
+        exact = params.model_copy(update={"dtype": "float32"})
+        agreed = agreement.check(
+            found.run,
+            corpus,
+            queries,
+            lambda pairs: dense.DenseTeacher(exact, counts, where=where).cosines(
+                pairs, params.query_prompt, params.doc_prompt
+            ),
+            dtype=params.dtype,
+            num_queries=params.check_queries,
+            least=params.min_spearman,
+            section=params.section,
+        )
     teacher = origins.describe(params.model)
     io.write(RUN, found.run, schemas.RUN, unit="cosine", teacher=teacher)
     parts.write(VECTORS, found.vectors, schemas.VECTORS, teacher=teacher)
-    io.write_json(METRICS, runs.summarise_run(found.run, queries) | {"index_recall": found.recalls})
+    io.write_json(METRICS, runs.summarise_run(found.run, queries) | {"index_recall": found.recalls} | agreed)
     return counts
 
 

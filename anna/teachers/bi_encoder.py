@@ -10,22 +10,23 @@ from sentence_transformers import SentenceTransformer
 
 from anna.errors import InputError
 from anna.modeling.batching import token_batches
-from anna.modeling.hardware import compute_dtype, pick_device
+from anna.modeling.hardware import pick_device
 from anna.teachers.padding import PADDED_TO, padded
 
-VERSION = 1
+VERSION = 2
 """Part of what vectors are stored under: to be raised when this module gives other vectors for the same texts."""
 
 TOKENISED_AT_ONCE = 10_000
 """Texts; only their lengths are kept."""
 
 
-def load_model(path: Path, max_tokens: int) -> SentenceTransformer:
+def load_model(path: Path, max_tokens: int, dtype: torch.dtype = torch.float32) -> SentenceTransformer:
     """Return the model at `path`: local files only, safetensors only, no code of the model's own.
 
     Args:
         path: Folder of the model.
         max_tokens: Longest text, special tokens included; a multiple of `PADDED_TO`.
+        dtype: What it is to compute in. For float32 its weights become float32, whatever they were saved in.
 
     Raises:
         InputError: If it does not load, or takes fewer tokens.
@@ -36,7 +37,7 @@ def load_model(path: Path, max_tokens: int) -> SentenceTransformer:
             device=pick_device(),
             local_files_only=True,
             trust_remote_code=False,
-            model_kwargs={"use_safetensors": True},
+            model_kwargs={"use_safetensors": True, "dtype": torch.float32 if dtype == torch.float32 else "auto"},
         )
     except (OSError, ValueError, KeyError) as error:
         raise InputError(
@@ -69,15 +70,17 @@ def plan_batches(
     return token_batches(lengths, tokens_per_batch)
 
 
-def encode_batch(model: SentenceTransformer, texts: Sequence[str], prompt: str) -> NDArray[np.float32]:
+def encode_batch(
+    model: SentenceTransformer, texts: Sequence[str], prompt: str, dtype: torch.dtype = torch.float32
+) -> NDArray[np.float32]:
     """Return the unit vectors of `texts`, (N, D), computed in one batch.
 
     Args:
         model: As `load_model` gives it.
         texts: Bare texts.
         prompt: Put before each text.
+        dtype: What matrix products are computed in.
     """
-    dtype = compute_dtype("auto")
     with torch.autocast(model.device.type, dtype=dtype, enabled=dtype != torch.float32):
         vectors = model.encode(
             list(texts),

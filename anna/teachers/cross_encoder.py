@@ -9,19 +9,20 @@ from numpy.typing import NDArray
 from sentence_transformers import CrossEncoder
 
 from anna.errors import InputError
-from anna.modeling.hardware import compute_dtype, pick_device
+from anna.modeling.hardware import pick_device
 from anna.teachers.padding import PADDED_TO, ROWS, padded, whole_batches
 
 TOKENISED_AT_ONCE = 10_000
 """Pairs; only their lengths are kept."""
 
 
-def load_cross_encoder(path: Path, max_tokens: int) -> CrossEncoder:
+def load_cross_encoder(path: Path, max_tokens: int, dtype: torch.dtype = torch.float32) -> CrossEncoder:
     """Return the model at `path`: local files only, safetensors only, no code of the model's own.
 
     Args:
         path: Folder of the model.
         max_tokens: Longest pair, special tokens included; longer pairs lose their end.
+        dtype: What it is to compute in. For float32 its weights become float32, whatever they were saved in.
 
     Raises:
         InputError: If it does not load, takes fewer tokens, or gives more than one score per pair.
@@ -33,7 +34,7 @@ def load_cross_encoder(path: Path, max_tokens: int) -> CrossEncoder:
             max_length=max_tokens,
             local_files_only=True,
             trust_remote_code=False,
-            model_kwargs={"use_safetensors": True},
+            model_kwargs={"use_safetensors": True, "dtype": torch.float32 if dtype == torch.float32 else "auto"},
         )
     except (OSError, ValueError, KeyError) as error:
         raise InputError(
@@ -70,9 +71,16 @@ def plan_batches(
     return whole_batches(lengths, tokens_per_batch)
 
 
-def score_batch(model: CrossEncoder, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
-    """Return the logit of each (query, passage) pair, unbounded: no sigmoid, which would flatten the best ones."""
-    dtype = compute_dtype("auto")
+def score_batch(
+    model: CrossEncoder, pairs: Sequence[tuple[str, str]], dtype: torch.dtype = torch.float32
+) -> NDArray[np.float32]:
+    """Return the logit of each (query, passage) pair, unbounded: no sigmoid, which would flatten the best ones.
+
+    Args:
+        model: As `load_cross_encoder` gives it.
+        pairs: (query, passage) texts.
+        dtype: What matrix products are computed in.
+    """
     filled = [*pairs, *[pairs[0]] * (-len(pairs) % ROWS)]
     with torch.autocast(model.device.type, dtype=dtype, enabled=dtype != torch.float32):
         scores = model.predict(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from anna import fingerprints, store
-from anna.modeling.hardware import compute_dtype, pick_device
+from anna.modeling.hardware import Dtype, compute_dtype, pick_device
 from anna.origins import Origin, fetch_model
 from anna.params import Params, Strict
 from anna.teachers import bi_encoder, engine
@@ -53,6 +53,13 @@ class DenseParams(Params):
     """Longer texts lose their end, prompt and special tokens included."""
     tokens_per_batch: int = Field(default=8192, gt=0)
     """Largest number of tokens computed at once, padding included."""
+    dtype: Dtype
+    """What matrix products are computed in; see `anna.modeling.hardware`."""
+    check_queries: int = Field(ge=0)
+    """Queries of each task, the first by hash, whose candidates are compared with their order in float32, unless all
+    is computed in it; 0: none."""
+    min_spearman: float = Field(ge=-1, le=1)
+    """Their mean rank correlation must reach it; below it the stage fails."""
     depth: int = Field(gt=0)
     """Candidates kept per query."""
     index: IndexParams
@@ -103,12 +110,19 @@ class DenseTeacher:
         vectors = store.gather(self.encode(list(place), prompt), len(place))
         return vectors[[place[text] for text in texts]]
 
+    def cosines(self, pairs: Items, query_prompt: str, doc_prompt: str) -> NDArray[np.float32]:
+        """Return the cosine of each (query, document), (N,)."""
+        queries, docs = ([pair[side] for pair in pairs] for side in (0, 1))
+        self.fill([(query_prompt, text) for text in queries] + [(doc_prompt, text) for text in docs])
+        query_emb_ND, doc_emb_ND = self.embed(queries, query_prompt), self.embed(docs, doc_prompt)
+        return np.einsum("nd,nd->n", query_emb_ND, doc_emb_ND, dtype=np.float64).astype(np.float32)
+
 
 def _describe(params: DenseParams) -> dict[str, Any]:
     return {
         "model": fingerprints.model_hash(params.model),
         "max_tokens": params.max_tokens,
-        "dtype": str(compute_dtype("auto")),
+        "dtype": str(compute_dtype(params.dtype)),
         "device": pick_device(),
         "version": bi_encoder.VERSION,
         "libraries": fingerprints.library_versions(),
@@ -116,7 +130,8 @@ def _describe(params: DenseParams) -> dict[str, Any]:
 
 
 def _load(params: DenseParams) -> Model:
-    model = bi_encoder.load_model(fetch_model(params.model), params.max_tokens)
+    dtype = compute_dtype(params.dtype)
+    model = bi_encoder.load_model(fetch_model(params.model), params.max_tokens, dtype)
 
     def plan(items: Items) -> list[list[int]]:
         """Keep prompts apart."""
@@ -130,5 +145,5 @@ def _load(params: DenseParams) -> Model:
 
     return Model(
         plan=plan,
-        compute=lambda items: bi_encoder.encode_batch(model, [text for _, text in items], items[0][0]),
+        compute=lambda items: bi_encoder.encode_batch(model, [text for _, text in items], items[0][0], dtype),
     )

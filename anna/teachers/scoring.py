@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from anna import fingerprints, store
-from anna.modeling.hardware import compute_dtype, pick_device
+from anna.modeling.hardware import Dtype, compute_dtype, pick_device
 from anna.origins import Origin, fetch_model
 from anna.teachers import engine
 from anna.teachers.engine import Engine, Model, Teacher
@@ -20,7 +21,7 @@ Kind = Literal["query_likelihood", "cross_encoder"]
 UNITS: dict[Kind, str] = {"query_likelihood": "log probability per query token", "cross_encoder": "logit"}
 """Unit of each kind's score."""
 
-VERSIONS: dict[Kind, int] = {"query_likelihood": 1, "cross_encoder": 1}
+VERSIONS: dict[Kind, int] = {"query_likelihood": 1, "cross_encoder": 2}
 """Part of what scores are stored under: to be raised when a kind's code gives other scores for the same pairs."""
 
 Pairs = Sequence[tuple[str, str]]
@@ -35,6 +36,7 @@ def score_pairs(
     doc_tokens: int,
     query_tokens: int,
     tokens_per_batch: int,
+    dtype: Dtype,
     counts: Counter[str],
     root: Path = store.ROOT,
     where: Engine | None = None,
@@ -48,6 +50,7 @@ def score_pairs(
         doc_tokens: Longest passage.
         query_tokens: Longest query.
         tokens_per_batch: Largest number of tokens computed at once.
+        dtype: What matrix products are computed in.
         counts: Gets how many scores were `reused` and how many `computed`.
         root: Folder of all stores.
         where: What computes; None: this process.
@@ -60,46 +63,50 @@ def score_pairs(
         return np.zeros(0, dtype=np.float32)
     limits = {"doc_tokens": doc_tokens, "query_tokens": query_tokens, "tokens_per_batch": tokens_per_batch}
     teacher = Teacher(
-        kind, partial(_describe, kind, origin, doc_tokens, query_tokens), partial(_load, kind, origin, **limits)
+        kind,
+        partial(_describe, kind, origin, dtype, doc_tokens, query_tokens),
+        partial(_load, kind, origin, dtype, **limits),
     )
     parts = engine.fetch(where or engine.Local(), teacher, list(place), counts, root)
     scores = store.gather(parts, len(place))[:, 0]
     return scores[[place[pair] for pair in pairs]]
 
 
-def _describe(kind: Kind, origin: Origin, doc_tokens: int, query_tokens: int) -> dict[str, Any]:
+def _describe(kind: Kind, origin: Origin, dtype: Dtype, doc_tokens: int, query_tokens: int) -> dict[str, Any]:
     return {
         "model": fingerprints.model_hash(origin),
         "tokens": [doc_tokens, query_tokens],
-        "dtype": str(compute_dtype("auto")),
+        "dtype": str(compute_dtype(dtype)),
         "device": pick_device(),
         "version": VERSIONS[kind],
         "libraries": fingerprints.library_versions(),
     }
 
 
-def _load(kind: Kind, origin: Origin, **limits: int) -> Model:
-    return _LOADERS[kind](fetch_model(origin), **limits)
+def _load(kind: Kind, origin: Origin, dtype: Dtype, **limits: int) -> Model:
+    return _LOADERS[kind](fetch_model(origin), compute_dtype(dtype), **limits)
 
 
-def _load_cross_encoder(path: Path, doc_tokens: int, query_tokens: int, tokens_per_batch: int) -> Model:
+def _load_cross_encoder(
+    path: Path, dtype: torch.dtype, doc_tokens: int, query_tokens: int, tokens_per_batch: int
+) -> Model:
     # Each kind brings its own heavy libraries; only the one that is used is loaded.
     from anna.teachers import cross_encoder
 
     max_tokens = doc_tokens + query_tokens
-    model = cross_encoder.load_cross_encoder(path, max_tokens)
+    model = cross_encoder.load_cross_encoder(path, max_tokens, dtype)
     return Model(
         plan=lambda pairs: cross_encoder.plan_batches(model, pairs, max_tokens, tokens_per_batch),
-        compute=lambda pairs: cross_encoder.score_batch(model, pairs)[:, None],
+        compute=lambda pairs: cross_encoder.score_batch(model, pairs, dtype)[:, None],
     )
 
 
-def _load_likelihood(path: Path, **limits: int) -> Model:
+def _load_likelihood(path: Path, dtype: torch.dtype, **limits: int) -> Model:
     from anna.modeling.checkpoint import load_causal_lm
     from anna.teachers import likelihood_batches, query_likelihood
 
     model, tokenizer = load_causal_lm(path)
-    model = model.to(device=pick_device(), dtype=compute_dtype("auto"))
+    model = model.to(device=pick_device(), dtype=dtype)
     return Model(
         plan=lambda pairs: likelihood_batches.plan_batches(tokenizer, pairs, **limits),
         compute=lambda pairs: query_likelihood.score_pairs(model, tokenizer, pairs, **limits)[:, None],

@@ -11,7 +11,7 @@ from anna.teachers.dense import DenseParams, DenseTeacher
 from stages import evaluate
 from tests.conftest import tiny_student
 from tests.evaluation.conftest import write_tables
-from tests.teachers.models import INDEX, save_bi_encoder
+from tests.teachers.models import FLOAT32, INDEX, save_bi_encoder
 
 SECTIONS = {
     "ingest": {
@@ -25,6 +25,7 @@ SECTIONS = {
         "max_tokens": 16,
         "depth": 3,
         "index": INDEX,
+        **FLOAT32,
     },
     "evaluate": {
         "benchmark": "held_out",

@@ -12,7 +12,7 @@ from anna import io, log, schemas
 from anna.errors import InputError
 from stages import rerank, retrieve_bm25, retrieve_dense
 from tests.teachers.conftest import make_toy, table
-from tests.teachers.models import INDEX, save_bi_encoder, save_cross_encoder
+from tests.teachers.models import FLOAT32, INDEX, save_bi_encoder, save_cross_encoder
 
 
 @pytest.fixture
@@ -36,6 +36,7 @@ def write_params(kind: str, model: Path) -> None:
             "max_tokens": 16,
             "depth": 3,
             "index": INDEX,
+            **FLOAT32,
         },
         "rerank": {
             "kind": kind,
@@ -45,6 +46,7 @@ def write_params(kind: str, model: Path) -> None:
             "doc_tokens": 20,
             "query_tokens": 12,
             "tokens_per_batch": 64,
+            **FLOAT32,
         },
         "scoring": {"engine": "local", "address": None, "workers": 2, "gpus": 0},
     }

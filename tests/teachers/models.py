@@ -15,6 +15,9 @@ WORDS = (
 INDEX = {"min_docs": 100, "nlist": 4, "m": 4, "nprobe": 2, "rescore": 20, "min_recall": 0.5, "sample": 10}
 """Section `retrieve_dense.index` of params."""
 
+FLOAT32 = {"dtype": "float32", "check_queries": 2, "min_spearman": 0.9}
+"""The keys of `retrieve_dense` and `rerank` that say what is computed in."""
+
 
 def save_bert(folder: Path) -> None:
     """Write a random one-layer BERT with a word tokenizer."""

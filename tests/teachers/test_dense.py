@@ -9,7 +9,7 @@ import pytest
 
 from anna.teachers import bi_encoder
 from anna.teachers.dense import DenseParams, DenseTeacher
-from tests.teachers.models import INDEX, save_bi_encoder
+from tests.teachers.models import FLOAT32, INDEX, save_bi_encoder
 
 TEXTS = ["the river seine", "berlin is high", "the river seine", "mountains"]
 
@@ -25,9 +25,9 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     seen: list[Path] = []
     original = bi_encoder.load_model
 
-    def load(path: Path, max_tokens: int) -> Any:
+    def load(path: Path, *limits: Any) -> Any:
         seen.append(path)
-        return original(path, max_tokens)
+        return original(path, *limits)
 
     monkeypatch.setattr(bi_encoder, "load_model", load)
     return seen
@@ -35,7 +35,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
 def params(path: Path, **more: Any) -> DenseParams:
     origin = {"kind": "files", "path": path}
-    settings = {"query_prompt": "", "max_tokens": 16, "tokens_per_batch": 64, "depth": 3, "index": INDEX}
+    settings = {"query_prompt": "", "max_tokens": 16, "tokens_per_batch": 64, "depth": 3, "index": INDEX, **FLOAT32}
     return DenseParams.model_validate({"model": origin, **settings, **more})
 
 

@@ -17,7 +17,7 @@ from anna.teachers import engine, retrieval
 from anna.teachers.dense import DenseParams, DenseTeacher
 from anna.teachers.engine import Items, Local, Model, ScoringParams, Teacher
 from tests.teachers.conftest import Toy
-from tests.teachers.models import INDEX, save_bi_encoder
+from tests.teachers.models import FLOAT32, INDEX, save_bi_encoder
 
 ITEMS = [("a", "x"), ("b", "yyy"), ("c", "yy"), ("d", "")]
 
@@ -117,7 +117,7 @@ def test_an_engine_that_wants_all_is_asked_once_and_gives_the_same_tables_and_co
     monkeypatch.chdir(tmp_path)
     model = save_bi_encoder(tmp_path / "dense")
     section = {"model": {"kind": "files", "path": model}, "query_prompt": "", "max_tokens": 16, "depth": 3}
-    settings = DenseParams.model_validate(section | {"index": INDEX})
+    settings = DenseParams.model_validate(section | {"index": INDEX} | FLOAT32)
 
     def retrieve(where: Local, root: str, prompt: str) -> tuple[pa.Table, pa.Table, Counter[str]]:
         counts: Counter[str] = Counter()

@@ -13,7 +13,7 @@ from anna.errors import InputError
 from anna.teachers import retrieval, vectors
 from anna.teachers.dense import DenseParams, DenseTeacher, IndexParams
 from tests.teachers.conftest import Toy, table
-from tests.teachers.models import INDEX, WORDS, save_bi_encoder
+from tests.teachers.models import FLOAT32, INDEX, WORDS, save_bi_encoder
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +33,7 @@ def retrieve(toy: Toy, model: Path, depth: int = 99, **index: Any) -> tuple[pa.T
         "max_tokens": 16,
         "depth": depth,
         "index": INDEX | index,
+        **FLOAT32,
     }
     params = DenseParams.model_validate(section)
     found = retrieval.retrieve(

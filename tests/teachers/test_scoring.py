@@ -34,7 +34,9 @@ def score(
 ) -> tuple[NDArray[np.float32], dict[str, int]]:
     counts: Counter[str] = Counter()
     origin = FilesOrigin(kind="files", path=model)
-    scores = scoring.score_pairs(kind, origin, pairs, counts=counts, root=root, **{**LIMITS, **more})
+    scores = scoring.score_pairs(
+        kind, origin, pairs, **{**LIMITS, "dtype": "float32", "counts": counts, "root": root, **more}
+    )
     return scores, dict(counts)
 
 

@@ -21,8 +21,8 @@ VERSIONS = {
 }
 
 SEEN = {
-    "bi_encoder.VERSION": (1, "bi_encoder padding", "19f0f1056ca6d32b f621a8e9eb55d440"),
-    "scoring.VERSIONS['cross_encoder']": (1, "cross_encoder padding", "d534be2b626f4091 f621a8e9eb55d440"),
+    "bi_encoder.VERSION": (2, "bi_encoder padding", "d9ecb8075b0ad8ed f621a8e9eb55d440"),
+    "scoring.VERSIONS['cross_encoder']": (2, "cross_encoder padding", "9cbf31391c3ba9ea f621a8e9eb55d440"),
     "scoring.VERSIONS['query_likelihood']": (1, "query_likelihood", "1142014c242a11f1"),
 }
 """Version, modules that score, and hash of their code."""

@@ -1,0 +1,82 @@
+"""Whether scores computed in a shorter number format rank candidates as float32 does, measured on some queries."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from scipy.stats import spearmanr
+
+from anna.errors import InputError
+from anna.modeling.hardware import Dtype, compute_dtype
+from anna.teachers import reranker
+from anna.teachers.engine import Items
+from anna.teachers.tables import frame
+
+Score = Callable[[Items], NDArray[np.float32]]
+"""From (query, document) texts, (N, 2), to their scores, (N,)."""
+
+
+def check(
+    run: pa.Table,
+    corpus: pa.Table,
+    queries: pa.Table,
+    score: Score,
+    *,
+    dtype: Dtype,
+    num_queries: int,
+    least: float,
+    section: str,
+) -> dict[str, Any]:
+    """Return {"spearman_float32": ...} for metrics, as `correlations` gives it, or {} where nothing is to be compared.
+
+    Args:
+        run: Table RUN, of a teacher that has computed in `dtype`.
+        corpus: Table CORPUS.
+        queries: Table QUERIES.
+        score: The same teacher in float32; called unless `dtype` is float32 on this machine.
+        dtype: As in params.
+        num_queries: Of each task, the first by the hash of their id; 0: nothing is compared.
+        least: Mean correlation that must be reached.
+        section: Of params, for the error.
+
+    Raises:
+        InputError: If it is not reached.
+    """
+    used = compute_dtype(dtype)
+    if used == torch.float32 or not num_queries:
+        return {}
+    chosen = reranker.choose_queries(queries, num_queries)
+    rows = frame(run.select(["query_id", "doc_id", "score"])).join(chosen, on="query_id", how="semi")
+    found = correlations(rows, score(reranker.texts_of(rows.select(reranker.PAIR), corpus, queries)))
+    if found["queries"] and found["mean"] < least:
+        name = str(used).removeprefix("torch.")
+        raise InputError(
+            f"{section}.min_spearman is {least}, but over {found['queries']} queries the order of candidates in {name} "
+            f"has a mean rank correlation of {found['mean']:.4f} with that in float32; set {section}.dtype: float32"
+        )
+    return {"spearman_float32": found}
+
+
+def correlations(rows: pl.DataFrame, exact: NDArray[np.float32]) -> dict[str, Any]:
+    """Return the mean and the lowest of the queries' Spearman correlations, -1 to 1, and the number of queries.
+
+    A query whose exact scores are all equal has no order and is left out; where only its other scores are all equal,
+    its correlation is 0. Equal scores share their mean rank.
+
+    Args:
+        rows: (query_id, score), N of them.
+        exact: Scores of the same rows, (N,).
+    """
+    both = rows.with_columns(pl.Series("exact", exact, dtype=pl.Float32))
+    found = [
+        float(spearmanr(own["score"], own["exact"]).statistic) if own["score"].n_unique() > 1 else 0.0
+        for own in both.partition_by("query_id", maintain_order=True)
+        if own["exact"].n_unique() > 1
+    ]
+    if not found:
+        return {"mean": None, "lowest": None, "queries": 0}
+    return {"mean": float(np.mean(found)), "lowest": min(found), "queries": len(found)}
