@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+from tabulate import tabulate
+
 CATEGORIES = ("Classification", "Clustering", "PairClassification", "Reranking", "Retrieval", "STS", "Summarization")
 """The seven categories of MTEB(eng, v2)."""
 
@@ -106,12 +108,9 @@ def table(scores: Sequence[Score]) -> str:
     for name, group in groups.items():
         if len(means[name]) == len(lines):
             means[name]["mean"] = mean_over_categories(group)
-    head = " " * 20 + "".join(name.rjust(_width(name)) for name in means)
-    body = [
-        line.ljust(20) + "".join(_cell(of_model.get(line), _width(name)) for name, of_model in means.items())
-        for line in [*lines, "mean"]
-    ]
-    return "\n".join([head, *body])
+    rows = [[line, *(_cell(of_model.get(line)) for of_model in means.values())] for line in [*lines, "mean"]]
+    head = ["", *means]
+    return tabulate([head, *rows], tablefmt="plain", disable_numparse=True, colglobalalign="right", colalign=("left",))
 
 
 def column(model: str, mode: str) -> str:
@@ -119,12 +118,8 @@ def column(model: str, mode: str) -> str:
     return model if mode == ZERO_SHOT else f"{model}_{mode}"
 
 
-def _width(name: str) -> int:
-    return max(8, len(name)) + 2
-
-
-def _cell(value: float | None, width: int) -> str:
-    return ("-" if value is None else f"{value:.4f}").rjust(width)
+def _cell(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
 
 
 def _groups(scores: Iterable[Score]) -> dict[tuple[str, str], list[Score]]:

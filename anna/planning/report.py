@@ -3,6 +3,8 @@
 import textwrap
 from collections.abc import Sequence
 
+from tabulate import tabulate
+
 from anna.footprint import GIB, Setup, activations, floor, remedies, states
 from anna.planning import training
 from anna.planning.estimates import Case, Estimate, device_memory, downloads, host_memory, setup
@@ -16,7 +18,6 @@ BATCH_KEYS = {stage: f"{stage}.tokens_per_batch" for stage in ("retrieve_dense",
 
 FREE_SHARE = 0.95
 """Of a device's memory that a plan may use; the rest is lost between blocks."""
-
 
 ROOMY_SHARE = 0.8
 """Of the room that is proposed to be filled; the estimate may be off by the rest."""
@@ -169,16 +170,8 @@ def _models(case: Case) -> list[str]:
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """Return rows as lines; the first and the last column stand left, all others right."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    last = len(widths) - 1
-    lines = []
-    for row in rows:
-        cells = [
-            cell.ljust(width) if column in (0, last) else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(cells).rstrip())
-    return lines
+    sides = ("left", *["right"] * (len(rows[0]) - 2), "left")
+    return tabulate(rows, tablefmt="plain", disable_numparse=True, colalign=sides).splitlines()
 
 
 def _count(number: float) -> str:

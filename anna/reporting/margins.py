@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
+from tabulate import tabulate
 
 from anna.errors import InputError
 from anna.margins import ALL, Calibration, Kept
@@ -101,14 +102,14 @@ def table(calibration: Calibration, task: str = ALL) -> str:
         f"rule {calibration.rule}, margin in its unit: {UNITS[calibration.rule]}; * as set",
         "",
         f"{task}: {style.count(calibration.of(task)[0].queries)} queries",
-        *_align([head, *rows]),
+        _align([head, *rows]),
         "pass/query: candidates that pass, before the quota; gap: hardest negative below the positive, in fused score",
         "",
         "Queries that give a group",
-        *_align(_by_task(calibration, lambda row: f"{100 * row.groups / row.queries:.0f} %")),
+        _align(_by_task(calibration, lambda row: f"{100 * row.groups / row.queries:.0f} %")),
         "",
         "Candidates that pass, per query",
-        *_align(_by_task(calibration, lambda row: f"{row.passing / row.queries:.1f}")),
+        _align(_by_task(calibration, lambda row: f"{row.passing / row.queries:.1f}")),
     ]
     return "\n".join(told)
 
@@ -167,13 +168,6 @@ def _name(margin: float, calibration: Calibration) -> str:
     return f"{'*' if margin == calibration.margin else ''}{margin:g}"
 
 
-def _align(rows: Sequence[Sequence[str]]) -> list[str]:
+def _align(rows: Sequence[Sequence[str]]) -> str:
     """Return lines in columns: names to the left, numbers to the right."""
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            cell.rjust(width) if place else cell.ljust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    ]
+    return tabulate(rows, tablefmt="plain", disable_numparse=True, colglobalalign="right", colalign=("left",))

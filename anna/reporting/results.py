@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from tabulate import tabulate
 
 from anna.reporting import style
 from anna.reporting.curves import Curve, Floats
@@ -98,17 +99,11 @@ def task_rows(facts: Facts) -> list[Row]:
 
 def text_table(facts: Facts) -> str:
     """Return categories down and models across as text; a dash where a model was not scored."""
-    names = [style.column_name(column) for column in columns(facts)]
-    rows = category_rows(facts)
+    rows = [[row.name, *(cell.text for cell in row.cells)] for row in category_rows(facts)]
     if not rows:
         return "no scores"
-    widths = [max(8, len(name)) + 2 for name in names]
-    first = max(len(row.name) for row in rows) + 2
-    lines = [" " * first + "".join(name.rjust(width) for name, width in zip(names, widths, strict=True))]
-    for row in rows:
-        cells = [cell.text.rjust(width) for cell, width in zip(row.cells, widths, strict=True)]
-        lines.append(row.name.ljust(first) + "".join(cells))
-    return "\n".join(lines)
+    head = ["", *(style.column_name(column) for column in columns(facts))]
+    return tabulate([head, *rows], tablefmt="plain", disable_numparse=True, colglobalalign="right", colalign=("left",))
 
 
 def _card(name: str, role: str, scores: Mapping[str, float]) -> Card:
