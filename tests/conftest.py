@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import settings
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import MistralConfig, MistralForCausalLM, PreTrainedTokenizerFast
 
@@ -19,6 +20,9 @@ WORDS = (
     "people live near the sea Paris Berlin Madrid is a capital. Instruct: Query: Response: given a question retrieve "
     "passages that answer it similar sentences one two three four five six seven eight nine ten"
 )
+
+settings.register_profile("anna", deadline=None)  # how long an example takes is the machine's affair
+settings.load_profile("anna")
 
 
 @pytest.fixture(scope="session")

@@ -35,7 +35,7 @@ def dense(packing: Packing, window: int | None, is_causal: bool) -> Tensor:
     return seen
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.lists(st.integers(1, 300), max_size=3),
     st.lists(st.tuples(st.integers(1, 200), st.integers(-1, 2)), min_size=1, max_size=6),
