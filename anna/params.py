@@ -29,6 +29,9 @@ SECTIONS = ("random", "student", "prompts", "scoring", *STAGES[:-1])
 """Every section that params.yaml may have. A stage's own section has its name; `random`, `student` and `prompts` are
 shared and listed by each stage that reads them; `scoring` says how and not what, and is listed by none."""
 
+HELD_OUT = "held_out"
+"""The `evaluate.benchmark` that our own tables make up, and that is none of mteb's."""
+
 
 class Strict(BaseModel):
     """A frozen model in which an unknown key is an error and a field's docstring is its description."""

@@ -60,7 +60,9 @@ def rank(scores: pl.DataFrame, types: Mapping[str, str]) -> Board:
     """
     unknown = sorted(set(types) - set(scores.columns))
     if unknown or not types:
-        raise InputError(f"{unknown or 'no tasks'}: cannot be ranked on {BENCHMARK}; it has {public_tasks(scores)}")
+        raise InputError(
+            f"{unknown or 'no tasks'}: cannot be ranked on {BENCHMARK}; name some of {public_tasks(scores)}"
+        )
     complete = scores.select("model", *types).drop_nulls()
     # The most points are the smallest sum of ranks. Ranks are multiples of a half, so their sums are exact.
     rank_sum = pl.sum_horizontal(pl.col(task).rank("average", descending=True) for task in types)

@@ -42,7 +42,10 @@ def _score(path: Path, task: AbsTask) -> float:
     try:
         result = TaskResult.from_disk(path)
     except (ValidationError, ValueError, KeyError, TypeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path} is not a result in mteb's format ({' '.join(str(error).split())[:200]})") from None
+        raise InputError(
+            f"{path} is not a result in mteb's format ({' '.join(str(error).split())[:200]}); score the task again, or "
+            "remove the file"
+        ) from None
     wanted = task.metadata.dataset["revision"]
     if result.dataset_revision != wanted:
         raise InputError(

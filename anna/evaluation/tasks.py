@@ -24,9 +24,7 @@ from mteb.abstasks.task_metadata import TaskMetadata
 
 from anna import io, schemas
 from anna.errors import InputError
-
-HELD_OUT = "held_out"
-"""The name of the benchmark that our own tables make up."""
+from anna.params import HELD_OUT
 
 _SPLIT = "test"
 
@@ -172,7 +170,7 @@ def _labelled_task(name: str, labelled: pl.DataFrame) -> AbsTask:
 
 def _summarization_task(name: str, summaries: pl.DataFrame) -> AbsTask:
     if not any(len(set(relevance)) > 1 for relevance in summaries["relevance"].to_list()):
-        raise InputError(f"held-out task {name!r}: no text has summaries of different relevance; nothing to rank")
+        raise InputError(f"held-out task {name!r}: no text has summaries of different relevance; correct its source")
     columns = {
         "text": summaries["source"].to_list(),
         "human_summaries": [[source] for source in summaries["source"]],
@@ -217,7 +215,9 @@ def _benchmark_tasks(name: str) -> list[AbsTask]:
     known = [benchmark.name for benchmark in mteb.get_benchmarks()]
     if name not in known:
         close = _close(name, [HELD_OUT, *known])
-        raise InputError(f"evaluate.benchmark: {name!r} is neither {HELD_OUT!r} nor one of mteb's benchmarks{close}")
+        raise InputError(
+            f"evaluate.benchmark: {name!r} is neither {HELD_OUT!r} nor one of mteb's benchmarks{close}; correct it"
+        )
     return list(mteb.get_benchmark(name).tasks)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 
 from anna.errors import InputError
+from anna.params import HELD_OUT
 from anna.planning.counts import ASSUMED_LENGTHS, BYTES_PER_TOKEN, Lengths, is_ingested, prompt_tokens
 from anna.planning.settings import Settings, Source
 
@@ -53,7 +54,7 @@ def texts(settings: Settings) -> list[Texts]:
     Raises:
         InputError: If the benchmark or a task's prompt is unknown.
     """
-    if settings.evaluate.benchmark != "held_out":
+    if settings.evaluate.benchmark != HELD_OUT:
         return from_mteb(settings)
     if is_ingested(settings) and all(Path(f"data/eval/{name}.parquet").is_file() for name in TABLES):
         found = from_tables(settings)
@@ -106,7 +107,9 @@ def from_mteb(settings: Settings) -> list[Texts]:
 
     name, chosen = settings.evaluate.benchmark, settings.evaluate.tasks
     if name not in [benchmark.name for benchmark in mteb.get_benchmarks()]:
-        raise InputError(f"evaluate.benchmark: {name!r} is neither 'held_out' nor one of mteb's benchmarks")
+        raise InputError(
+            f"evaluate.benchmark: {name!r} is neither {HELD_OUT!r} nor one of mteb's benchmarks; correct it"
+        )
     found = []
     for task in mteb.get_benchmark(name).tasks:
         metadata = task.metadata
