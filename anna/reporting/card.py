@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from pydantic import TypeAdapter
 
 from anna import io
 from anna.origins import HubOrigin, Origin, describe
+from anna.params import HELD_OUT
+from anna.reporting import templates
 
 CARD_FILE = "README.md"
 """Its name in a model's folder, where the hub looks for it."""
@@ -23,9 +24,6 @@ SECTIONS = ("ingest", "retrieve_dense", "rerank", "label", "filter", "train", "s
 
 GRID_KG_PER_KWH = 0.445
 """Carbon dioxide per kilowatt hour of electricity, world mean of 2024 (IEA, Electricity 2025)."""
-
-HELD_OUT = "held_out"
-"""The benchmark that is no benchmark of mteb's: samples of ours."""
 
 _ORIGIN: TypeAdapter[Origin] = TypeAdapter(Origin)
 
@@ -81,14 +79,8 @@ class Energy(NamedTuple):
 
 def render(made: Made, scored: Scored | None = None) -> str:
     """Return the card as Markdown with YAML front matter, as the hub reads it; scores and costs if there are any."""
-    environment = Environment(
-        loader=PackageLoader("anna.reporting", "."),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,  # Markdown: `cell` keeps texts of the data inside their cell
-    )
+    # Markdown is not escaped: `cell` keeps texts of the data inside their cell.
+    environment = templates.environment(autoescape=False, keep_trailing_newline=True)
     environment.filters["cell"] = cell
     student = made.sections["student"]
     return environment.get_template("card.md.j2").render(

@@ -4,12 +4,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from anna import io
 from anna.params import STAGES
-from anna.reporting import plots, results, style
+from anna.reporting import plots, results, style, templates
 from anna.reporting.gather import Facts
 from anna.reporting.plots import Plot
 
@@ -29,13 +28,7 @@ def write(path: Path, facts: Facts, drawn: Sequence[Plot]) -> None:
 
 def render(facts: Facts, drawn: Sequence[Plot]) -> str:
     """Return the page. Every text that comes from data is escaped."""
-    environment = Environment(
-        loader=PackageLoader("anna.reporting", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates.environment(autoescape=True)
     formats = (style.score, style.count, style.percent, style.duration, style.plain, style.words)
     environment.filters.update({function.__name__: function for function in formats})
     return environment.get_template("page.html.j2").render(
