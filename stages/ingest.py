@@ -13,7 +13,7 @@ from anna import io, log, schemas
 from anna.corpus import examples, ingest
 from anna.corpus.collection import training_tables
 from anna.corpus.drops import DropLog
-from anna.corpus.held_out import SCHEMAS, held_out_tables
+from anna.corpus.held_out_tables import SCHEMAS, held_out_tables
 from anna.corpus.sources import HeldOutSource, TrainSource
 from anna.params import Params, RandomParams
 from anna.seeding import derive_seed

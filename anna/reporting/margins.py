@@ -11,11 +11,9 @@ from tabulate import tabulate
 from anna.errors import InputError
 from anna.margins import ALL, Calibration, Kept
 from anna.reporting import style
+from anna.reporting.marks import WIDTH
 from anna.reporting.plots import Plot, drawing, plot
 from anna.reporting.style import light
-
-WIDTH = 9.6
-"""Inches, as the report's other figures."""
 
 UNITS = {
     "adaptive": "share of the way from the positive down to the query's background",

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from anna.corpus.examples import load_examples
-from anna.corpus.held_out import held_out_tables
+from anna.corpus.held_out_tables import held_out_tables
 from anna.corpus.sources import TrainSource
 from anna.errors import InputError
 from anna.prompts import Example

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from anna.corpus.clean import normalise
-from anna.corpus.held_out import HeldOutTask, held_out_tables, held_out_texts, load_task
+from anna.corpus.held_out import HeldOutTask, held_out_texts, load_task
+from anna.corpus.held_out_tables import held_out_tables
 from anna.corpus.sources import HeldOutSource
 from anna.errors import InputError
 from tests.corpus.conftest import Counted

@@ -6,7 +6,8 @@ import pytest
 from datasets import concatenate_datasets
 
 from anna.corpus.drops import DropLog
-from anna.corpus.held_out import held_out_tables, load_task
+from anna.corpus.held_out import load_task
+from anna.corpus.held_out_tables import held_out_tables
 from anna.evaluation import run
 from anna.evaluation.tasks import EvalTables, held_out_tasks
 from anna.params import RandomParams

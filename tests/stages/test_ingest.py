@@ -9,7 +9,7 @@ import yaml
 
 from anna import io, schemas
 from anna.corpus.clean import normalise
-from anna.corpus.held_out import SCHEMAS
+from anna.corpus.held_out_tables import SCHEMAS
 from anna.errors import InputError
 from stages import ingest
 from tests.toy import write_jsonl, write_toy_project
