@@ -6,25 +6,13 @@ Constants of time and memory that no formula gives are of the default's run on t
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from anna.footprint import GPU_BASE, Setup, peak, whole_weights
+from anna.footprint import Setup, whole_weights
 from anna.planning import held_out, training, work
 from anna.planning.counts import BYTES_PER_TOKEN, Counts, mean, tokens
 from anna.planning.hardware import HOST_BANDWIDTH, Hardware
+from anna.planning.memory import LIBRARIES, MIB, device_memory, host_memory, inference_memory
 from anna.planning.settings import Settings
 from anna.shapes import Shape
-
-MIB = 2**20
-
-LIBRARIES = {
-    "ingest": 300 * MIB,
-    "retrieve_dense": 800 * MIB,
-    "rerank": 640 * MIB,
-    "train": 790 * MIB,
-    "export": 700 * MIB,
-    "evaluate": 800 * MIB,
-}
-"""Resident memory beside weights and what is computed: Python, libraries, tokenizers, tables (default, on a CPU: 440 to
-640 MiB are the imports alone); stages that are not named are as `ingest`."""
 
 START = {"retrieve_dense": 8.0, "rerank": 9.0, "train": 14.0, "evaluate": 20.0, "export": 6.0}
 """Seconds of imports, loading and saving (default)."""
@@ -104,18 +92,6 @@ def estimate(case: Case) -> list[Estimate]:
     return [make(case) for make in makers.values()]
 
 
-def inference_memory(stage: str, shape: Shape, at_once: float, hardware: Hardware, weight_bytes: float) -> float:
-    """Return the peak memory of computing `at_once` tokens without gradients.
-
-    Weights, and per token what one layer holds at a time. On a GPU weights in float32 have a copy in bfloat16, which
-    autocast makes and keeps: 6 bytes each.
-    """
-    number = 2 if hardware.is_gpu else 4
-    working = at_once * (16 * shape.hidden + 3 * (shape.ffn + shape.heads * shape.head_dim) * number)
-    base = GPU_BASE if hardware.is_gpu else LIBRARIES[stage]
-    return base + shape.parameters * weight_bytes + working
-
-
 def _ingest(case: Case) -> Estimate:
     docs = sum(task.docs for task in case.counts.tasks)
     text = sum(task.docs * mean(task.doc_lengths, 1e9) * BYTES_PER_TOKEN for task in case.counts.tasks)
@@ -192,7 +168,7 @@ def train(case: Case) -> Estimate:
     done = training.plan(case.settings, case.counts, case.models.student, case.ranks)
     own = training.setup(case.settings, case.models.student, hardware, case.ranks, done.largest)
     devices = case.ranks if hardware.is_gpu else 1
-    reading = host_memory(case) / case.ranks / HOST_BANDWIDTH if hardware.is_gpu else 0.0
+    reading = host_memory(case.models.checkpoint, 1) / HOST_BANDWIDTH if hardware.is_gpu else 0.0
     seconds = START["train"] + reading + done.operations / (hardware.rate * devices)
     kept = own.trained * own.weight_bytes if params.method == "lora" else whole_weights(own)
     state = own.trained * (12 + own.weight_bytes)
@@ -201,23 +177,6 @@ def train(case: Case) -> Estimate:
     if params.max_micro_step_tokens:
         note += f", {done.cut_share:.0%} of tokens embedded twice"
     return Estimate("train", done.tokens, done.operations, device_memory(own), disk, seconds, note)
-
-
-def device_memory(own: Setup) -> float:
-    """Return the peak of a GPU, or of the whole machine.
-
-    There each rank has libraries, and two copies of what is trained: of before, and of the best validation.
-    """
-    if own.is_gpu:
-        return peak(own)
-    return own.ranks * (LIBRARIES["train"] + 8 * own.trained + peak(own))
-
-
-def host_memory(case: Case) -> float:
-    """Return the machine's memory while training starts: each rank reads the whole checkpoint in float32."""
-    whole = case.models.checkpoint
-    head = 0 if whole.is_tied else whole.table
-    return case.ranks * (4.0 * (whole.parameters + head) + LIBRARIES["train"])
 
 
 def _export(case: Case) -> Estimate:

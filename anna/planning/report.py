@@ -7,8 +7,9 @@ from tabulate import tabulate
 
 from anna.footprint import GIB, Setup, activations, floor, remedies, states
 from anna.planning import training
-from anna.planning.estimates import Case, Estimate, device_memory, downloads, host_memory, setup
+from anna.planning.estimates import Case, Estimate, downloads, setup
 from anna.planning.known_rows import ASSUMED
+from anna.planning.memory import device_memory, host_memory
 
 ON_GPU = ("retrieve_dense", "rerank", "train", "evaluate")
 """Stages that run on a GPU where there is one; the others are the CPU's."""
@@ -88,7 +89,8 @@ def zero_table(case: Case) -> list[str]:
         rows.append((str(stage), *parts, _bytes(size), ", ".join(marks)))
     trained = f"{_count(own.trained)} of {_count(own.shape.parameters)} weights trained"
     title = f"train: memory {where}; ranks: {own.ranks}, tokens at once: {own.tokens:,}, {trained}"
-    host = f"Before that, all ranks read the checkpoint in float32: {_bytes(host_memory(case))} of the CPU's memory."
+    reading = _bytes(host_memory(case.models.checkpoint, case.ranks))
+    host = f"Before that, all ranks read the checkpoint in float32: {reading} of the CPU's memory."
     return [title, *_aligned(rows), *([host] if own.is_gpu else [])]
 
 

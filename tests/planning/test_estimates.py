@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from anna.footprint import GIB, GPU_BASE
-from anna.planning import estimates, held_out, work
+from anna.planning import estimates, held_out, memory, work
 from anna.planning.counts import Counts
 from anna.planning.estimates import Case, Models, estimate
 from anna.planning.hardware import Hardware, parse
@@ -103,17 +103,16 @@ def test_teachers_use_the_gpus_that_scoring_gives_them() -> None:
 
 
 def test_weights_in_float32_have_a_copy_on_a_gpu() -> None:
-    found = estimates.inference_memory("evaluate", SHAPE, 0, parse("l4"), 6)
+    found = memory.inference_memory("evaluate", SHAPE, 0, parse("l4"), 6)
     assert found == GPU_BASE + 6 * SHAPE.parameters
-    assert estimates.inference_memory("evaluate", SHAPE, 10, CPU, 4) - estimates.LIBRARIES["evaluate"] == (
+    assert memory.inference_memory("evaluate", SHAPE, 10, CPU, 4) - memory.LIBRARIES["evaluate"] == (
         4 * SHAPE.parameters + 10 * (16 * 4 + 3 * (8 + 4) * 4)
     )
 
 
 def test_ranks_on_a_cpu_share_the_machine() -> None:
     own = estimates.setup(make())
-    one, two = (estimates.device_memory(own._replace(ranks=ranks, zero_stage=0)) for ranks in (1, 2))
+    one, two = (memory.device_memory(own._replace(ranks=ranks, zero_stage=0)) for ranks in (1, 2))
     assert two == 2 * one
-    assert estimates.host_memory(make()) == 4 * SHAPE.parameters + estimates.LIBRARIES["train"]
-    loose = make()._replace(models=Models(SHAPE, ENCODER, SHAPE, SHAPE._replace(is_tied=False)))
-    assert estimates.host_memory(loose) - estimates.host_memory(make()) == 4 * 40
+    assert memory.host_memory(SHAPE, 1) == 4 * SHAPE.parameters + memory.LIBRARIES["train"]
+    assert memory.host_memory(SHAPE._replace(is_tied=False), 1) - memory.host_memory(SHAPE, 1) == 4 * 40

@@ -1,0 +1,46 @@
+"""Peak memory of a stage: libraries, weights, and what is computed at once."""
+
+from anna.footprint import GPU_BASE, Setup, peak
+from anna.planning.hardware import Hardware
+from anna.shapes import Shape
+
+MIB = 2**20
+
+LIBRARIES = {
+    "ingest": 300 * MIB,
+    "retrieve_dense": 800 * MIB,
+    "rerank": 640 * MIB,
+    "train": 790 * MIB,
+    "export": 700 * MIB,
+    "evaluate": 800 * MIB,
+}
+"""Resident memory beside weights and what is computed: Python, libraries, tokenizers, tables (default, on a CPU: 440 to
+640 MiB are the imports alone); stages that are not named are as `ingest`."""
+
+
+def inference_memory(stage: str, shape: Shape, at_once: float, hardware: Hardware, weight_bytes: float) -> float:
+    """Return the peak memory of computing `at_once` tokens without gradients.
+
+    Weights, and per token what one layer holds at a time. On a GPU weights in float32 have a copy in bfloat16, which
+    autocast makes and keeps: 6 bytes each.
+    """
+    number = 2 if hardware.is_gpu else 4
+    working = at_once * (16 * shape.hidden + 3 * (shape.ffn + shape.heads * shape.head_dim) * number)
+    base = GPU_BASE if hardware.is_gpu else LIBRARIES[stage]
+    return base + shape.parameters * weight_bytes + working
+
+
+def device_memory(own: Setup) -> float:
+    """Return the peak of a GPU, or of the whole machine.
+
+    There each rank has libraries, and two copies of what is trained: of before, and of the best validation.
+    """
+    if own.is_gpu:
+        return peak(own)
+    return own.ranks * (LIBRARIES["train"] + 8 * own.trained + peak(own))
+
+
+def host_memory(checkpoint: Shape, ranks: int) -> float:
+    """Return the machine's memory while training starts: each rank reads the whole checkpoint in float32."""
+    head = 0 if checkpoint.is_tied else checkpoint.table
+    return ranks * (4.0 * (checkpoint.parameters + head) + LIBRARIES["train"])
