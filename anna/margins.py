@@ -20,7 +20,6 @@ SHARES = tuple(step / 20 for step in range(21))
 DISTANCES = tuple(step / 4 for step in range(25))
 """Margins tried of the rule absolute, in fused score: 0 to 6, and few candidates lie farther below."""
 
-
 ALL = "all"
 """What the rows are called that add up the tasks."""
 

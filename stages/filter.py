@@ -15,7 +15,6 @@ CORPUS, QUERIES, QRELS = Path("data/corpus.parquet"), Path("data/queries.parquet
 LABELS, RERANKER_RUN = Path("data/labels.parquet"), Path("data/reranker_run.parquet")
 GROUPS, DROPS, METRICS = Path("data/groups.parquet"), Path("data/drops.parquet"), Path("metrics/filter.json")
 
-
 SOURCES = {"labels": (LABELS, schemas.LABELS), "qrels": (QRELS, schemas.QRELS)}
 """What is read in blocks of queries."""
 RELABELLED_BY = {"reranker": (RERANKER_RUN, schemas.RUN)}

@@ -44,7 +44,6 @@ _SCORING_CODE = (
 )
 """Modules that decide a score; an edit there makes every stored result miss."""
 
-
 _CARD_FILE = "README.md"
 """The model card: words, which decide no score."""
 

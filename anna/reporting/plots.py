@@ -24,7 +24,6 @@ _NOT_FOR_A_PAGE = re.compile(
 
 _ID = re.compile(r'\b(id="|href="#|url\(#)')
 
-
 FIGURES: Sequence[tuple[str, str, Callable[[Facts], Figure | None]]] = (
     ("scores", "Scores by category, student against the baselines", figures.draw_scores),
     ("training", "Training curve", figures.draw_training),

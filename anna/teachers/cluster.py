@@ -38,7 +38,6 @@ SHARE = 4
 ACTORS_LOST = 3
 """So many may die in a row before their model is loaded; more are taken for a fault of the model's."""
 
-
 SECONDS_TO_ANSWER = 20.0
 """Of the cluster's head."""
 

@@ -28,7 +28,6 @@ TRAIN_PER_LIST = 40
 CODEBOOK = 256
 """Entries of a codebook of one byte, and so the fewest vectors that it can be learnt from."""
 
-
 QUERIES_AT_ONCE = 4096
 """Of one search of the index."""
 

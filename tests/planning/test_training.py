@@ -26,7 +26,6 @@ TASK = Task(
     has_negatives=False,
 )
 
-
 FIXED = {
     "batch_queries": 16,
     "max_examples": 0,
