@@ -3,6 +3,7 @@
 import csv
 import importlib
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("preset")
     params = tiny_params()
     (folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+    (folder / "presets").symlink_to(REPO / "presets")  # of the examples written by hand
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ANNA_HUB_DIR", str(folder / "hub"))
         patch.setenv("PYTHONPATH", str(REPO))
@@ -86,11 +88,17 @@ def test_every_source_and_every_example_of_the_preset_is_read(project: Path) -> 
     metrics = json.loads((project / "metrics/ingest.json").read_text())
     assert set(metrics["train"]) == {source["task"] for source in params["ingest"]["train"]}
     examples = io.read(project / "data/eval/examples.parquet", schemas.EXAMPLES).to_pylist()
-    assert {row["task"] for row in examples} == {source["task"] for source in params["ingest"]["examples"]}
+    counts = Counter(row["task"] for row in examples)
+    assert set(counts) == {task.metadata.name for task in mteb.get_benchmark("MTEB(eng, v2)").tasks}
+    written = {source["task"] for source in params["ingest"]["examples"] if source["origin"]["kind"] == "files"}
+    assert {name: counts[name] for name in written} == dict.fromkeys(written, 5)
     config = json.loads((project / "models/encoder/encoder.json").read_text())
     assert set(config["tasks"]) == set(params["prompts"]["tasks"])
-    shown = {(row["task"], row["query"]) for row in examples}
-    assert {(name, e[0]) for name, task in config["tasks"].items() for e in task["examples"]} == shown
+    shown = {(row["task"], row["position"]): (row["query"], row["response"]) for row in examples}
+    carried = {(name, n): texts for name, task in config["tasks"].items() for n, texts in enumerate(task["examples"])}
+    assert set(carried) == set(shown)
+    for place, texts in carried.items():  # cut after prompts.example_tokens, of which a tiny tokenizer needs more
+        assert all(text and whole.startswith(text) for text, whole in zip(texts, shown[place], strict=True)), place
 
 
 def test_two_ranks_of_zero_3_trained_adapters_in_micro_steps(project: Path) -> None:
