@@ -1,6 +1,8 @@
 """A merged model that plain `SentenceTransformer(path)` loads, and proof that it is the encoder that was trained."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -8,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 from peft import PeftModel
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.models import Normalize, Pooling, Transformer
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerFast
 
 from anna import io
 from anna.errors import InputError
@@ -55,15 +58,82 @@ def export(encoder: Encoder, folder: Path) -> None:
         backbone = backbone.merge_and_unload()
     with io.atomic(folder) as temporary:
         backbone.save_pretrained(temporary)
-        encoder.tokenizer.save_pretrained(temporary)
-        transformer = Transformer(str(temporary), max_seq_length=encoder.config.max_tokens)
-        modes = {"last_token": "lasttoken", "mean": "mean"}
-        pooling = Pooling(backbone.config.hidden_size, pooling_mode=modes[encoder.config.pooling])
-        model = SentenceTransformer(
-            modules=[transformer, pooling, Normalize()], prompts=named_prompts(encoder.config), device="cpu"
-        )
-        model.save_pretrained(str(temporary), create_model_card=False)
+        config = temporary / "config.json"
+        io.write_json(config, readable_by_all(io.read_json(config)))
+        _save_tokenizer(encoder.tokenizer, encoder.config.max_tokens, temporary)
+        _save_modules(encoder.config, backbone.config.hidden_size, temporary)
         encoder.config.save(temporary)
+
+
+def readable_by_all(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a `config.json` of transformers 5 with its values also under the names that others read.
+
+    transformers 4 and text-embeddings-inference look for the rotation of positions at the top level. Where they do not
+    find it, transformers 4 takes 10,000 for its base without a word, and gives other vectors.
+    """
+    config = dict(config)
+    if "dtype" in config:
+        config["torch_dtype"] = config.pop("dtype")  # transformers 5 reads both
+    rope = config.get("rope_parameters")
+    if not rope:
+        return config
+    # Models with two kinds of layers have one rotation for each; the old names are those of Gemma 3.
+    if "sliding_attention" in rope:
+        config["rope_local_base_freq"] = rope["sliding_attention"]["rope_theta"]
+    rope = dict(rope.get("full_attention", rope))
+    kind = rope.pop("rope_type", "default")
+    config.update({key: rope.pop(key) for key in ("rope_theta", "partial_rotary_factor") if key in rope})
+    if kind != "default":
+        # transformers 4 counts the keys that these have, so what stands at the top level is not repeated.
+        name = "type" if config["model_type"] in {"olmo2", "phi3"} else "rope_type"
+        config["rope_scaling"] = {name: kind, **{key: value for key, value in rope.items() if key not in config}}
+    return config
+
+
+def _save_tokenizer(tokenizer: PreTrainedTokenizerFast, max_tokens: int, folder: Path) -> None:
+    """Write the tokenizer without what its use left in it: whoever calls it says where it cuts and pads."""
+    bare = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    bare.no_truncation()
+    bare.no_padding()
+    bare.save(str(folder / "tokenizer.json"))
+    settings = {
+        # In transformers 4 the classes of the families make their own rules, and forget the one that appends EOS.
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": max_tokens,
+        "padding_side": "right",
+        "truncation_side": "right",
+        "clean_up_tokenization_spaces": False,
+    }
+    tokens = {name: token for name, token in tokenizer.special_tokens_map.items() if isinstance(token, str)}
+    io.write_json(folder / "tokenizer_config.json", {**settings, **tokens})
+
+
+def _save_modules(config: EncoderConfig, dimensions: int, folder: Path) -> None:
+    """Write what sentence-transformers makes of the decoder, as its versions from 3 on, and servers, read it.
+
+    Version 6 itself would write names of modules and pooling modes that those before it do not know.
+    """
+    modules = [("Transformer", ""), ("Pooling", "1_Pooling"), ("Normalize", "2_Normalize")]
+    listed = [
+        {"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.models.{name}"}
+        for index, (name, path) in enumerate(modules)
+    ]
+    io.write_text(folder / "modules.json", json.dumps(listed, indent=2) + "\n")
+    io.write_json(folder / "sentence_bert_config.json", {"max_seq_length": config.max_tokens, "do_lower_case": False})
+    pooling = {
+        "word_embedding_dimension": dimensions,
+        "pooling_mode_cls_token": False,
+        "pooling_mode_mean_tokens": config.pooling == "mean",
+        "pooling_mode_max_tokens": False,
+        "pooling_mode_mean_sqrt_len_tokens": False,
+        "pooling_mode_weightedmean_tokens": False,
+        "pooling_mode_lasttoken": config.pooling == "last_token",
+        "include_prompt": True,
+    }
+    (folder / "1_Pooling").mkdir()
+    io.write_json(folder / "1_Pooling" / "config.json", pooling)
+    prompts = {"prompts": named_prompts(config), "default_prompt_name": None, "similarity_fn_name": "cosine"}
+    io.write_json(folder / "config_sentence_transformers.json", prompts)
 
 
 def samples(queries: pa.Table, corpus: pa.Table, count: int, config: EncoderConfig) -> dict[str, list[str]]:

@@ -1,5 +1,6 @@
 """Decoders of other families as students: sentence-transformers computes what was trained, or they are refused."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,41 @@ def test_packed_rows_of_any_family_are_what_transformers_computes(
     expected = torch.nn.functional.normalize(torch.stack(last), dim=-1).numpy()
     got = encoder.encode(TEXTS, prefix=prefix, max_tokens=40, tokens_per_batch=64)
     np.testing.assert_allclose(got, expected, atol=3e-6)
+
+
+@pytest.mark.parametrize(
+    ("family", "rope"),
+    [
+        *((family, {}) for family in FAMILIES),
+        ("mistral", {"rope_type": "linear", "factor": 4.0}),
+        ("llama", {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}),
+        ("qwen3", {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}),
+        ("olmo2", {"rope_type": "linear", "factor": 4.0}),
+        ("gemma3_text", {"rope_type": "linear", "factor": 4.0}),
+        ("phi3", {"rope_type": "longrope", "short_factor": [1.5] * 4, "long_factor": [2.5] * 4}),
+    ],
+)
+def test_the_old_names_in_an_exported_config_say_the_same(
+    family: str, rope: dict[str, Any], tiny_checkpoint: Path, tiny_config: EncoderConfig, tmp_path: Path
+) -> None:
+    parameters: dict[str, Any] = {"rope_type": "default", "rope_theta": 500.0, **rope}
+    if "layer_types" in FAMILIES[family]:
+        parameters = {"full_attention": parameters, "sliding_attention": {"rope_type": "default", "rope_theta": 50.0}}
+    sizes = {**SIZES, **FAMILIES[family], "rope_parameters": parameters}
+    folder = save(tmp_path / "model", family, tiny_checkpoint, **sizes)
+    encoder = Encoder(*load_student(folder, 2), tiny_config, torch.float32).eval()
+    texts = {"": TEXTS, "Similar": TEXTS}
+    expected = export.embed(encoder, texts)
+    export.export(encoder, tmp_path / "out")
+    assert export.compare(expected, texts, tmp_path / "out", 0.9999) > 0.99999
+    config = json.loads((tmp_path / "out/config.json").read_text())
+    del config["rope_parameters"]  # which transformers 4 does not know
+    (tmp_path / "out/config.json").write_text(json.dumps(config))
+    assert export.compare(expected, texts, tmp_path / "out", 0.9999) > 0.99999
+    del config["rope_theta"]
+    (tmp_path / "out/config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match="has cosine"):
+        export.compare(expected, texts, tmp_path / "out", 0.9999)
 
 
 @pytest.mark.parametrize(
