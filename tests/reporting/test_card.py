@@ -55,6 +55,13 @@ def test_every_training_source_stands_with_its_revision_and_licence(file: str) -
     assert "Not scored yet" in text
 
 
+def test_it_says_which_versions_compute_it() -> None:
+    causal = made()
+    both_sides = causal._replace(encoder={**causal.encoder, "attention": "bidirectional"})
+    assert "\n| loads in | sentence-transformers from 3.4 and transformers from 4.48 on," in card.render(causal)
+    assert "\n| loads in | transformers from 5.2 on |\n" in card.render(both_sides)
+
+
 def test_the_hub_reads_base_model_and_data_sets_where_they_are_its_own() -> None:
     data = metadata(card.render(made("presets/mistral-7b.yaml")))
     assert data["base_model"] == "mistralai/Mistral-7B-v0.1"
