@@ -8,7 +8,6 @@ import polars as pl
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
-from scipy.stats import spearmanr
 
 from anna.errors import InputError
 from anna.modeling.hardware import Dtype, compute_dtype
@@ -72,11 +71,8 @@ def correlations(rows: pl.DataFrame, exact: NDArray[np.float32]) -> dict[str, An
         exact: Scores of the same rows, (N,).
     """
     both = rows.with_columns(pl.Series("exact", exact, dtype=pl.Float32))
-    found = [
-        float(spearmanr(own["score"], own["exact"]).statistic) if own["score"].n_unique() > 1 else 0.0
-        for own in both.partition_by("query_id", maintain_order=True)
-        if own["exact"].n_unique() > 1
-    ]
-    if not found:
-        return {"mean": None, "lowest": None, "queries": 0}
-    return {"mean": float(np.mean(found)), "lowest": min(found), "queries": len(found)}
+    ordered = both.filter(pl.col("exact").n_unique().over("query_id") > 1)
+    # Of mean ranks; no number where all scores are equal.
+    correlation = pl.corr(pl.col("score").rank("average"), pl.col("exact").rank("average")).fill_nan(0.0)
+    found = ordered.group_by("query_id", maintain_order=True).agg(correlation.alias("correlation"))["correlation"]
+    return {"mean": found.mean(), "lowest": found.min(), "queries": len(found)}

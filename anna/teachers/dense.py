@@ -115,7 +115,7 @@ class DenseTeacher:
         queries, docs = ([pair[side] for pair in pairs] for side in (0, 1))
         self.fill([(query_prompt, text) for text in queries] + [(doc_prompt, text) for text in docs])
         query_emb_ND, doc_emb_ND = self.embed(queries, query_prompt), self.embed(docs, doc_prompt)
-        return np.einsum("nd,nd->n", query_emb_ND, doc_emb_ND, dtype=np.float64).astype(np.float32)
+        return np.asarray(np.einsum("nd,nd->n", query_emb_ND, doc_emb_ND, dtype=np.float64), dtype=np.float32)
 
 
 def _describe(params: DenseParams) -> dict[str, Any]:
