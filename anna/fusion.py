@@ -7,7 +7,6 @@ first row of each query (`anna.segments`).
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from anna import segments
 from anna.segments import Float, Int
@@ -95,9 +94,3 @@ def entropies(soft_labels_C: Float, starts_Q: Int) -> tuple[Float, Float]:
     counts_Q = segments.count(starts_Q, len(soft_labels_C))
     most_Q = np.log(np.where(counts_Q > 1, counts_Q, np.nan))
     return entropy_Q, entropy_Q / most_Q
-
-
-def order_by_score(scores_C: NDArray[np.float32], starts_Q: Int) -> Int:
-    """Return the row order, (C,), that puts each query's best candidate first; ties keep the order they come in."""
-    query_C = np.repeat(np.arange(len(starts_Q)), segments.count(starts_Q, len(scores_C)))
-    return np.lexsort((-scores_C, query_C)).astype(np.int64)

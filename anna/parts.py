@@ -1,9 +1,11 @@
 """Tables that do not fit in memory: written and read in parts, with the checks and the bytes of `anna.io`."""
 
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -12,6 +14,18 @@ import pyarrow.parquet as pq
 from anna import io
 
 Add = Callable[[pa.Table], None]
+
+Item = TypeVar("Item")
+
+
+def ahead(items: Iterable[Item]) -> Iterator[Item]:
+    """Yield `items`, and make the next one in a thread while the last one is used: Arrow and polars let both run."""
+    rest = iter(items)
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(list, islice(rest, 1))
+        while made := coming.result():
+            coming = thread.submit(list, islice(rest, 1))
+            yield made[0]
 
 
 @contextmanager

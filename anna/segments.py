@@ -59,15 +59,14 @@ def quantile(values_C: Float, starts_Q: Int, share: float) -> Float:
     """Return a quantile of each query's values, (Q,), linear between neighbours as `numpy.quantile`.
 
     Args:
-        values_C: Values of each query's candidates.
+        values_C: Values of each query's candidates, which fall from row to row.
         starts_Q: First row of each query.
         share: Which quantile, in [0, 1]; 0 is the smallest value.
     """
     counts_Q = count(starts_Q, len(values_C))
-    query_C = np.repeat(np.arange(len(starts_Q)), counts_Q)
-    sorted_C = values_C[np.lexsort((values_C, query_C))]
     place_Q = share * (counts_Q - 1)
     below_Q = np.floor(place_Q).astype(np.int64)
     above_Q = np.minimum(below_Q + 1, counts_Q - 1)
-    low_Q, high_Q = sorted_C[starts_Q + below_Q], sorted_C[starts_Q + above_Q]
+    last_Q = starts_Q + counts_Q - 1
+    low_Q, high_Q = values_C[last_Q - below_Q], values_C[last_Q - above_Q]
     return np.asarray(low_Q + (high_Q - low_Q) * (place_Q - below_Q))

@@ -84,7 +84,7 @@ def main() -> None:
         min_entropy_share=params.min_entropy_share,
         max_entropy_share=params.max_entropy_share,
     )
-    parts.write(LABELS, labels, schemas.LABELS, weights=weights, teacher_temperature=temperature)
+    parts.write(LABELS, parts.ahead(labels), schemas.LABELS, weights=weights, teacher_temperature=temperature)
     io.write_json(METRICS, labeller.metrics())
 
 

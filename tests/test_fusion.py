@@ -98,11 +98,6 @@ def test_entropy_of_one_hot_uniform_and_single() -> None:
     np.testing.assert_allclose(share, [0, 1, math.nan], atol=1e-12)
 
 
-def test_order_breaks_ties_by_position() -> None:
-    scores, starts = flat([[1, 3, 3], [0, 0, 5]])
-    assert fusion.order_by_score(scores.astype(np.float32), starts).tolist() == [1, 2, 0, 5, 3, 4]
-
-
 @given(QUERIES, st.randoms(use_true_random=False))
 def test_order_of_candidates_does_not_matter(rows: Rows, random: object) -> None:
     scores, starts = flat(rows)

@@ -1,6 +1,7 @@
 """Tables in parts are the tables that `anna.io` writes and reads whole."""
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -76,3 +77,31 @@ def test_blocks_of_a_missing_table_and_one_out_of_order_are_refused(tmp_path: Pa
     pq.write_table(run("ba"), tmp_path / "a.parquet", row_group_size=2)
     with pytest.raises(io.SchemaError, match=r"\{'query_id': 'a', 'rank': 1\} repeats or is out of order"):
         list(parts.read(tmp_path / "a.parquet", schemas.RUN, [None]))
+
+
+def test_the_next_item_is_made_while_the_last_one_is_used() -> None:
+    made = [threading.Event() for _ in range(4)]
+
+    def make() -> Iterator[int]:
+        for number, event in enumerate(made):
+            event.set()
+            yield number
+
+    seen = []
+    for number in parts.ahead(make()):
+        seen.append(number)
+        assert number == 3 or made[number + 1].wait(timeout=10)
+        assert number > 1 or not made[number + 2].is_set()  # one ahead, no more: each may be large
+    assert seen == [0, 1, 2, 3]
+    assert list(parts.ahead([])) == []
+
+
+def test_an_error_of_what_is_made_ahead_comes_after_what_was_made_before() -> None:
+    def make() -> Iterator[int]:
+        yield 1
+        raise InputError("broken")
+
+    items = parts.ahead(make())
+    assert next(items) == 1
+    with pytest.raises(InputError, match="broken"):
+        next(items)

@@ -23,8 +23,9 @@ def test_equal_to_a_loop(rows: Rows, share: float) -> None:
     assert segments.lowest(values, starts).tolist() == [min(row) for row in rows]
     assert segments.highest(values, starts).tolist() == [max(row) for row in rows]
     np.testing.assert_allclose(segments.total(values, starts), [sum(row) for row in rows], atol=1e-9)
+    falling, _ = flat([sorted(row, reverse=True) for row in rows])
     np.testing.assert_allclose(
-        segments.quantile(values, starts, share), [np.quantile(row, share) for row in rows], rtol=1e-12, atol=1e-12
+        segments.quantile(falling, starts, share), [np.quantile(row, share) for row in rows], rtol=1e-12, atol=1e-12
     )
 
 

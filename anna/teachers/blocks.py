@@ -34,5 +34,5 @@ def query_blocks(queries: pa.Table, tables: Mapping[str, tuple[Path, pa.Schema]]
     blocks = [queries.slice(start, QUERIES_AT_ONCE) for start in range(0, max(len(queries), 1), QUERIES_AT_ONCE)]
     bounds = [block["query_id"][-1].as_py() for block in blocks[:-1]]
     readers = [parts.read(path, schema, [*bounds, None]) for path, schema in tables.values()]
-    for block, *rows in zip(blocks, *readers, strict=True):
+    for block, *rows in parts.ahead(zip(blocks, *readers, strict=True)):
         yield Block(block, dict(zip(tables, rows, strict=True)))

@@ -34,8 +34,8 @@ class Marker:
             queries: Table QUERIES.
             relabel_margin: See `mark_relabelled`; None: nothing is relabelled.
         """
-        self._known = Known(corpus, queries)
-        self._plain = plain_texts(self._known.texts)
+        self.known = Known(corpus, queries)
+        self._plain = plain_texts(self.known.texts)
         self._relabel_margin = relabel_margin
 
     def mark(self, block: Block) -> Marked:
@@ -47,11 +47,11 @@ class Marker:
         Raises:
             InputError: If a table has ids that corpus or queries lack.
         """
-        judged = self._known.encode(block.rows["qrels"], "qrels")
-        rows = mark_positives(self._known.encode(block.rows["labels"], "labels"), self._known, judged)
+        judged = self.known.encode(block.rows["qrels"], "qrels")
+        rows = mark_positives(self.known.encode(block.rows["labels"], "labels"), self.known, judged)
         rows = mark_duplicates(rows.with_columns(pl.lit(False).alias("is_relabelled")), self._plain)
         if self._relabel_margin is not None:
-            reranked = self._known.encode(block.rows["reranker"], "reranker run")
+            reranked = self.known.encode(block.rows["reranker"], "reranker run")
             rows = mark_relabelled(rows, reranked, judged, self._relabel_margin)
             rows = mark_duplicates(rows, self._plain)  # now of the relabelled, too
         starts_Q = segments.find_starts(numbers(rows, "query_id"))
@@ -67,12 +67,12 @@ class Marker:
 
 
 def plain_texts(texts: pl.Series) -> pl.Series:
-    """Return a hash of each text that is the same for texts equal but for case, punctuation and spacing."""
+    """Return a number for each text that is the same for texts equal but for case, punctuation and spacing."""
     words = pl.col("text").str.normalize("NFKC").str.to_lowercase().str.replace_all(r"[^\p{L}\p{N}]+", " ")
     plain = words.str.strip_chars(" ")
     # A text of nothing but punctuation equals only itself.
     plain = pl.when(plain == "").then(pl.col("text")).otherwise(plain).hash(0)
-    return texts.to_frame("text").select(plain.alias("plain"))["plain"]
+    return texts.to_frame("text").select(plain.rank("dense").cast(pl.UInt64).alias("plain"))["plain"]
 
 
 def mark_duplicates(rows: pl.DataFrame, plain: pl.Series) -> pl.DataFrame:
@@ -80,14 +80,13 @@ def mark_duplicates(rows: pl.DataFrame, plain: pl.Series) -> pl.DataFrame:
 
     Args:
         rows: Candidates with coded doc_id, `is_positive` and `is_relabelled`; either makes a positive.
-        plain: Hash of each document's text, by number; see `plain_texts`.
+        plain: Of each document, by its number; see `plain_texts`.
     """
     is_positive = pl.col("is_positive") | pl.col("is_relabelled")
-    joined = rows.with_columns(plain.gather(rows["doc_id"].to_physical()))
-    positive = joined.filter(is_positive).select("query_id", "plain", pl.lit(True).alias("is_twin")).unique()
-    joined = joined.join(positive, on=["query_id", "plain"], how="left", maintain_order="left")
-    is_duplicate = pl.col("is_twin").fill_null(False) & ~is_positive
-    return joined.with_columns(is_duplicate.alias("is_duplicate")).drop("plain", "is_twin")
+    text = pl.col("query_id").cast(pl.UInt64) * 2**32 + plain.gather(rows["doc_id"])
+    joined = rows.with_columns(text.alias("text"))
+    is_twin = pl.col("text").is_in(joined.filter(is_positive)["text"].implode())
+    return joined.with_columns((is_twin & ~is_positive).alias("is_duplicate")).drop("text")
 
 
 def mark_relabelled(rows: pl.DataFrame, reranked: pl.DataFrame, judged: pl.DataFrame, margin: float) -> pl.DataFrame:

@@ -17,7 +17,7 @@ from anna.params import Params
 from anna.segments import Int
 from anna.teachers.blocks import Block
 from anna.teachers.candidates import Marker
-from anna.teachers.tables import decode, numbers
+from anna.teachers.tables import Known, numbers
 
 
 class FilterParams(Params):
@@ -95,9 +95,10 @@ class Selector:
             return Selection(schemas.GROUPS.empty_table(), schemas.DROPS.empty_table())
         rows, candidates = self._marker.mark(block)
         judgement = self._judge(candidates)
-        groups, drops = _groups(rows, judgement), _drops(rows, judgement, candidates.starts)
-        self._counted.append(_count(rows, groups, drops))
-        return Selection(groups, decode(drops, schemas.DROPS))
+        known = self._marker.known
+        groups, drops = _groups(rows, judgement, known), _drops(rows, judgement, candidates.starts)
+        self._counted.append(_count(rows, groups, drops, known))
+        return Selection(groups, known.decode(drops, schemas.DROPS))
 
     def metrics(self) -> dict[str, Any]:
         """Return counts of queries, candidates and drops by reason, so far, overall and by task."""
@@ -117,8 +118,7 @@ def select_all(
     Raises:
         InputError: If no query gives a group.
     """
-    for block in blocks:
-        selection = selector.select(block)
+    for selection in parts.ahead(map(selector.select, blocks)):
         add_groups(selection.groups)
         add_drops(selection.drops)
     metrics = selector.metrics()
@@ -130,7 +130,7 @@ def select_all(
     return metrics
 
 
-def _groups(rows: pl.DataFrame, judgement: Judgement) -> pa.Table:
+def _groups(rows: pl.DataFrame, judgement: Judgement, known: Known) -> pa.Table:
     """Return table GROUPS: of each query its positive, then the negatives kept, hardest first."""
     positive_G = judgement.positives[judgement.query_verdicts == Verdict.KEPT]
     is_member_C, is_positive_C = judgement.verdicts == Verdict.KEPT, np.zeros(rows.height, dtype=np.bool_)
@@ -141,14 +141,14 @@ def _groups(rows: pl.DataFrame, judgement: Judgement) -> pa.Table:
     order_C = np.lexsort((~is_positive_C, numbers(rows, "query_id")))
     members = rows[order_C[is_member_C[order_C]]]
     starts_G = segments.find_starts(numbers(members, "query_id"))
-    soft_labels = _share(members, starts_G)
-    doc_ids = members["doc_id"].cast(pl.String)
+    soft_labels = _share(members, starts_G, known)
+    doc_ids = known.ids["doc_id"].gather(members["doc_id"])
     is_negative = np.ones(members.height, dtype=np.bool_)
     is_negative[starts_G] = False
     ends_G = np.append(starts_G[1:], members.height)
     return pa.table(
         {
-            "query_id": members["query_id"].cast(pl.String)[starts_G].to_arrow().cast(pa.string()),
+            "query_id": known.ids["query_id"].gather(members["query_id"][starts_G]).to_arrow().cast(pa.string()),
             "positive_id": doc_ids[starts_G].to_arrow().cast(pa.string()),
             "negative_ids": _lists(
                 doc_ids.filter(pl.Series(is_negative)).to_arrow(), ends_G - np.arange(1, len(ends_G) + 1)
@@ -158,12 +158,12 @@ def _groups(rows: pl.DataFrame, judgement: Judgement) -> pa.Table:
     ).cast(schemas.GROUPS)
 
 
-def _share(members: pl.DataFrame, starts_G: Int) -> NDArray[np.float32]:
+def _share(members: pl.DataFrame, starts_G: Int, known: Known) -> NDArray[np.float32]:
     """Return the members' soft labels, summing to 1 per group."""
     soft_C = numbers(members, "soft_label").astype(np.float64)
     sums_G = segments.total(soft_C, starts_G)
     if not (sums_G > 0).all():
-        query = members["query_id"].cast(pl.String)[int(starts_G[np.argmin(sums_G)])]
+        query = known.ids["query_id"][members["query_id"][int(starts_G[np.argmin(sums_G)])]]
         raise InputError(
             f"data/labels.parquet: the soft labels of query {query!r} are zero over its whole group; raise "
             "label.teacher_temperature in params.yaml"
@@ -189,25 +189,23 @@ def _drops(rows: pl.DataFrame, judgement: Judgement, starts_Q: Int) -> pl.DataFr
     ).filter(pl.Series(judgement.verdicts != Verdict.KEPT))
     is_dropped_Q = judgement.query_verdicts != Verdict.KEPT
     dropped: pl.DataFrame = rows[starts_Q[is_dropped_Q]].with_columns(
-        pl.lit(None, dtype=rows["doc_id"].dtype).alias("doc_id"),
+        pl.lit(None, dtype=pl.UInt32).alias("doc_id"),
         pl.Series("reason", reasons[judgement.query_verdicts[is_dropped_Q]], dtype=pl.String),
         pl.lit(None, dtype=pl.Float32).alias("margin"),
         pl.lit(None, dtype=pl.Float32).alias("score"),
     )
     both = pl.concat([candidates.select(columns), dropped.select(columns)])
-    return both.sort("query_id", "doc_id").with_columns(pl.col("doc_id").cast(pl.String).fill_null(""))
+    return both.sort("query_id", "doc_id")
 
 
-def _count(rows: pl.DataFrame, groups: pa.Table, drops: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+def _count(
+    rows: pl.DataFrame, groups: pa.Table, drops: pl.DataFrame, known: Known
+) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Return what the metrics are sums of: one row per query; and how many drops of each task have each reason."""
     queries = rows.group_by("query_id").agg(pl.col("task").first(), pl.len().alias("candidates"))
-    sizes = pl.DataFrame(
-        {
-            "query_id": pl.Series(groups["query_id"].to_pylist(), dtype=rows["query_id"].dtype),
-            "negatives": pl.Series(groups["negative_ids"].combine_chunks().value_lengths().to_pylist(), dtype=pl.Int64),
-        }
-    )
-    is_query = (pl.col("doc_id") == "").alias("is_query")
+    negatives = pl.Series(groups["negative_ids"].combine_chunks().value_lengths().to_pylist(), dtype=pl.Int64)
+    sizes = known.encode(groups.select(["query_id"]), "groups").with_columns(negatives.alias("negatives"))
+    is_query = pl.col("doc_id").is_null().alias("is_query")
     return queries.join(sizes, on="query_id", how="left"), drops.group_by("task", "reason", is_query).len("rows")
 
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 from anna import fusion, schemas, segments
 from anna.errors import InputError
 from anna.teachers.blocks import Block
-from anna.teachers.tables import Known, decode, mark_positives, numbers
+from anna.teachers.tables import BOTH, Known, mark_positives, numbers, split
 
 PAIR = ["query_id", "doc_id"]
 
@@ -46,27 +46,42 @@ class Labeller:
             InputError: If a table has ids that corpus or queries lack, or a query has no labelled positive.
         """
         judged = self._known.encode(block.rows["qrels"], "qrels")
-        coded = {
-            name: self._known.encode(block.rows[name].select([*PAIR, "score"]), f"{name} run") for name in self._weights
+        runs = {
+            name: self._known.encode(block.rows[name].select([*PAIR, "score"]), f"{name} run").select(
+                BOTH.alias("pair"), pl.col("score").alias(name)
+            )
+            for name in self._weights
         }
-        pairs = pl.concat([judged.select(PAIR), *(coded[name].select(PAIR) for name in ("bm25", "dense"))])
-        pairs = pairs.unique().sort(PAIR)
-        for name, run in coded.items():
-            pairs = pairs.join(run.rename({"score": name}), on=PAIR, how="left", maintain_order="left")
+        listed = [judged.select(BOTH).to_series(), runs["bm25"]["pair"], runs["dense"]["pair"]]
+        pair_C = np.sort(np.concatenate([series.to_numpy() for series in listed]))
+        pairs = pl.DataFrame({"pair": pair_C[segments.find_starts(pair_C)]})
+        for run in runs.values():
+            pairs = pairs.join(run, on="pair", how="left", maintain_order="left")
+        pairs = split(pairs)
         starts_Q = segments.find_starts(numbers(pairs, "query_id"))
         fused_C = fusion.fuse_scores(
-            [numbers(pairs, name).astype(np.float64) for name in coded], list(self._weights.values()), starts_Q
+            [numbers(pairs, name).astype(np.float64) for name in runs], list(self._weights.values()), starts_Q
         )
         soft_C = fusion.soften(fused_C, self._temperature, starts_Q)
-        order_C = fusion.order_by_score(fused_C.astype(np.float32), starts_Q)
         labels = pairs.with_columns(
             pl.Series("fused_score", fused_C, dtype=pl.Float64).cast(pl.Float32),
             pl.Series("soft_label", soft_C, dtype=pl.Float64).cast(pl.Float32),
-        )[order_C].with_columns(pl.Series("rank", segments.number_within(np.ones(len(order_C), dtype=bool), starts_Q)))
+        ).sort("query_id", "fused_score", descending=[False, True], maintain_order=True)
+        ranks_C = segments.number_within(np.ones(labels.height, dtype=np.bool_), starts_Q)
+        labels = labels.with_columns(pl.Series("rank", ranks_C))
         labels = mark_positives(labels, self._known, judged)
-        _refuse_without_positive(labels, block.queries)
-        self._measured.append(_measure(labels, judged, *fusion.entropies(soft_C, starts_Q)))
-        return decode(labels, schemas.LABELS)
+        self._refuse_without_positive(labels, block.queries)
+        self._measured.append(_measure(labels, *fusion.entropies(soft_C, starts_Q)))
+        return self._known.decode(labels, schemas.LABELS)
+
+    def _refuse_without_positive(self, labels: pl.DataFrame, queries: pa.Table) -> None:
+        asked = self._known.encode(queries.select(["query_id"]), "queries")["query_id"]
+        missing = asked.filter(~asked.is_in(labels.filter("is_positive")["query_id"].implode()))
+        if len(missing):
+            raise InputError(
+                f"data/qrels.parquet: query {self._known.ids['query_id'][missing[0]]!r} has no labelled positive "
+                f"({len(missing)} such queries); it can teach nothing, run: dvc repro ingest"
+            )
 
     def metrics(self) -> dict[str, Any]:
         """Return means over the queries so far, overall and by task."""
@@ -116,29 +131,13 @@ def refuse_degenerate(metrics: Mapping[str, Any], *, min_entropy_share: float, m
         )
 
 
-def _refuse_without_positive(labels: pl.DataFrame, queries: pa.Table) -> None:
-    has_positive = set(labels.filter("is_positive")["query_id"].unique().cast(pl.String))
-    missing = [name for name in queries["query_id"].to_pylist() if name not in has_positive]
-    if missing:
-        raise InputError(
-            f"data/qrels.parquet: query {missing[0]!r} has no labelled positive ({len(missing)} such queries); it can "
-            "teach nothing, run: dvc repro ingest"
-        )
-
-
-def _measure(
-    labels: pl.DataFrame, judged: pl.DataFrame, entropy_Q: segments.Float, share_Q: segments.Float
-) -> pl.DataFrame:
+def _measure(labels: pl.DataFrame, entropy_Q: segments.Float, share_Q: segments.Float) -> pl.DataFrame:
     """Return what the metrics are means of, one row per query."""
-    in_qrels = judged.filter(pl.col("relevance") > 0).select(*PAIR, pl.lit(True).alias("in_qrels"))
-    rows = labels.join(in_qrels, on=PAIR, how="left", maintain_order="left").with_columns(
-        pl.col("in_qrels").fill_null(False)
-    )
-    by_query = rows.group_by("query_id", maintain_order=True).agg(
+    by_query = labels.group_by("query_id", maintain_order=True).agg(
         pl.col("task").first(),
         pl.len().alias("candidates"),
         pl.col("is_positive").first().alias("positive_first"),
         pl.col("reranker").is_not_null().any().alias("reranked"),
-        *(pl.col(name).filter("in_qrels").is_not_null().mean().alias(f"{name}_recall") for name in ("bm25", "dense")),
+        *(pl.col(name).filter("is_judged").is_not_null().mean().alias(f"{name}_recall") for name in ("bm25", "dense")),
     )
     return by_query.with_columns(pl.Series("entropy", entropy_Q), pl.Series("share", share_Q))
