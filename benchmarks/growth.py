@@ -216,7 +216,7 @@ def draw(sizes: Sequence[int], costs: dict[str, list[Cost]], path: Path) -> None
     for axes, name in zip(figure.subplots(1, 2), Cost._fields, strict=True):
         for part, own in costs.items():
             axes.loglog(sizes, [max(getattr(cost, name), 1e-3) for cost in own], marker="o", label=part)
-        axes.set(xlabel="documents, or queries of 100 candidates", ylabel=name.replace("_", " "))
+        axes.set(xlabel="documents, or queries of 100 candidates", ylabel=name.replace("_mib", ", MiB"))
         axes.grid(alpha=0.3)
         axes.legend()
     figure.savefig(path)
