@@ -9,7 +9,7 @@ import pyarrow as pa
 from anna import segments
 from anna.negatives import Candidates
 from anna.teachers.blocks import Block
-from anna.teachers.tables import Known, mark_positives, numbers
+from anna.teachers.tables import Known, mark_positives, numbers, with_query
 
 PAIR = ["query_id", "doc_id"]
 
@@ -83,8 +83,7 @@ def mark_duplicates(rows: pl.DataFrame, plain: pl.Series) -> pl.DataFrame:
         plain: Of each document, by its number; see `plain_texts`.
     """
     is_positive = pl.col("is_positive") | pl.col("is_relabelled")
-    text = pl.col("query_id").cast(pl.UInt64) * 2**32 + plain.gather(rows["doc_id"])
-    joined = rows.with_columns(text.alias("text"))
+    joined = rows.with_columns(with_query(plain.gather(rows["doc_id"])).alias("text"))
     is_twin = pl.col("text").is_in(joined.filter(is_positive)["text"].implode())
     return joined.with_columns((is_twin & ~is_positive).alias("is_duplicate")).drop("text")
 

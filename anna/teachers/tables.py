@@ -9,9 +9,6 @@ from numpy.typing import NDArray
 
 from anna.errors import InputError
 
-BOTH = pl.col("query_id").cast(pl.UInt64) * 2**32 + pl.col("doc_id")
-"""A coded query and document as one number, in the order of the two: many times as fast to join by."""
-
 
 def frame(table: pa.Table) -> pl.DataFrame:
     """Return an Arrow table as a polars frame."""
@@ -19,6 +16,15 @@ def frame(table: pa.Table) -> pl.DataFrame:
     if not isinstance(result, pl.DataFrame):
         raise TypeError(f"expected a table, got {type(result).__name__}")
     return result
+
+
+def with_query(number: pl.Expr | pl.Series) -> pl.Expr:
+    """Return a coded query_id and another number below 2**32 as one, in the order of the two: faster to join by."""
+    return pl.col("query_id").cast(pl.UInt64) * 2**32 + number
+
+
+BOTH = with_query(pl.col("doc_id"))
+"""A coded query and document as one number; `split` makes two of it again."""
 
 
 class Known:
