@@ -70,7 +70,7 @@ def save_tiny(folder: Path, *, sliding_window: int | None = None) -> None:
 
 def tiny_student(checkpoint: Path, **changes: Any) -> StudentParams:
     """The first two layers of the tiny model, as changed."""
-    plain = {"model": {"kind": "files", "path": str(checkpoint)}, "layers": 2}
+    plain = {"model": {"kind": "files", "path": str(checkpoint)}, "layers": 2, "last_layer": "pretrained"}
     return StudentParams.model_validate({**plain, "pooling": "last_token", "attention": "causal", **changes})
 
 

@@ -156,14 +156,14 @@ class Encoder(nn.Module):
     def _embed(self, packing: Packing, beginning: Beginning | None = None) -> Tensor:
         """Return the unit vectors of a packed row's texts, in the order that they were given in."""
         packing = replace(packing.to(self.device), cached=beginning and beginning.keys_values)
-        hidden_TD = self._hidden(packing)
+        hidden_TD = self.hidden(packing)
         if self.config.pooling == "mean":
             before = beginning and (beginning.hidden_sum, beginning.num_tokens)
             return normalise(mean(hidden_TD, packing.piece, *packing.parts(), before))
         last_SD = hidden_TD if self._reads_early else hidden_TD[packing.last()]
         return normalise(last_SD[packing.texts])
 
-    def _hidden(self, packing: Packing) -> Tensor:
+    def hidden(self, packing: Packing) -> Tensor:
         """Return the last hidden states of a packed row, (T, D), or where it reads early of its texts' last tokens."""
         with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
             hidden_TD: Tensor = self.backbone(
@@ -174,4 +174,4 @@ class Encoder(nn.Module):
     def _begin(self, tokens: Sequence[int]) -> Beginning:
         kept: dict[int, KeysValues] = {}
         packing = replace(pack([Text(tokens)]).to(self.device), keep=kept)
-        return Beginning(len(tokens), kept, exact(self._hidden(packing)).sum(0))
+        return Beginning(len(tokens), kept, exact(self.hidden(packing)).sum(0))

@@ -1,7 +1,7 @@
 """The student: the first layers of a causal model, and a tokenizer that ends every text with EOS."""
 
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -31,6 +31,11 @@ class StudentParams(Params):
     """What a token sees: what comes before it (paper), or its whole text (LLM2Vec, NV-Embed).
 
     A prompt would then see its query, so it is computed for each text anew, not once for all.
+    """
+    last_layer: Literal["pretrained", "weighted_mean"]
+    """What the last layer begins training as: the checkpoint's, or one by which EOS is a mean of its text (`readout`).
+
+    The second is for training whole weights.
     """
 
 

@@ -20,6 +20,7 @@ from anna.training import engine as engines
 from anna.training.batches import Batch, Group, Texts, check_world, plan_epoch
 from anna.training.checkpoint import Checkpoints, Record
 from anna.training.identity import conditions, identify
+from anna.training.last_layer import start_as_mean
 from anna.training.loop import best_step, train
 from anna.training.memory import check_memory
 from anna.training.recipe import TrainParams
@@ -109,6 +110,8 @@ def train_encoder(
             recipe=recipe, student=student, encoder=encoder, groups=data.groups, held_out=held_out, texts=data.texts
         )
     checkpoints = Checkpoints(scratch.checkpoints, identity, conditions(world_size))
+    if student.last_layer == "weighted_mean":
+        start_as_mean(encoder, data.groups, data.texts, recipe)
     engine = engines.start_engine(encoder, recipe)
     before = engines.weights(encoder.backbone, trained_only=True)
     records = train(

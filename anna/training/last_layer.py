@@ -1,0 +1,49 @@
+"""Where the last layer's start comes from: a sample of what training is going to read."""
+
+from collections.abc import Sequence
+
+from anna import seeding
+from anna.errors import InputError
+from anna.modeling import readout
+from anna.modeling.batching import shared_prefix
+from anna.modeling.encoder import Encoder
+from anna.modeling.readout import Reading
+from anna.training.batches import Group, Texts
+from anna.training.recipe import TrainParams
+
+SAMPLE = 1000
+"""Groups whose query and positive are read; with half of them the default starts 0.02 lower (docs/LOG.md)."""
+
+
+def start_as_mean(encoder: Encoder, groups: Sequence[Group], texts: Texts, recipe: TrainParams) -> None:
+    """Write the last layer's weights from a sample of groups, each query in its zero-shot prompt.
+
+    Raises:
+        InputError: If the recipe does not save whole weights, or as `readout.start`.
+    """
+    if recipe.method != "full":
+        raise InputError(
+            f"student.last_layer is weighted_mean, but train.method is {recipe.method}, which saves an adapter to the "
+            "checkpoint's own weights; set the one to pretrained, or the other to full"
+        )
+    order = seeding.rng(recipe.seed, "last layer").permutation(len(groups))
+    sample = [groups[number] for number in order[:SAMPLE]]
+    doc_ids = sorted({doc_id for group in groups for doc_id in group.doc_ids})
+    docs = encoder.tokenize([texts.docs[doc_id] for doc_id in doc_ids], max_tokens=recipe.doc_tokens)
+    readout.start(encoder, [text for group in sample for text in _read(encoder, group, texts, recipe)], docs)
+
+
+def _read(encoder: Encoder, group: Group, texts: Texts, recipe: TrainParams) -> list[Reading]:
+    """Return the group's query and its positive."""
+    prefix = encoder.config.prefix(group.task)
+    doc_prefix = prefix if encoder.config.task(group.task).symmetric else ""
+    return [
+        _reading(encoder, texts.queries[group.query_id], prefix, recipe.query_tokens, is_query=True),
+        _reading(encoder, texts.docs[group.doc_ids[0]], doc_prefix, recipe.doc_tokens, is_query=False),
+    ]
+
+
+def _reading(encoder: Encoder, text: str, prefix: str, max_tokens: int, *, is_query: bool) -> Reading:
+    prompt, tokens = encoder.tokenize(["", text], prefix=prefix, max_tokens=max_tokens)
+    # The prompt's last space may be part of the text's first token.
+    return Reading(tokens, shared_prefix([prompt, tokens]) if prefix else 0, is_query)

@@ -1,0 +1,145 @@
+"""The start of the last layer: EOS as a weighted, whitened mean of its text."""
+
+import math
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from anna.errors import InputError
+from anna.modeling import readout
+from anna.modeling.encoder import Encoder
+from anna.modeling.encoder_config import EncoderConfig
+from tests.conftest import as_loaded, encoder_with
+
+COMMON = ["water", "music", "science", "a city"]
+RARE = ["Paris", "Berlin", "Madrid", "mountains", "rivers", "book"]
+
+
+def sample(encoder: Encoder) -> tuple[list[readout.Reading], list[list[int]]]:
+    """Texts in which some words come up again and again, as queries with a prompt and as documents."""
+    texts = [
+        f"{RARE[n % 6]} {COMMON[n % 4]} {COMMON[n % 3]} near the sea {RARE[n * 5 % 6]} {COMMON[n % 2]}"[: 20 + n % 30]
+        for n in range(80)
+    ]
+    prefix = encoder.config.prefix("Capitals")
+    readings = []
+    for number, text in enumerate(texts):
+        before = "" if number % 2 else prefix
+        (tokens,) = encoder.tokenize([text], prefix=before, max_tokens=40)
+        readings.append(readout.Reading(tokens, max(encoder.count(before) - 1, 0), is_query=number % 2 == 0))
+    return readings, encoder.tokenize(texts, max_tokens=40)
+
+
+def states(encoder: Encoder, tokens: list[int]) -> tuple[Tensor, Tensor]:
+    """What the last layer is given of a text: normed states, and what it adds to at EOS; by transformers alone."""
+    plain = as_loaded(encoder.backbone)
+    hidden = plain(input_ids=torch.tensor([tokens]), output_hidden_states=True).hidden_states[1][0]
+    return plain.layers[-1].input_layernorm(hidden), hidden[-1]
+
+
+def test_eos_becomes_the_weighted_mean_that_the_weights_say(tiny_encoder: Encoder) -> None:
+    readings, docs = sample(tiny_encoder)
+    readout.start(tiny_encoder, readings, docs)
+    attention = tiny_encoder.backbone.layers[-1].self_attn
+    scale = attention.scaling**-0.5
+    key = attention.k_proj.weight.view(2, 8, 32)[:, 3] / scale
+    query = attention.q_proj.weight.view(4, 8, 32)[0, 3] / scale
+    torch.testing.assert_close(key[0], key[1])  # every head attends alike
+    values = attention.v_proj.weight.view(2, 8, 32).repeat_interleave(2, dim=0).reshape(32, 32)
+    for reading in (readings[0], readings[1], readings[38]):
+        with torch.no_grad():
+            normed, eos = states(tiny_encoder, list(reading.tokens))
+            product = query @ normed[-1]
+            mean = torch.softmax(product * (normed @ key[0]), 0) @ normed
+            expected = tiny_encoder.backbone.norm(eos + attention.o_proj.weight @ (values @ mean))
+            (got,) = tiny_encoder([reading.tokens])
+        assert product == pytest.approx(1, abs=0.1)
+        # All that rotary embeddings turn a key by is a thousandth of a turn per position.
+        torch.testing.assert_close(got, torch.nn.functional.normalize(expected, dim=0), atol=2e-3, rtol=0)
+
+
+def test_rare_tokens_get_more_of_eos_than_common_ones_and_a_prompt_little(tiny_encoder: Encoder) -> None:
+    readings, docs = sample(tiny_encoder)
+    readout.start(tiny_encoder, readings, docs)
+    attention = tiny_encoder.backbone.layers[-1].self_attn
+    key = attention.k_proj.weight.view(2, 8, 32)[0, 3] / attention.scaling**-0.5
+    frequencies = Counter(token for doc in docs for token in set(doc))
+    shares: dict[str, list[float]] = {"rare": [], "common": [], "prompt": []}
+    for reading in readings:
+        with torch.no_grad():
+            normed, _ = states(tiny_encoder, list(reading.tokens))
+            share = torch.softmax(normed @ key, 0) * len(reading.tokens)
+        for place, token in enumerate(reading.tokens[:-1]):
+            own = "rare" if frequencies[token] < 20 else "common"
+            shares["prompt" if place < reading.num_prompt else own].append(float(share[place]))
+    rare, common, prompt = (sum(part) / len(part) for part in shares.values())
+    assert rare > 1.25 * common
+    assert rare > 1.25 * prompt
+
+
+def test_what_is_read_outweighs_the_constant_by_the_strength(tiny_encoder: Encoder) -> None:
+    readings, docs = sample(tiny_encoder)
+    readout.start(tiny_encoder, readings, docs)
+    before = []
+    hook = tiny_encoder.backbone.norm.register_forward_hook(lambda _, args, __: before.append(args[0]))
+    with torch.no_grad():
+        tiny_encoder([reading.tokens for reading in readings])
+    hook.remove()
+    read = before[0].reshape(-1, 32)
+    deviation = (read - read.mean(0)).norm(dim=1).mean()
+    eos = torch.stack([states(tiny_encoder, list(reading.tokens))[1] for reading in readings]).norm(dim=1).mean()
+    assert 0.7 * readout.STRENGTH < deviation / eos < 1.3 * readout.STRENGTH
+
+
+def test_all_weights_of_the_last_layer_get_gradients_but_those_before_the_empty_matrix(tiny_encoder: Encoder) -> None:
+    readings, docs = sample(tiny_encoder)
+    readout.start(tiny_encoder, readings, docs)
+    vectors = tiny_encoder([reading.tokens for reading in readings[:6]])
+    (vectors * torch.linspace(-1, 1, vectors.numel()).view_as(vectors)).sum().backward()
+    layer = tiny_encoder.backbone.layers[-1]
+    for part in (layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj, layer.self_attn.o_proj):
+        assert part.weight.grad is not None
+        assert part.weight.grad.abs().max() > 0
+    assert layer.mlp.down_proj.weight.grad.abs().max() > 0
+    assert layer.mlp.up_proj.weight.grad.abs().max() == 0
+
+
+def test_the_same_sample_gives_the_same_bits(tiny_checkpoint: Path, tiny_config: EncoderConfig) -> None:
+    first, second = (encoder_with(tiny_checkpoint, tiny_config) for _ in range(2))
+    for encoder in (first, second):
+        readout.start(encoder, *sample(encoder))
+    for name, weight in first.backbone.state_dict().items():
+        assert torch.equal(weight, second.backbone.state_dict()[name]), name
+
+
+def test_information_is_the_log_of_the_share_of_documents() -> None:
+    got = readout.information([3, 4, 5, 3], Counter({3: 1, 4: 9}), num_docs=9)
+    assert got.tolist() == pytest.approx([math.log(5), readout.LEAST_INFORMATION, math.log(10), math.log(5)])
+
+
+def test_whitening_takes_both_kinds_to_zero_and_evens_out_variances(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(1)
+    is_query = torch.arange(4000) % 2 == 0
+    # States have directions that all texts share, as after a norm with a bias towards some dimensions.
+    mean = torch.randn(4000, 12, dtype=torch.float64) * torch.logspace(0, -1.5, 12)
+    mean = mean + torch.where(is_query[:, None], torch.linspace(1, 2, 12), torch.linspace(3, 0, 12))
+    for power, spread in ((0.0, 20.0), (1.0, 1.5)):
+        monkeypatch.setattr(readout, "WHITENING", power)
+        value, output = readout.whiten(mean, is_query, 10)
+        torch.testing.assert_close(output.T @ output, torch.eye(10, dtype=torch.float64))
+        read = mean @ (output @ value).T
+        for kind in (is_query, ~is_query):
+            assert read[kind].mean(0).norm() < 1e-6 * read.norm(dim=1).mean()
+        deviations = (mean @ value.T).std(0)
+        assert (deviations.max() / deviations.min() > spread) == (power == 0.0)
+        correlations = torch.corrcoef((mean @ value.T).T) - torch.eye(10)
+        assert correlations.abs().max() < 0.1
+
+
+def test_another_pooling_is_refused(tiny_checkpoint: Path, tiny_config: EncoderConfig) -> None:
+    encoder = encoder_with(tiny_checkpoint, tiny_config, pooling="mean")
+    with pytest.raises(InputError, match=r"known for Llama and Mistral decoders with pooling last_token; .* mistral"):
+        readout.start(encoder, [], [])

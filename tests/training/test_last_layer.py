@@ -1,0 +1,40 @@
+"""The sample that the last layer starts from."""
+
+import pytest
+import torch
+
+from anna.errors import InputError
+from anna.modeling import readout
+from anna.modeling.encoder import Encoder
+from anna.modeling.readout import Reading
+from anna.training.last_layer import start_as_mean
+from tests.training.worker import recipe, toy_groups, toy_texts
+
+
+def test_the_sample_is_queries_in_their_prompts_and_positives(
+    tiny_encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[list[Reading]] = []
+    monkeypatch.setattr(readout, "start", lambda _, texts, docs: seen.append(texts))
+    start_as_mean(tiny_encoder, toy_groups(), toy_texts(), recipe(1, "full"))
+    (texts,) = seen
+    assert len(texts) == 44
+    decoded = {tiny_encoder.tokenizer.decode(text.tokens[text.num_prompt : -1]).strip() for text in texts}
+    assert decoded >= set(toy_texts().queries.values())
+    symmetric = [text for text in texts if not text.is_query and text.num_prompt]
+    assert len(symmetric) == sum(group.task == "Similar" for group in toy_groups())
+
+
+def test_an_adapter_is_refused(tiny_encoder: Encoder) -> None:
+    with pytest.raises(InputError, match=r"last_layer is weighted_mean, but train.method is lora"):
+        start_as_mean(tiny_encoder, toy_groups(), toy_texts(), recipe(1, "lora"))
+
+
+def test_it_changes_the_last_layer_and_the_final_norm_alone(tiny_encoder: Encoder) -> None:
+    tiny_encoder.backbone.norm.weight.data.fill_(2.0)
+    before = {name: weight.clone() for name, weight in tiny_encoder.backbone.state_dict().items()}
+    start_as_mean(tiny_encoder, toy_groups(), toy_texts(), recipe(1, "full"))
+    after = tiny_encoder.backbone.state_dict()
+    changed = {name for name in after if not torch.equal(after[name], before[name])}
+    parts = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.down_proj")
+    assert changed == {f"layers.1.{part}.weight" for part in parts} | {"norm.weight"}
