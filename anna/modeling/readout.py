@@ -94,7 +94,8 @@ def start(encoder: Encoder, texts: Sequence[Reading], docs: Sequence[Sequence[in
     num_values = encoder.backbone.layers[-1].self_attn.v_proj.out_features
     value_RD, output_DR = whiten(mean_ND, is_query, num_values)
     read_ND = (mean_ND - mean_ND.mean(0)) @ (output_DR @ value_RD).T
-    strength = STRENGTH * torch.stack([state.at_eos for state in states]).norm(dim=1).mean() / read_ND.norm(dim=1).mean()
+    added_to_ND = torch.stack([state.at_eos for state in states])
+    strength = STRENGTH * added_to_ND.norm(dim=1).mean() / read_ND.norm(dim=1).mean()
     _write(encoder, query_D, key_D, value_RD * strength.sqrt(), output_DR * strength.sqrt())
 
 
