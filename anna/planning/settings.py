@@ -91,6 +91,7 @@ class Student(_Part):
     layers: int | None
     pooling: str
     attention: str
+    last_layer: str
 
 
 class Lora(_Part):

@@ -22,6 +22,10 @@ VALIDATION_DOCS = 6
 """Documents that each validation query brings into its pool."""
 
 
+SAMPLE = 1000
+"""Groups that `anna.training.last_layer` reads."""
+
+
 class Pass(NamedTuple):
     """What one rank computes for a batch."""
 
@@ -104,10 +108,21 @@ def plan(settings: Settings, counts: Counts, shape: Shape, ranks: int) -> Work:
         largest = max(largest, plan_pass(task, settings, last / ranks, train.max_examples).tokens)
     part = min(1.0, (train.max_steps or steps) / steps)
     at_once = min(largest, train.max_micro_step_tokens or largest)
-    checked = validation(settings, counts, shape, round(steps * part))
-    return Work(
-        round(steps * part), tokens * part, operations * part + checked, round(at_once), cut / tokens, round(largest)
-    )
+    operations = operations * part + validation(settings, counts, shape, round(steps * part))
+    operations += ranks * last_layer(settings, counts, shape)
+    return Work(round(steps * part), tokens * part, operations, round(at_once), cut / tokens, round(largest))
+
+
+def last_layer(settings: Settings, counts: Counts, shape: Shape) -> float:
+    """Return the operations of reading the sample that the last layer starts from, which each rank does."""
+    if settings.student.last_layer == "pretrained":
+        return 0.0
+    train, tokens = settings.train, 0.0
+    share = min(1.0, SAMPLE / sum(task.groups for task in counts.tasks))
+    for task in counts.tasks:
+        asked, read = mean(task.query_lengths, train.query_tokens), mean(task.doc_lengths, train.doc_tokens)
+        tokens += share * task.groups * (asked + read + task.prompt_tokens * (1 + task.is_symmetric))
+    return tokens * work.forward_read(shape, 0.0, 0.0)
 
 
 def validation(settings: Settings, counts: Counts, shape: Shape, steps: int) -> float:

@@ -1,5 +1,6 @@
 """What batches come to, by hand."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -48,7 +49,9 @@ def settings(**train: Any) -> Settings:
         "train": plain.train.model_copy(update=FIXED | train),
         "filter": plain.filter.model_copy(update={"negatives_per_query": 1}),
         "prompts": plain.prompts.model_copy(update={"example_tokens": 48}),
-        "student": plain.student.model_copy(update={"attention": "causal", "pooling": "last_token"}),
+        "student": plain.student.model_copy(
+            update={"attention": "causal", "pooling": "last_token", "last_layer": "pretrained"}
+        ),
         "ingest": plain.ingest.model_copy(update={"validation_share": 0.05}),
     }
     return plain.model_copy(update=sections)
@@ -102,6 +105,17 @@ def test_a_limit_of_steps_and_a_cut_batch() -> None:
     cut = training.plan(settings(max_micro_step_tokens=500), counts, SHAPE, ranks=1)
     assert (cut.cut_share, cut.largest, cut.largest_batch) == (1.0, 500, whole.largest)
     assert cut.operations == pytest.approx(whole.operations * 4 / 3)
+
+
+def test_each_rank_reads_the_sample_that_the_last_layer_starts_from() -> None:
+    plain, counts = settings(), Counts((TASK,), "", ())
+    student = plain.student.model_copy(update={"last_layer": "weighted_mean"})
+    made = plain.model_copy(update={"student": student})
+    more = training.plan(made, counts, SHAPE, 2).operations - training.plan(plain, counts, SHAPE, 2).operations
+    sample = 160 * (20 + 10 + 48) * work.forward_read(SHAPE, 0, 0)  # all of the groups: there are fewer than SAMPLE
+    assert more == pytest.approx(2 * sample)
+    many = Counts((replace(TASK, groups=4000),), "", ())
+    assert training.last_layer(made, many, SHAPE) == pytest.approx(sample * training.SAMPLE / 160)
 
 
 def test_validations_are_counted_by_their_interval() -> None:
