@@ -50,6 +50,7 @@ def train(
     kill: tuple[str, int] | None = None,
     queries: int | None = None,
     scores: dict[int, float] | None = None,
+    last_layer: str = "pretrained",
     code: int = 0,
 ) -> str:
     """Run `train_encoder` in `folder` on `ranks` processes and return what they said; with `kill`, SIGKILL them all.
@@ -62,6 +63,7 @@ def train(
         kill: ("step", n): before step n is taken; ("save", n): while checkpoint n is written.
         queries: How many of the toy groups to train on; None: all.
         scores: Validation score by step, in place of the real one.
+        last_layer: What the student's begins as.
         code: Expected exit code of the first process, where it is not killed.
     """
     folder.mkdir(exist_ok=True)
@@ -70,10 +72,8 @@ def train(
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    processes = [
-        SERVER.Process(target=_rank, args=(rank, ranks, port, checkpoint, folder, chosen, kill, queries, scores))
-        for rank in range(ranks)
-    ]
+    rest = (port, checkpoint, folder, chosen, kill, queries, scores, last_layer)
+    processes = [SERVER.Process(target=_rank, args=(rank, ranks, *rest)) for rank in range(ranks)]
     for process in processes:
         process.start()
     if kill:
@@ -101,6 +101,7 @@ def _rank(
     kill: tuple[str, int] | None,
     queries: int | None,
     scores: dict[int, float] | None,
+    last_layer: str,
 ) -> None:
     names = {
         "RANK": rank,
@@ -119,10 +120,10 @@ def _rank(
         fix_scores(scores)
     if kill and rank == 0:
         _arm(*kill)
-    log.run_stage("train", lambda: _train(checkpoint, chosen, queries))
+    log.run_stage("train", lambda: _train(checkpoint, chosen, queries, last_layer))
 
 
-def _train(checkpoint: Path, chosen: dict[str, Any], queries: int | None) -> None:
+def _train(checkpoint: Path, chosen: dict[str, Any], queries: int | None, last_layer: str) -> None:
     groups, validation = toy_groups()[:queries], toy_validation()
     texts = toy_texts()
     texts = texts._replace(
@@ -131,7 +132,7 @@ def _train(checkpoint: Path, chosen: dict[str, Any], queries: int | None) -> Non
     )
     run.train_encoder(
         data=run.TrainingData(groups, validation, texts, {}),
-        student=tiny_student(checkpoint),
+        student=tiny_student(checkpoint, last_layer=last_layer),
         prompts=prompts(),
         recipe=TrainParams.model_validate(chosen),
         outputs=run.Outputs(Path("encoder"), Path("train.json"), Path("training.csv"), Path("validation.csv")),
