@@ -44,6 +44,7 @@ _RIDGE = 0.01
 """Added to a covariance's diagonal, as a share of its mean."""
 
 _BATCH = 16
+"""Texts read at once."""
 
 _log = logging.getLogger(__name__)
 
@@ -84,6 +85,13 @@ def start(encoder: Encoder, texts: Sequence[Reading], docs: Sequence[Sequence[in
         raise InputError(
             "student.last_layer is weighted_mean, which is known for Llama and Mistral decoders with pooling "
             f"last_token; this is a {kind} with pooling {pooling}. Set it to pretrained"
+        )
+    num_dims = encoder.backbone.config.hidden_size
+    if len(texts) < num_dims:
+        _log.warning(
+            "the last layer is fitted on %d texts, fewer than its %d dimensions, and may start badly: train on more "
+            "groups, or set student.last_layer to pretrained",
+            *(len(texts), num_dims),
         )
     states = _states(encoder, texts)
     key_D = _fit_key([state.normed for state in states], texts, docs)

@@ -139,6 +139,12 @@ def test_whitening_takes_both_kinds_to_zero_and_evens_out_variances(monkeypatch:
         assert correlations.abs().max() < 0.1
 
 
+def test_a_sample_that_is_too_small_is_said(tiny_encoder: Encoder, caplog: pytest.LogCaptureFixture) -> None:
+    readings, docs = sample(tiny_encoder)
+    readout.start(tiny_encoder, readings[:20], docs)
+    assert "fitted on 20 texts, fewer than its 32 dimensions" in caplog.text
+
+
 def test_another_pooling_is_refused(tiny_checkpoint: Path, tiny_config: EncoderConfig) -> None:
     encoder = encoder_with(tiny_checkpoint, tiny_config, pooling="mean")
     with pytest.raises(InputError, match=r"known for Llama and Mistral decoders with pooling last_token; .* mistral"):

@@ -10,6 +10,7 @@ from anna.planning import training, work
 from anna.planning.counts import Counts, Task
 from anna.planning.settings import Settings
 from anna.shapes import Shape
+from anna.training import last_layer
 from tests.planning.conftest import REPO
 
 SHAPE = Shape(layers=3, hidden=4, ffn=8, heads=2, key_heads=1, head_dim=2, vocabulary=10)
@@ -114,6 +115,7 @@ def test_each_rank_reads_the_sample_that_the_last_layer_starts_from() -> None:
     more = training.plan(made, counts, SHAPE, 2).operations - training.plan(plain, counts, SHAPE, 2).operations
     sample = 160 * (20 + 10 + 48) * work.forward_read(SHAPE, 0, 0)  # all of the groups: there are fewer than SAMPLE
     assert more == pytest.approx(2 * sample)
+    assert training.SAMPLE == last_layer.SAMPLE
     many = Counts((replace(TASK, groups=4000),), "", ())
     assert training.last_layer(made, many, SHAPE) == pytest.approx(sample * training.SAMPLE / 160)
 
