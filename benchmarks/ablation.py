@@ -24,6 +24,7 @@ VARIANTS: dict[str, list[str]] = {
     "without hard negatives": ["filter.negatives_per_query=0", "filter.min_negatives=0"],
     "negatives not chained": ["train.chain_negatives=false"],
     "without examples": ["train.max_examples=0"],
+    "last layer as pretrained": ["student.last_layer=pretrained"],
 }
 """What is set beside the default, by variant."""
 
