@@ -12,7 +12,7 @@ from anna.training.batches import Group, Texts
 from anna.training.recipe import TrainParams
 
 SAMPLE = 1000
-"""Groups whose query and positive are read; with half of them the default starts 0.02 lower (docs/LOG.md)."""
+"""Groups whose query and positive are read; half as many texts start 0.02 lower in nDCG@10 (docs/LOG.md)."""
 
 COUNTED = 20_000
 """Groups whose documents say how rare a token is: with more, a large corpus would take minutes to tokenise."""
