@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import AutoModel, MistralConfig, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, MistralConfig, MistralForCausalLM, PreTrainedTokenizerFast
 
 from anna.modeling.encoder import Encoder
 from anna.modeling.encoder_config import EncoderConfig, TaskPrompt
@@ -63,8 +63,8 @@ class Words:
         return [" ".join(f"w{n}" for n in self._random.integers(3, self._vocabulary, size)) for size in chosen]
 
 
-def new_encoder(size: Size, kind: type[Encoder]) -> Encoder:
-    """Return an encoder of random weights, in bfloat16 on the GPU or float32 on the CPU."""
+def new_causal(size: Size) -> MistralForCausalLM:
+    """Return a causal model of random weights, in bfloat16 on the GPU or float32 on the CPU."""
     device, dtype = ("cuda", torch.bfloat16) if torch.cuda.is_available() else ("cpu", torch.float32)
     config = MistralConfig(
         vocab_size=size.vocabulary,
@@ -75,24 +75,35 @@ def new_encoder(size: Size, kind: type[Encoder]) -> Encoder:
         num_key_value_heads=size.key_heads,
         sliding_window=size.window,
         max_position_embeddings=32768,
+        bos_token_id=1,
+        eos_token_id=2,
         use_cache=False,
         attn_implementation="sdpa",
     )
     torch.manual_seed(0)
     with torch.device(device):
-        backbone = AutoModel.from_config(config, dtype=dtype)
+        return AutoModelForCausalLM.from_config(config, dtype=dtype)
+
+
+def new_tokenizer(size: Size) -> PreTrainedTokenizerFast:
+    """Return a tokenizer of whole words, that of `Words` among them."""
     words = {"<unk>": 0, "<s>": 1, "</s>": 2, **{f"w{n}": n for n in range(3, size.vocabulary)}}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>", pad_token="</s>")
-    append_eos(fast)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", eos_token="</s>", pad_token="</s>")
+
+
+def new_encoder(size: Size, kind: type[Encoder]) -> Encoder:
+    """Return an encoder of random weights, in bfloat16 on the GPU or float32 on the CPU."""
+    backbone, tokenizer = new_causal(size).base_model, new_tokenizer(size)
+    append_eos(tokenizer)
     shown = Words(size.vocabulary).texts(10, (size.example_tokens, size.example_tokens))
     examples = tuple(Example(query, response) for query, response in zip(shown[:5], shown[5:], strict=True))
     prompt = TaskPrompt(instruction="given a question retrieve passages", symmetric=False, examples=examples)
     told = EncoderConfig(
         base="random", layers=None, max_tokens=4096, example_tokens=size.example_tokens, tasks={TASK: prompt}
     )
-    return kind(backbone, fast, told, dtype)
+    return kind(backbone, tokenizer, told, backbone.dtype)
 
 
 def make_batch(encoder: Encoder, size: Size, num_examples: int) -> tuple[Batch, Texts]:

@@ -26,9 +26,12 @@ _log = logging.getLogger(__name__)
 
 
 def load_causal_lm(
-    path: Path, quantize: Quantize | None = None, dtype: torch.dtype = torch.float32
+    path: Path,
+    quantize: Quantize | None = None,
+    dtype: torch.dtype = torch.float32,
+    weight_dtype: torch.dtype = torch.float32,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
-    """Return the causal model at `path` in float32 and evaluation mode, and its tokenizer.
+    """Return the causal model at `path` in evaluation mode, and its tokenizer.
 
     A Llama checkpoint becomes a Mistral model: without a sliding window the two compute the same function from the
     same weights, and the rest of the code has one architecture to know. A quantised one stays what it is.
@@ -37,13 +40,14 @@ def load_causal_lm(
         path: Folder of safetensors, or a GGUF file.
         quantize: What all matrices of the layers are rounded to; None: nothing.
         dtype: What quantised matrices are multiplied in.
+        weight_dtype: What weights that are not quantised are kept in.
 
     Raises:
         InputError: If there is no such model, it is not a causal one that transformers knows, or bitsandbytes, which
             quantises, is not installed.
     """
     folder = _converted(path) if path.suffix == ".gguf" else path
-    model, tokenizer = _load(AutoModelForCausalLM, folder, **(_quantised(dtype) if quantize else {}))
+    model, tokenizer = _load(AutoModelForCausalLM, folder, weight_dtype, **(_quantised(dtype) if quantize else {}))
     if model.config.model_type == "llama" and not quantize:
         model = _as_mistral(model)
     return model.eval(), tokenizer
@@ -55,7 +59,7 @@ def load_saved(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
     Raises:
         InputError: If there is no such model.
     """
-    model, tokenizer = _load(AutoModel, folder)
+    model, tokenizer = _load(AutoModel, folder, torch.float32)
     return model.eval(), tokenizer
 
 
@@ -73,12 +77,10 @@ def _quantised(dtype: torch.dtype) -> dict[str, Any]:
 
 
 def _load(
-    kind: type[AutoModel] | type[AutoModelForCausalLM], folder: Path, **options: Any
+    kind: type[AutoModel] | type[AutoModelForCausalLM], folder: Path, dtype: torch.dtype, **options: Any
 ) -> tuple[Any, PreTrainedTokenizerFast]:
     try:
-        model = kind.from_pretrained(
-            folder, dtype=torch.float32, local_files_only=True, use_safetensors=True, **options
-        )
+        model = kind.from_pretrained(folder, dtype=dtype, local_files_only=True, use_safetensors=True, **options)
         return model, AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())[:300]
@@ -132,7 +134,7 @@ def _as_mistral(model: PreTrainedModel) -> PreTrainedModel:
         eos_token_id=old.eos_token_id,
         pad_token_id=old.pad_token_id,
     )
-    mistral = MistralForCausalLM(config)
+    mistral = MistralForCausalLM(config).to(model.dtype)
     mistral.load_state_dict(model.state_dict(), strict=True)
     if config.tie_word_embeddings:
         mistral.tie_weights()

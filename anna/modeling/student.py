@@ -45,6 +45,7 @@ def load_student(
     *,
     quantize: Quantize | None = None,
     dtype: torch.dtype = torch.float32,
+    weight_dtype: torch.dtype = torch.float32,
     is_packed: bool = True,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
     """Return the first `layers` decoder layers of the checkpoint, without language head, and a tokenizer that adds EOS.
@@ -54,13 +55,14 @@ def load_student(
         layers: None: all.
         quantize: As `load_causal_lm`.
         dtype: As `load_causal_lm`.
+        weight_dtype: As `load_causal_lm`.
         is_packed: Keep quantised matrices in 4 bits; otherwise as float32 of the same values.
 
     Raises:
         InputError: As `load_causal_lm`, or if the checkpoint has fewer layers or attends in a way that packed rows
             cannot.
     """
-    causal, tokenizer = load_causal_lm(path, quantize, dtype)
+    causal, tokenizer = load_causal_lm(path, quantize, dtype, weight_dtype)
     _check_architecture(path.name, causal)
     if quantize and not is_packed:
         causal = causal.dequantize()

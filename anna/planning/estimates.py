@@ -168,7 +168,7 @@ def train(case: Case) -> Estimate:
     done = training.plan(case.settings, case.counts, case.models.student, case.ranks)
     own = training.setup(case.settings, case.models.student, hardware, case.ranks, done.largest)
     devices = case.ranks if hardware.is_gpu else 1
-    reading = host_memory(case.models.checkpoint, 1) / HOST_BANDWIDTH if hardware.is_gpu else 0.0
+    reading = host_memory(case.models.checkpoint, own._replace(ranks=1)) / HOST_BANDWIDTH if hardware.is_gpu else 0.0
     seconds = START["train"] + reading + done.operations / (hardware.rate * devices)
     kept = own.trained * own.weight_bytes if params.method == "lora" else whole_weights(own)
     state = own.trained * (12 + own.weight_bytes)

@@ -40,7 +40,11 @@ def device_memory(own: Setup) -> float:
     return own.ranks * (LIBRARIES["train"] + 8 * own.trained + peak(own))
 
 
-def host_memory(checkpoint: Shape, ranks: int) -> float:
-    """Return the machine's memory while training starts: each rank reads the whole checkpoint in float32."""
+def host_memory(checkpoint: Shape, own: Setup) -> float:
+    """Return the machine's memory while training starts: each rank reads the whole checkpoint.
+
+    In float32, but where adapters are trained on a GPU its weights have b bytes at once.
+    """
     head = 0 if checkpoint.is_tied else checkpoint.table
-    return ranks * (4.0 * (checkpoint.parameters + head) + LIBRARIES["train"])
+    number = own.weight_bytes if own.method == "lora" else 4
+    return own.ranks * (number * (checkpoint.parameters + head) + LIBRARIES["train"])

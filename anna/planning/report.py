@@ -89,8 +89,8 @@ def zero_table(case: Case) -> list[str]:
         rows.append((str(stage), *parts, _bytes(size), ", ".join(marks)))
     trained = f"{_count(own.trained)} of {_count(own.shape.parameters)} weights trained"
     title = f"train: memory {where}; ranks: {own.ranks}, tokens at once: {own.tokens:,}, {trained}"
-    reading = _bytes(host_memory(case.models.checkpoint, case.ranks))
-    host = f"Before that, all ranks read the checkpoint in float32: {reading} of the CPU's memory."
+    reading = _bytes(host_memory(case.models.checkpoint, own))
+    host = f"Before that, all ranks read the checkpoint: {reading} of the CPU's memory."
     return [title, *_aligned(rows), *([host] if own.is_gpu else [])]
 
 

@@ -164,8 +164,11 @@ def new_encoder(
 ) -> Encoder:
     """Return the untrained encoder with what the recipe trains set to require gradients."""
     dtype = compute_dtype(recipe.dtype)
-    path = fetch_model(student.model)
-    backbone, tokenizer = load_student(path, student.layers, quantize=recipe.quantize, dtype=dtype)
+    # Frozen weights are rounded on a GPU in any case; rounded at once, they take half the time and memory to load.
+    weight_dtype = dtype if recipe.method == "lora" and torch.cuda.is_available() else torch.float32
+    backbone, tokenizer = load_student(
+        fetch_model(student.model), student.layers, quantize=recipe.quantize, dtype=dtype, weight_dtype=weight_dtype
+    )
     check_dims(recipe.matryoshka_dims, backbone.config.hidden_size)
     config = EncoderConfig(
         base=describe(student.model),

@@ -11,13 +11,14 @@ from torch import Tensor
 from torch._dynamo.utils import counters
 from torch.nn.attention.flex_attention import create_block_mask
 from torch.nn.functional import scaled_dot_product_attention
+from transformers import MistralConfig, MistralModel
 
 from anna.modeling import attention, flex
 from anna.modeling.encoder import Encoder
 from anna.modeling.encoder_config import EncoderConfig
 from anna.modeling.flex import TILE, block_mask
 from anna.modeling.packing import ABSENT, Packing, Text, pack
-from tests.conftest import encoder_with
+from tests.conftest import as_loaded, encoder_with
 
 TEXTS = ["Paris", "the capital of France and a city near the sea", "x", "rivers, mountains; science!"]
 
@@ -124,3 +125,35 @@ def test_rows_of_all_lengths_run_one_kernel(monkeypatch: pytest.MonkeyPatch) -> 
         expected = scaled_dot_product_attention(query, key, value, mask, scale=0.3, enable_gqa=True)
         torch.testing.assert_close(got.transpose(1, 2), expected, rtol=1e-4, atol=1e-5)
     assert counters["stats"]["unique_graphs"] == 1
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="its backward pass runs on a GPU alone")
+@pytest.mark.parametrize("window", [None, 100])
+@pytest.mark.parametrize("recomputes", [False, True])
+def test_on_a_gpu_vectors_and_gradients_are_those_of_the_padded_form(recomputes: bool, window: int | None) -> None:
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 90, "hidden_size": 128, "intermediate_size": 96, "num_hidden_layers": 3}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32, "initializer_range": 0.2}
+    model = MistralModel(MistralConfig(**sizes, **heads, sliding_window=window, attn_implementation="sdpa")).cuda()
+    plain = as_loaded(model)
+    attention.use_packing(model)
+    attention.read_early(model)
+    if recomputes:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.train()
+    prefix = torch.randint(0, 90, (150,)).tolist()
+    texts = [torch.randint(0, 90, (length,)).tolist() for length in (3, 300, 40, 41, 1, 129)]
+    weights = torch.randn(len(texts), 128, device="cuda")
+    found = []
+    for used in (plain, model):
+        if used is plain:
+            rows = [torch.tensor([prefix + text], device="cuda") for text in texts]
+            vectors = torch.cat([plain(input_ids=row).last_hidden_state[:, -1] for row in rows])
+        else:
+            packing = pack([Text(text, 0) for text in texts], [prefix]).to(torch.device("cuda"))
+            inputs = {"input_ids": packing.ids, "position_ids": packing.positions, "use_cache": False}
+            vectors = model(**inputs, packing=packing).last_hidden_state[0][packing.texts]
+        (vectors * weights).sum().backward()
+        found.append([vectors.detach(), *(p.grad for p in used.parameters())])
+    for one, other in zip(*found, strict=True):
+        assert (one - other).norm() < 1e-4 * one.norm()

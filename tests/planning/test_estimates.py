@@ -114,5 +114,11 @@ def test_ranks_on_a_cpu_share_the_machine() -> None:
     own = estimates.setup(make())
     one, two = (memory.device_memory(own._replace(ranks=ranks, zero_stage=0)) for ranks in (1, 2))
     assert two == 2 * one
-    assert memory.host_memory(SHAPE, 1) == 4 * SHAPE.parameters + memory.LIBRARIES["train"]
-    assert memory.host_memory(SHAPE._replace(is_tied=False), 1) - memory.host_memory(SHAPE, 1) == 4 * 40
+
+
+def test_adapters_on_a_gpu_read_the_checkpoint_in_their_own_numbers() -> None:
+    full = estimates.setup(make())._replace(ranks=2, weight_bytes=2, method="full")
+    assert memory.host_memory(SHAPE, full) == 2 * (4 * SHAPE.parameters + memory.LIBRARIES["train"])
+    lora = full._replace(ranks=1, method="lora")
+    assert memory.host_memory(SHAPE, lora) == 2 * SHAPE.parameters + memory.LIBRARIES["train"]
+    assert memory.host_memory(SHAPE._replace(is_tied=False), lora) - memory.host_memory(SHAPE, lora) == 2 * 40

@@ -1,0 +1,281 @@
+"""The stages `train` and `export` of presets/mistral-7b.yaml at Mistral-7B's real shape: killed, resumed, encoded with.
+
+A checkpoint of random weights and tables of random words are written to a folder; the preset's own params, the share of
+one of its 8 GPUs, run there as stages do. Training is killed by SIGKILL between two checkpoints and started again. The
+table shows time and memory, next to what `anna plan` says of the same work. Runs on a CPU too: `--size tiny`.
+
+Usage: python -m benchmarks.gpu_train [--size mistral-7b] [--zero 1 3] [--steps 10] [--no-export]
+"""
+
+import argparse
+import csv
+import json
+import os
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import torch
+import yaml
+
+from anna import io, schemas
+from anna.footprint import GIB
+from anna.modeling.encoder import Encoder
+from anna.modeling.hardware import pick_device
+from anna.planning import memory, training, work
+from anna.planning.hardware import this_machine
+from anna.planning.settings import Settings
+from anna.shapes import Shape
+from benchmarks.random_model import SIZES, Size, Words, new_causal, new_tokenizer
+
+REPO = Path(__file__).parents[1]
+TASK = "NQ"
+"""Of the preset's training tasks, for its prompt."""
+
+BASE = Path("models/base")
+POLL = 0.1
+"""Seconds between two looks at a running stage."""
+
+
+class Trained(NamedTuple):
+    """One run of `train`, killed once."""
+
+    start_seconds: float
+    """From starting the process to the first step's end, kernels compiled."""
+    resume_seconds: float
+    """From starting it again to the end of the first new step."""
+    step_seconds: float
+    """Median of the steps after the first."""
+    tokens: float
+    """Of a step, mean."""
+    largest: int
+    """Tokens of the largest batch."""
+    memory: float
+    """Peak bytes of the GPU, or of the process."""
+    redone: int
+    """Steps taken before the kill and again after it."""
+    is_same: bool
+    """Whether their losses are equal to the last digit."""
+
+
+def write_project(size: Size, steps: int) -> None:
+    """Write checkpoint, tables and params to the current folder."""
+    new_causal(size).save_pretrained(BASE)
+    new_tokenizer(size).save_pretrained(BASE)
+    words, num_queries = Words(size.vocabulary), steps * size.queries
+    queries = {f"{TASK}:q:{n:06d}": text for n, text in enumerate(words.texts(num_queries, size.query_tokens))}
+    docs = {
+        f"{TASK}:d:{n:06d}": text for n, text in enumerate(words.texts(num_queries * size.documents, size.doc_tokens))
+    }
+    groups = np.array(list(docs)).reshape(num_queries, size.documents)
+    share = [1 / size.documents] * size.documents
+    tables: dict[str, tuple[pa.Schema, list[dict[str, Any]]]] = {
+        "corpus": (schemas.CORPUS, [{"doc_id": n, "task": TASK, "text": text} for n, text in docs.items()]),
+        "queries": (
+            schemas.QUERIES,
+            [
+                {"query_id": n, "task": TASK, "kind": "retrieval", "split": "train", "text": text}
+                for n, text in queries.items()
+            ],
+        ),
+        "qrels": (
+            schemas.QRELS,
+            [
+                {"query_id": n, "doc_id": row[0], "relevance": 1}
+                for n, row in zip(queries, groups.tolist(), strict=True)
+            ],
+        ),
+        "groups": (
+            schemas.GROUPS,
+            [
+                {"query_id": n, "positive_id": row[0], "negative_ids": row[1:], "soft_labels": share}
+                for n, row in zip(queries, groups.tolist(), strict=True)
+            ],
+        ),
+        "drops": (schemas.DROPS, []),
+        "dense_vectors": (schemas.VECTORS, [{"id": next(iter(docs)), "vector": [1.0]}]),
+        "eval/examples": (
+            schemas.EXAMPLES,
+            [
+                {"task": TASK, "position": n, "query": query, "response": response}
+                for n, (query, response) in enumerate(zip(queries.values(), docs.values(), strict=False))
+            ][:5],
+        ),
+    }
+    for name, (schema, rows) in tables.items():
+        io.write(Path(f"data/{name}.parquet"), pa.Table.from_pylist(rows, schema), schema)
+
+
+def write_params(size: Size, steps: int, zero_stage: int, micro_step_tokens: int | None) -> None:
+    """Write the preset's params for one GPU's share of a batch, in as few steps."""
+    params = yaml.safe_load((REPO / "presets" / "mistral-7b.yaml").read_text(encoding="utf-8"))
+    params["student"]["model"] = {"kind": "files", "path": str(BASE)}
+    params["train"] |= {
+        "zero_stage": zero_stage,
+        "processes": 1,
+        "batch_queries": size.queries,
+        "max_steps": steps,
+        "checkpoint_steps": steps // 2,
+        "validation_queries": 0,
+        "keep": "last",
+    }
+    if micro_step_tokens:
+        params["train"]["max_micro_step_tokens"] = micro_step_tokens
+    params["export"]["check_texts"] = 4
+    io.write_text(Path("params.yaml"), yaml.safe_dump(params))
+
+
+def train(steps: int) -> Trained:
+    """Run `train`, kill it after the checkpoint and a step more, run it to its end, and return what that took."""
+    shutil.rmtree("dvclive", ignore_errors=True)  # of the run before
+    started = time.perf_counter()
+    process = start("train")
+    first = wait_for(process, 1) - started
+    wait_for(process, steps // 2 + 2)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    if not list(Path("runs/checkpoints").glob("*/latest.json")):
+        raise SystemExit("killed, but no checkpoint is there")
+    before = live("loss")
+    shutil.rmtree("dvclive")
+    started = time.perf_counter()
+    process = start("train")
+    resumed = wait_for(process, steps // 2 + 1) - started
+    if process.wait():
+        raise SystemExit("the resumed run failed; its message is above")
+    with Path("metrics/training.csv").open(encoding="utf-8") as file:
+        tokens = [int(row["tokens"]) for row in csv.DictReader(file)]
+    after, speeds = live("loss"), live("tokens_per_second")
+    seconds = [count / speed for count, speed in zip(tokens, speeds, strict=True)][1:]
+    name = "peak_gpu_memory_gib" if torch.cuda.is_available() else "peak_memory_gib"
+    redone = len(before) - steps // 2
+    return Trained(
+        start_seconds=first,
+        resume_seconds=resumed,
+        step_seconds=statistics.median(seconds),
+        tokens=statistics.mean(tokens),
+        largest=max(tokens),
+        memory=max(live(name)) * GIB,
+        redone=redone,
+        is_same=after[: len(before)] == before,
+    )
+
+
+def start(stage: str) -> "subprocess.Popen[bytes]":
+    """Start a stage in a process group of its own."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPO), os.environ.get("PYTHONPATH", "")])}
+    return subprocess.Popen([sys.executable, "-m", f"stages.{stage}"], env=environment, start_new_session=True)
+
+
+def wait_for(process: "subprocess.Popen[bytes]", steps: int) -> float:
+    """Wait until a training run has written so many steps, and return the time."""
+    while len(live("loss")) < steps:
+        if process.poll() is not None:
+            raise SystemExit(f"train ended with {process.returncode} before step {steps}")
+        time.sleep(POLL)
+    return time.perf_counter()
+
+
+def live(name: str) -> list[float]:
+    """Return a metric of all steps so far, as DVCLive wrote it."""
+    path = Path(f"dvclive/plots/metrics/{name}.tsv")
+    if not path.is_file():
+        return []
+    return [float(line.split("\t")[-1]) for line in path.read_text(encoding="utf-8").splitlines()[1:]]
+
+
+def planned(size: Size, done: Trained) -> tuple[float, float]:
+    """Return the seconds of a step and the peak memory that `anna plan`'s arithmetic gives for this machine."""
+    settings, hardware = Settings.load(Path("params.yaml")), this_machine()
+    shape = Shape.of(io.read_json(BASE / "config.json"))
+    most = settings.train.max_micro_step_tokens or done.largest
+    own = training.setup(settings, shape, hardware, 1, min(done.largest, most))
+    texts = size.queries * (1 + size.documents)
+    operations = work.training(
+        shape,
+        statistics.mean(size.doc_tokens) / 2,
+        texts / done.tokens,
+        method=settings.train.method,
+        recomputes=settings.train.gradient_checkpointing,
+        twice=float(done.tokens > most),
+    )
+    return operations * done.tokens / hardware.rate, memory.device_memory(own)
+
+
+def export() -> tuple[float, float]:
+    """Run `export` and return its seconds and the smallest cosine with the training encoder's vectors."""
+    started = time.perf_counter()
+    if start("export").wait():
+        raise SystemExit("export failed; its message is above")
+    return time.perf_counter() - started, io.read_json(Path("metrics/export.json"))["smallest_cosine"]
+
+
+def encode(size: Size) -> tuple[float, float]:
+    """Encode with the exported model as `evaluate` does, and return seconds and tokens per second."""
+    encoder = Encoder.load(Path("models/sentence-transformer"), torch.bfloat16).to(pick_device())
+    texts = Words(size.vocabulary).texts(size.encoded[0], size.doc_tokens)
+    most = size.doc_tokens[1] + 2
+
+    def act() -> float:
+        started = time.perf_counter()
+        encoder.encode(texts, max_tokens=most, tokens_per_batch=size.tokens_per_batch)
+        return time.perf_counter() - started
+
+    act()
+    seconds = act()
+    return seconds, sum(map(len, encoder.tokenize(texts, max_tokens=most))) / seconds
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Do everything; print the table and a line of JSON."""
+    chosen = parse(argv)
+    size = SIZES[chosen.size]._replace(layers=chosen.layers or SIZES[chosen.size].layers)
+    rows, results = [], dict[str, Any]()
+    with tempfile.TemporaryDirectory(dir=chosen.folder) as folder:
+        os.chdir(folder)
+        write_project(size, chosen.steps)
+        for stage in chosen.zero:
+            write_params(size, chosen.steps, stage, chosen.micro_step_tokens)
+            done = train(chosen.steps)
+            seconds, peak = planned(size, done)
+            same = f"{'equal' if done.is_same else 'NOT equal'} losses in {done.redone} steps taken twice"
+            rows.append(f"ZeRO {stage}: start {done.start_seconds:.0f} s, resumed {done.resume_seconds:.0f} s, {same}")
+            rows.append(f"  a step: {done.step_seconds:.2f} s, planned {seconds:.2f} s; {done.tokens:,.0f} tokens")
+            rows.append(f"  peak: {done.memory / GIB:.1f} GiB, planned {peak / GIB:.1f} GiB")
+            results[f"ZeRO {stage}"] = {**done._asdict(), "planned_seconds": seconds, "planned_memory": peak}
+            sys.stderr.write("\n".join(rows[-3:]) + "\n")
+        if not chosen.no_export:
+            seconds, cosine = export()
+            encoding, speed = encode(size)
+            rows.append(f"export: {seconds:.0f} s, smallest cosine {cosine}; encoding {speed:,.0f} tokens/s")
+            results["export"] = {"seconds": seconds, "smallest_cosine": cosine}
+            results["encode"] = {"seconds": encoding, "tokens_per_second": speed}
+        os.chdir(REPO)
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+    sys.stdout.write("\n".join([device, *rows]) + "\n\n" + json.dumps(results) + "\n")
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Return the command line's choices."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", choices=SIZES, default="mistral-7b")
+    parser.add_argument("--layers", type=int, help="other than the size's, where memory is short")
+    parser.add_argument("--zero", type=int, nargs="+", default=[1, 3], choices=[0, 1, 2, 3])
+    parser.add_argument("--steps", type=int, default=10, help="of each run; a checkpoint is written half way")
+    parser.add_argument("--micro-step-tokens", type=int, help="other than the preset's")
+    parser.add_argument("--folder", type=Path, help="where a temporary folder is made: 45 GB at Mistral-7B's size")
+    parser.add_argument("--no-export", action="store_true", help="train only")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    main()
