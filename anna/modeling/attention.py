@@ -73,12 +73,11 @@ def packed_attention(
         is_causal: What the model's config says; False: a query sees what comes after it in its text, too.
         kwargs: What else the model passes on.
     """
-    layer: int = module.layer_idx  # type: ignore[assignment]
     key, value = packing.given or (key, value)
     if packing.keep is not None:
-        packing.keep[layer] = key, value
+        packing.keep[module.layer_idx] = key, value  # type: ignore[index]
     if packing.cached is not None:
-        cached_key, cached_value = packing.cached[layer]
+        cached_key, cached_value = packing.cached[module.layer_idx]  # type: ignore[index]
         key, value = torch.cat([cached_key, key], dim=2), torch.cat([cached_value, value], dim=2)
     attend = flex.attend if pick_kernel(query.device.type) == "flex" else _attend_blocks
     output = attend(
@@ -94,6 +93,7 @@ def packed_attention(
     return output, None
 
 
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 @cache  # so that it says only once what it chose
 def pick_kernel(device_type: str) -> str:
     """Return what attends over packed rows on a device, and log why.

@@ -41,14 +41,20 @@ def attend(
     """
     if dropout:
         raise InputError(f"attention_dropout is {dropout}, which FlexAttention lacks; set it to 0 in the checkpoint")
+    # Under autocast RoPE leaves queries and keys in float32. Lengths are whole tiles, so that one kernel fits all rows.
+    query_HQD, key_HKD, value_HKD = (_fill(part.to(value.dtype), dim=2) for part in (query, key, value))
+    made = mask(packing, window, is_causal)
+    run = _compiled() if query.is_cuda else flex_attention
+    output = run(query_HQD, key_HKD, value_HKD, block_mask=made, scale=scaling, enable_gqa=True)
+    return output[:, :, : query.shape[2]].transpose(1, 2)  # type: ignore[no-any-return]
+
+
+def mask(packing: Packing, window: int | None, is_causal: bool) -> BlockMask:
+    """Return FlexAttention's mask of a packed row, made when it is first asked for."""
     name = (window, is_causal)
     if name not in packing.masks:
         packing.masks[name] = block_mask(packing, window, is_causal)
-    # Under autocast RoPE leaves queries and keys in float32. Lengths are whole tiles, so that one kernel fits all rows.
-    query_HQD, key_HKD, value_HKD = (_fill(part.to(value.dtype), dim=2) for part in (query, key, value))
-    run = _compiled() if query.is_cuda else flex_attention
-    output = run(query_HQD, key_HKD, value_HKD, block_mask=packing.masks[name], scale=scaling, enable_gqa=True)
-    return output[:, :, : query.shape[2]].transpose(1, 2)  # type: ignore[no-any-return]
+    return packing.masks[name]  # type: ignore[no-any-return]
 
 
 def block_mask(packing: Packing, window: int | None, is_causal: bool) -> BlockMask:
