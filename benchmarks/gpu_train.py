@@ -70,6 +70,7 @@ class Trained(NamedTuple):
 def write_project(size: Size, steps: int) -> None:
     """Write checkpoint, tables and params to the current folder."""
     new_causal(size).save_pretrained(BASE)
+    torch.cuda.empty_cache()  # the stages need it
     new_tokenizer(size).save_pretrained(BASE)
     words, num_queries = Words(size.vocabulary), steps * size.queries
     queries = {f"{TASK}:q:{n:06d}": text for n, text in enumerate(words.texts(num_queries, size.query_tokens))}
@@ -130,7 +131,7 @@ def write_params(size: Size, steps: int, zero_stage: int, micro_step_tokens: int
     }
     if micro_step_tokens:
         params["train"]["max_micro_step_tokens"] = micro_step_tokens
-    params["export"]["check_texts"] = 4
+    params["export"]["check_texts"] = 2
     io.write_text(Path("params.yaml"), yaml.safe_dump(params))
 
 
@@ -255,6 +256,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             sys.stderr.write("\n".join(rows[-3:]) + "\n")
         if not chosen.no_export:
             seconds, cosine = export()
+            sys.stderr.write(f"export: {seconds:.0f} s, smallest cosine {cosine}\n")
             encoding, speed = encode(size)
             rows.append(f"export: {seconds:.0f} s, smallest cosine {cosine}; encoding {speed:,.0f} tokens/s")
             results["export"] = {"seconds": seconds, "smallest_cosine": cosine}
