@@ -94,13 +94,17 @@ def packed_attention(
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-@cache  # so that it says only once what it chose
 def pick_kernel(device_type: str) -> str:
-    """Return what attends over packed rows on a device, and log why.
+    """Return what attends over packed rows on a device, and log why; compiled code asks once.
 
     FlexAttention skips the tiles of a row that no text shares, but is fast only where it is compiled for a GPU. On a
     CPU texts of like length are padded side by side, for attention alone, which is a few percent of all work.
     """
+    return _picked(device_type)
+
+
+@cache  # so that it says only once what it chose
+def _picked(device_type: str) -> str:
     if device_type == "cuda":
         _log.info("packed rows attend by FlexAttention: the GPU compiles its block mask")
         return "flex"

@@ -44,7 +44,8 @@ def attend(
     # Under autocast RoPE leaves queries and keys in float32. Lengths are whole tiles, so that one kernel fits all rows.
     query_HQD, key_HKD, value_HKD = (_fill(part.to(value.dtype), dim=2) for part in (query, key, value))
     made = mask(packing, window, is_causal)
-    run = _compiled() if query.is_cuda else flex_attention
+    # In a layer that is compiled it is compiled with it.
+    run = _compiled() if query.is_cuda and not torch.compiler.is_compiling() else flex_attention
     output = run(query_HQD, key_HKD, value_HKD, block_mask=made, scale=scaling, enable_gqa=True)
     return output[:, :, : query.shape[2]].transpose(1, 2)  # type: ignore[no-any-return]
 
