@@ -74,3 +74,17 @@ def test_the_benchmark_runs_and_ends_with_json() -> None:
     computed, useful = ([int(line[place].replace(",", "")) for line in cells] for place in (6, 7))
     assert (computed[0], computed[2]) == (useful[0], useful[2])
     assert min(computed[1] / useful[1], computed[3] / useful[3]) > 2
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_goes_on_to_the_same_losses_and_is_exported(tmp_path: Path) -> None:
+    sizes = ["--size", "tiny", "--zero", "1", "--steps", "30", "--folder", str(tmp_path)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "benchmarks.gpu_train", *sizes]
+    done = subprocess.run(command, cwd=REPO, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["ZeRO 1"]["redone"] >= 2
+    assert found["ZeRO 1"]["is_same"]
+    assert found["export"]["smallest_cosine"] > 0.9999
+    assert not list(tmp_path.iterdir())
