@@ -19,7 +19,7 @@ def fuse(backbone: PreTrainedModel) -> bool:
 
     Attention, MLP and norms are compiled one by one, so that gradient checkpointing goes around them; all layers share
     the same kernels. In evaluation mode they run as they are. Weights, their names and adapters put in later are left
-    alone. Not for ZeRO 3, which gathers weights in hooks that cannot be compiled.
+    alone. Not for ZeRO 3, which gathers weights in hooks that cannot be compiled, and not tried on quantised matrices.
     """
     if backbone.config.model_type not in READS_EARLY:
         return False

@@ -182,7 +182,8 @@ def new_encoder(
         tasks=task_prompts(prompts, examples, tokenizer),
     )
     encoder = Encoder(backbone, tokenizer, config, dtype)
-    if torch.cuda.is_available() and recipe.zero_stage < 3 and fuse(backbone):
+    can_fuse = torch.cuda.is_available() and recipe.zero_stage < 3 and recipe.quantize is None
+    if can_fuse and fuse(backbone):
         _log.info("the first step takes longer: what lies between the layers' matrix products is compiled")
     if recipe.gradient_checkpointing:
         encoder.backbone.gradient_checkpointing_enable({"use_reentrant": False})
