@@ -12,7 +12,6 @@ import csv
 import json
 import os
 import shutil
-import signal
 import statistics
 import subprocess
 import sys
@@ -22,7 +21,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import pyarrow as pa
 import torch
 import yaml
@@ -68,52 +66,39 @@ class Trained(NamedTuple):
 
 
 def write_project(size: Size, steps: int) -> None:
-    """Write checkpoint, tables and params to the current folder."""
+    """Write checkpoint and tables to the current folder."""
     new_causal(size).save_pretrained(BASE)
     torch.cuda.empty_cache()  # the stages need it
     new_tokenizer(size).save_pretrained(BASE)
-    words, num_queries = Words(size.vocabulary), steps * size.queries
-    queries = {f"{TASK}:q:{n:06d}": text for n, text in enumerate(words.texts(num_queries, size.query_tokens))}
-    docs = {
-        f"{TASK}:d:{n:06d}": text for n, text in enumerate(words.texts(num_queries * size.documents, size.doc_tokens))
-    }
-    groups = np.array(list(docs)).reshape(num_queries, size.documents)
-    share = [1 / size.documents] * size.documents
-    tables: dict[str, tuple[pa.Schema, list[dict[str, Any]]]] = {
-        "corpus": (schemas.CORPUS, [{"doc_id": n, "task": TASK, "text": text} for n, text in docs.items()]),
-        "queries": (
-            schemas.QUERIES,
-            [
-                {"query_id": n, "task": TASK, "kind": "retrieval", "split": "train", "text": text}
-                for n, text in queries.items()
-            ],
-        ),
-        "qrels": (
-            schemas.QRELS,
-            [
-                {"query_id": n, "doc_id": row[0], "relevance": 1}
-                for n, row in zip(queries, groups.tolist(), strict=True)
-            ],
-        ),
-        "groups": (
-            schemas.GROUPS,
-            [
-                {"query_id": n, "positive_id": row[0], "negative_ids": row[1:], "soft_labels": share}
-                for n, row in zip(queries, groups.tolist(), strict=True)
-            ],
-        ),
-        "drops": (schemas.DROPS, []),
-        "dense_vectors": (schemas.VECTORS, [{"id": next(iter(docs)), "vector": [1.0]}]),
-        "eval/examples": (
-            schemas.EXAMPLES,
-            [
-                {"task": TASK, "position": n, "query": query, "response": response}
-                for n, (query, response) in enumerate(zip(queries.values(), docs.values(), strict=False))
-            ][:5],
-        ),
-    }
-    for name, (schema, rows) in tables.items():
+    for name, (schema, rows) in tables(size, steps * size.queries).items():
         io.write(Path(f"data/{name}.parquet"), pa.Table.from_pylist(rows, schema), schema)
+
+
+def tables(size: Size, num_queries: int) -> dict[str, tuple[pa.Schema, list[dict[str, Any]]]]:
+    """Return schema and rows of all that `train` and `export` read; the first of a query's documents is positive."""
+    words, per_query = Words(size.vocabulary), size.documents
+    asked, texts = words.texts(num_queries, size.query_tokens), words.texts(num_queries * per_query, size.doc_tokens)
+    queries, docs = (
+        [f"{TASK}:{kind}:{n:06d}" for n in range(len(part))] for kind, part in (("q", asked), ("d", texts))
+    )
+    groups = [docs[n * per_query : (n + 1) * per_query] for n in range(num_queries)]
+    same = {"task": TASK, "kind": "retrieval", "split": "train"}
+    shares = [1 / per_query] * per_query
+    pairs = list(zip(queries, groups, strict=True))
+    found = [
+        {"query_id": query, "positive_id": group[0], "negative_ids": group[1:], "soft_labels": shares}
+        for query, group in pairs
+    ]
+    shown = [{"task": TASK, "position": n, "query": asked[n], "response": texts[n]} for n in range(5)]
+    return {
+        "corpus": (schemas.CORPUS, [{"doc_id": i, "task": TASK, "text": t} for i, t in zip(docs, texts, strict=True)]),
+        "queries": (schemas.QUERIES, [{"query_id": i, "text": t, **same} for i, t in zip(queries, asked, strict=True)]),
+        "qrels": (schemas.QRELS, [{"query_id": i, "doc_id": group[0], "relevance": 1} for i, group in pairs]),
+        "groups": (schemas.GROUPS, found),
+        "drops": (schemas.DROPS, []),
+        "dense_vectors": (schemas.VECTORS, [{"id": docs[0], "vector": [1.0]}]),
+        "eval/examples": (schemas.EXAMPLES, shown),
+    }
 
 
 def write_params(size: Size, steps: int, zero_stage: int, micro_step_tokens: int | None) -> None:
@@ -142,7 +127,7 @@ def train(steps: int) -> Trained:
     process = start("train")
     first = wait_for(process, 1) - started
     wait_for(process, steps // 2 + 2)
-    os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
     process.wait()
     if not list(Path("runs/checkpoints").glob("*/latest.json")):
         raise SystemExit("killed, but no checkpoint is there")
@@ -172,9 +157,9 @@ def train(steps: int) -> Trained:
 
 
 def start(stage: str) -> "subprocess.Popen[bytes]":
-    """Start a stage in a process group of its own."""
+    """Start a stage."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPO), os.environ.get("PYTHONPATH", "")])}
-    return subprocess.Popen([sys.executable, "-m", f"stages.{stage}"], env=environment, start_new_session=True)
+    return subprocess.Popen([sys.executable, "-m", f"stages.{stage}"], env=environment)
 
 
 def wait_for(process: "subprocess.Popen[bytes]", steps: int) -> float:
