@@ -48,8 +48,8 @@ def test_what_does_not_fit_comes_with_the_remedy() -> None:
     lines = report.verdict(case, estimate(case), None)
     assert lines[0] == "Verdict: does not fit."
     (train,) = [line for line in lines if line.startswith("  - train")]
-    assert train.startswith("  - train needs 25.1 GiB of 23.6 GiB per GPU: set ")
-    assert "train.zero_stage: 3 (15.1 GiB)" in train
+    assert train.startswith("  - train needs 28.0 GiB of 23.6 GiB per GPU: set ")
+    assert "train.zero_stage: 3 (18.0 GiB)" in train
     assert any(line.startswith("  - evaluate needs ") for line in lines)
 
 

@@ -62,7 +62,7 @@ def slowly(log: Path, compute: Callable[[Items], Values]) -> Callable[[Items], V
 
     def noted(batch: Items) -> Values:
         note(log, "begin")
-        time.sleep(0.05)
+        time.sleep(0.2)  # long enough to be seen in it on a busy machine
         values = compute(batch)
         note(log, "end")
         return values
