@@ -81,7 +81,7 @@ def digest(items: Iterable[object]) -> str:
 
 def digest_weights(weights: Mapping[str, Tensor]) -> str:
     """Return a hash of names, types, shapes and bytes."""
-    with ThreadPoolExecutor() as pool:  # hashing lets go of the interpreter; 7 billion weights would take a minute
+    with ThreadPoolExecutor() as pool:  # hashing lets go of the interpreter
         return digest(pool.map(_digest_tensor, *zip(*weights.items(), strict=True)))
 
 
