@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 
 from anna.modeling.encoder import Encoder
-from anna.modeling.fused import fuse
+from anna.modeling.fused import can_fuse, fuse
 from anna.planning.hardware import matrix_rate
 from anna.training import engine as engines
 from anna.training import step
@@ -84,7 +84,7 @@ def train(encoder: Encoder, job: Job, work: Work) -> Figures:
             "doc_tokens": job.size.doc_tokens[1] + 1,
         }
     )
-    if torch.cuda.is_available() and job.zero_stage < 3 and not isinstance(encoder, PaddedEncoder):
+    if can_fuse(recipe.zero_stage, is_quantized=False) and not isinstance(encoder, PaddedEncoder):
         fuse(encoder.backbone)
     encoder.backbone.gradient_checkpointing_enable({"use_reentrant": False})
     lora = recipe.lora

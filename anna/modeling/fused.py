@@ -14,12 +14,20 @@ from anna.modeling import flex
 from anna.modeling.attention import READS_EARLY
 
 
+def can_fuse(zero_stage: int, *, is_quantized: bool) -> bool:
+    """Return whether training gains by `fuse`: on a GPU alone.
+
+    Not at ZeRO 3, which gathers weights in hooks that cannot be compiled; on quantised matrices it was not tried.
+    """
+    return torch.cuda.is_available() and zero_stage < 3 and not is_quantized
+
+
 def fuse(backbone: PreTrainedModel) -> bool:
     """Compile all layers of a decoder but the last, which computes few tokens, and return whether that was possible.
 
     Attention, MLP and norms are compiled one by one, so that gradient checkpointing goes around them; all layers share
     the same kernels. In evaluation mode they run as they are. Weights, their names and adapters put in later are left
-    alone. Not for ZeRO 3, which gathers weights in hooks that cannot be compiled, and not tried on quantised matrices.
+    alone.
     """
     if backbone.config.model_type not in READS_EARLY:
         return False

@@ -13,7 +13,7 @@ from anna import io, seeding
 from anna.errors import InputError
 from anna.modeling.encoder import Encoder
 from anna.modeling.encoder_config import ADAPTER_FOLDER, EncoderConfig, PromptParams, task_prompts
-from anna.modeling.fused import fuse
+from anna.modeling.fused import can_fuse, fuse
 from anna.modeling.hardware import compute_dtype
 from anna.modeling.student import StudentParams, load_student
 from anna.origins import describe, fetch_model
@@ -182,8 +182,7 @@ def new_encoder(
         tasks=task_prompts(prompts, examples, tokenizer),
     )
     encoder = Encoder(backbone, tokenizer, config, dtype)
-    can_fuse = torch.cuda.is_available() and recipe.zero_stage < 3 and recipe.quantize is None
-    if can_fuse and fuse(backbone):
+    if can_fuse(recipe.zero_stage, is_quantized=recipe.quantize is not None) and fuse(backbone):
         _log.info("the first step takes longer: what lies between the layers' matrix products is compiled")
     if recipe.gradient_checkpointing:
         encoder.backbone.gradient_checkpointing_enable({"use_reentrant": False})

@@ -79,3 +79,12 @@ def test_a_folder_without_a_model_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds no model of safetensors") as raised:
         load_causal_lm(tmp_path)
     assert "\n" not in str(raised.value)
+
+
+def test_weights_can_be_loaded_rounded(tiny_checkpoint: Path) -> None:
+    whole, rounded = (
+        load_student(tiny_checkpoint, 2, weight_dtype=kind)[0] for kind in (torch.float32, torch.bfloat16)
+    )
+    for one, other in zip(whole.parameters(), rounded.parameters(), strict=True):
+        assert other.dtype == torch.bfloat16
+        assert torch.equal(one.bfloat16(), other)
