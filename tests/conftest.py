@@ -33,7 +33,7 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def save_tiny(folder: Path, *, sliding_window: int | None = None) -> None:
+def save_tiny(folder: Path, *, sliding_window: int | None = None, head_dim: int = 8) -> None:
     """Write a random three-layer causal Mistral and its tokenizer to `folder`."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -54,7 +54,7 @@ def save_tiny(folder: Path, *, sliding_window: int | None = None) -> None:
         num_hidden_layers=3,
         num_attention_heads=4,
         num_key_value_heads=2,
-        head_dim=8,
+        head_dim=head_dim,
         sliding_window=sliding_window,
         max_position_embeddings=512,
         initializer_range=0.2,

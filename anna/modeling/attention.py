@@ -17,7 +17,8 @@ from transformers import AttentionInterface, PreTrainedModel
 from transformers.models.mistral.modeling_mistral import apply_rotary_pos_emb
 
 from anna.modeling import flex
-from anna.modeling.packing import Block, Packing
+from anna.modeling.packing import Block, KeysValues, Packing
+from anna.modeling.split import Keys, attend_split
 
 NAME = "anna_packed"
 
@@ -127,15 +128,19 @@ def _attend_blocks(
     query_THD, key_THD, value_THD = (part[0].transpose(0, 1) for part in (query, key, value))
     outputs = []
     for block in packing.blocks:
-        output_BHLD = functional.scaled_dot_product_attention(
-            _rows(query_THD, block.queries).transpose(1, 2),
-            _seen(key_THD, block).transpose(1, 2),
-            _seen(value_THD, block).transpose(1, 2),
-            attn_mask=block.visible(window, is_causal),
-            dropout_p=dropout,
-            scale=scaling,
-            enable_gqa=True,
-        )
+        query_BHLD = _rows(query_THD, block.queries).transpose(1, 2)
+        if block.sees_all_common(window) and not dropout:
+            keys = Keys(*_common(key_THD, value_THD, block), *_own(key_THD, value_THD, block))
+            output_BHLD = attend_split(query_BHLD, keys, block.own().visible(window, is_causal), scaling)
+        else:
+            output_BHLD = functional.scaled_dot_product_attention(
+                query_BHLD,
+                *_seen(key_THD, value_THD, block),
+                attn_mask=block.visible(window, is_causal),
+                dropout_p=dropout,
+                scale=scaling,
+                enable_gqa=True,
+            )
         outputs.append(_rows(output_BHLD.transpose(1, 2).flatten(0, 1), block.real))
     return torch.cat(outputs)[None]
 
@@ -145,13 +150,24 @@ def _rows(part: Tensor, places: Tensor) -> Tensor:
     return part.index_select(0, places.flatten()).view(*places.shape, *part.shape[1:])
 
 
-def _seen(part_THD: Tensor, block: Block) -> Tensor:
-    """Return what the texts of a block attend to, (B, C + K, H, D); the gradient of the common part is a plain sum."""
-    own = _rows(part_THD, block.keys)
+def _own(key_THD: Tensor, value_THD: Tensor, block: Block) -> KeysValues:
+    """Return the keys and values that each text of a block sees for itself, (B, H, K, D) each."""
+    return _rows(key_THD, block.keys).transpose(1, 2), _rows(value_THD, block.keys).transpose(1, 2)
+
+
+def _common(key_THD: Tensor, value_THD: Tensor, block: Block) -> KeysValues:
+    """Return the keys and values that all texts of a block see, (1, H, C, D) each."""
+    return _rows(key_THD, block.common[None]).transpose(1, 2), _rows(value_THD, block.common[None]).transpose(1, 2)
+
+
+def _seen(key_THD: Tensor, value_THD: Tensor, block: Block) -> KeysValues:
+    """Return all that the texts of a block attend to, (B, H, C + K, D) each, the common part copied for each text."""
+    own = _own(key_THD, value_THD, block)
     if not len(block.common):
         return own
-    common = part_THD.index_select(0, block.common).expand(len(own), -1, -1, -1)
-    return torch.cat([common, own], dim=1)
+    common = _common(key_THD, value_THD, block)
+    key, value = (torch.cat([c.expand(len(o), -1, -1, -1), o], dim=2) for c, o in zip(common, own, strict=True))
+    return key, value
 
 
 def _read_only_last(

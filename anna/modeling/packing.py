@@ -60,6 +60,14 @@ class Block(NamedTuple):
             is_visible = distance.abs() <= (ABSENT // 2 if window is None else window)
         return is_visible[:, None]
 
+    def sees_all_common(self, window: int | None) -> bool:
+        """Return whether there are common keys and every query sees all of them."""
+        return len(self.common) > 0 and (window is None or int(self.query_positions.max()) < window)
+
+    def own(self) -> "Block":
+        """Return the block as it is without its common keys."""
+        return self._replace(common=self.common[:0], key_positions=self.key_positions[:, len(self.common) :])
+
 
 @dataclass(frozen=True, eq=False)
 class Packing:

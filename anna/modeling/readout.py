@@ -3,7 +3,8 @@
 What a pretrained decoder computes at EOS says little of the text before it, and a short training is over before that
 has changed. In the last layer nothing but EOS is a query, so its weights can be written down from a sample of texts:
 attention gives each token a share that grows with its information, values and output take the mean that comes of it to
-one whose directions vary alike, and the MLP adds nothing yet. The architecture stays what it is, and all of it is
+one whose directions vary alike, and the MLP adds nothing yet. After in-context examples EOS sees no further back than
+queries reach: the examples' rare words would drown the query's. The architecture stays what it is, and all of it is
 trained from there on.
 
 References: weighted means, and taking away what all texts have in common, Arora et al. 2017 (SIF); whitening, Su et al.
@@ -22,6 +23,7 @@ from torch import Tensor
 
 from anna import log
 from anna.errors import InputError
+from anna.modeling import lookback
 from anna.modeling.encoder import Encoder
 from anna.modeling.packing import Text, pack
 
@@ -40,8 +42,14 @@ WHITENING = 0.75
 STRENGTH = 3.0
 """Length of what is read of a text, in the mean, relative to that of the state at EOS that it is added to."""
 
+REACH = 0.9
+"""Share of queries that EOS sees whole after examples."""
+
 _RIDGE = 0.01
 """Added to a covariance's diagonal, as a share of its mean."""
+
+_SMALL_RIDGE = 0.001
+"""The same where there is little noise to fit."""
 
 _BATCH = 16
 """Texts read at once."""
@@ -55,8 +63,9 @@ class Reading(NamedTuple):
     tokens: Sequence[int]
     """EOS last."""
     num_prompt: int
-    """Leading tokens that are its prompt."""
+    """Leading tokens that are its prompt, examples included."""
     is_query: bool
+    has_examples: bool = False
 
 
 class _State(NamedTuple):
@@ -74,7 +83,9 @@ def start(encoder: Encoder, texts: Sequence[Reading], docs: Sequence[Sequence[in
 
     Args:
         encoder: Untrained, read at EOS.
-        texts: Queries and documents to fit the weights on, of both more than D for a good fit.
+        texts: Queries and documents to fit the weights on, of both more than D for a good fit, in zero-shot prompts;
+            and some with examples, which decide only how far back EOS looks after examples. Without these it looks
+            back as far as ever.
         docs: Tokenised documents, which say how rare a token is.
 
     Raises:
@@ -87,24 +98,27 @@ def start(encoder: Encoder, texts: Sequence[Reading], docs: Sequence[Sequence[in
             f"last_token; this is a {kind} with pooling {pooling}. Set it to pretrained"
         )
     num_dims = encoder.backbone.config.hidden_size
-    if len(texts) < num_dims:
+    plain = [text for text in texts if not text.has_examples]
+    if len(plain) < num_dims:
         _log.warning(
             "the last layer is fitted on %d texts, fewer than its %d dimensions, and may start badly: train on more "
             "groups, or set student.last_layer to pretrained",
-            *(len(texts), num_dims),
+            *(len(plain), num_dims),
         )
-    states = _states(encoder, texts)
-    key_D = _fit_key([state.normed for state in states], texts, docs)
-    at_eos_ND = torch.stack([state.normed[-1] for state in states])
-    query_D = _solve(at_eos_ND.T @ at_eos_ND, at_eos_ND.sum(0), share=0.001)  # its product with every EOS is 1
+    exampled = [text for text in texts if text.has_examples]
+    states, after_examples = _states(encoder, plain), _states(encoder, exampled)
+    key_D = _fit_key([state.normed for state in states], plain, docs)
+    query_D = _constant([state.normed[-1:] for state in states + after_examples])
     mean_ND = torch.stack([torch.softmax(state.normed @ key_D, 0) @ state.normed for state in states])
-    is_query = torch.tensor([text.is_query for text in texts])
+    is_query = torch.tensor([text.is_query for text in plain])
     num_values = encoder.backbone.layers[-1].self_attn.v_proj.out_features
     value_RD, output_DR = whiten(mean_ND, is_query, num_values)
     read_ND = (mean_ND - mean_ND.mean(0)) @ (output_DR @ value_RD).T
     added_to_ND = torch.stack([state.at_eos for state in states])
     strength = STRENGTH * added_to_ND.norm(dim=1).mean() / read_ND.norm(dim=1).mean()
     _write(encoder, query_D, key_D, value_RD * strength.sqrt(), output_DR * strength.sqrt())
+    if exampled:
+        _look_back(encoder, plain, states, after_examples)
 
 
 def information(tokens: Sequence[int], frequencies: Counter[int], num_docs: int) -> Tensor:
@@ -128,7 +142,7 @@ def whiten(mean_ND: Tensor, is_query: Tensor, rank: int) -> tuple[Tensor, Tensor
     kinds = [mean_ND[is_query], mean_ND[~is_query]]
     kind_2D = torch.stack([kind.mean(0) for kind in kinds])
     within_ND = torch.cat([kind - kind.mean(0) for kind in kinds])
-    inverse_D2 = _solve(within_ND.T @ within_ND, kind_2D.T, share=0.001)
+    inverse_D2 = _solve(within_ND.T @ within_ND, kind_2D.T, share=_SMALL_RIDGE)
     away_DD = kind_2D.T @ torch.linalg.solve(kind_2D @ inverse_D2, inverse_D2.T)
     centre_DD = torch.eye(len(away_DD), dtype=away_DD.dtype) - away_DD
     centred_ND = (mean_ND - mean_ND.mean(0)) @ centre_DD.T
@@ -182,6 +196,12 @@ def _fit_key(normed: Sequence[Tensor], texts: Sequence[Reading], docs: Sequence[
     return key_D
 
 
+def _constant(normed: Sequence[Tensor]) -> Tensor:
+    """Return the direction along which all states are near 1, (D,)."""
+    x_TD = torch.cat(list(normed))
+    return _solve(x_TD.T @ x_TD, x_TD.sum(0), share=_SMALL_RIDGE)
+
+
 def _solve(matrix_DD: Tensor, right: Tensor, *, share: float) -> Tensor:
     """Solve with `share` of the mean of the diagonal added to it."""
     ridge = share * matrix_DD.diagonal().mean()
@@ -212,3 +232,31 @@ def _write(encoder: Encoder, query_D: Tensor, key_D: Tensor, value_RD: Tensor, o
     attention.o_proj.weight.copy_(by_head.reshape(len(output_DR), -1) / repeats**0.5)
     layer.mlp.down_proj.weight.zero_()
     encoder.backbone.norm.weight.fill_(1.0)
+
+
+def _look_back(
+    encoder: Encoder, plain: Sequence[Reading], states: Sequence[_State], after_examples: Sequence[_State]
+) -> None:
+    """Add logits by which EOS, where its state says that there were examples, hardly sees what is further away.
+
+    They take up pairs of dimensions that the key of information leaves free. A text's first token, whose state is like
+    no other, is left out of the fit.
+    """
+    at_eos_ND = torch.stack([state.normed[-1] for state in [*states, *after_examples]])
+    had_examples_N = (torch.arange(len(at_eos_ND)) >= len(states)).to(at_eos_ND)
+    query_D = _solve(at_eos_ND.T @ at_eos_ND, at_eos_ND.T @ had_examples_N, share=_SMALL_RIDGE)
+    key_D = _constant([state.normed[1:] for state in [*states, *after_examples]])
+    lengths = torch.tensor([len(text.tokens) - text.num_prompt for text in plain if text.is_query])
+    reach = int(lengths.double().quantile(REACH))
+    attention: Any = encoder.backbone.layers[-1].self_attn
+    turns: Any = encoder.backbone.rotary_emb.inv_freq
+    turns_P = turns[:-1].double().cpu()  # the slowest pair has the key of information
+    pairs = (turns_P < lookback.FASTEST).nonzero()[:, 0]
+    logits_P = lookback.amplitudes(turns_P[pairs], reach, encoder.config.max_tokens) / attention.scaling
+    size = attention.head_dim
+    query, key = (part.weight.view(-1, size, len(key_D)) for part in (attention.q_proj, attention.k_proj))
+    query[:, pairs] = (logits_P.abs().sqrt() * logits_P.sign())[:, None].mul(query_D).to(query)
+    key[:, pairs] = logits_P.abs().sqrt()[:, None].mul(key_D).to(key)
+    key[:, pairs + size // 2] = 0
+    found = (at_eos_ND @ query_D)[len(states) :].mean().item()
+    _log.info("after examples EOS looks back %d tokens; of the fall of logits it has %.2f", reach, found)

@@ -8,18 +8,24 @@ from anna.modeling import readout
 from anna.modeling.batching import shared_prefix
 from anna.modeling.encoder import Encoder
 from anna.modeling.readout import Reading
-from anna.training.batches import Group, Texts
+from anna.training.batches import Group, Texts, plan_epoch
 from anna.training.recipe import TrainParams
+from anna.training.step import tokenize_batch
 
 SAMPLE = 1000
 """Groups whose query and positive are read; half as many texts start 0.02 lower in nDCG@10 (docs/LOG.md)."""
+
+EXAMPLED = 240
+"""Queries and documents that are read in prompts with examples besides (ours)."""
+
+EXAMPLED_PER_BATCH = 4
 
 COUNTED = 20_000
 """Groups whose documents say how rare a token is: with more, a large corpus would take minutes to tokenise."""
 
 
 def start_as_mean(encoder: Encoder, groups: Sequence[Group], texts: Texts, recipe: TrainParams) -> None:
-    """Write the last layer's weights from a sample of groups, each query in its zero-shot prompt.
+    """Write the last layer's weights from a sample of groups, queries in zero-shot prompts and some with examples.
 
     Raises:
         InputError: If the recipe does not save whole weights, or as `readout.start`.
@@ -34,7 +40,7 @@ def start_as_mean(encoder: Encoder, groups: Sequence[Group], texts: Texts, recip
     doc_ids = sorted({doc_id for group in chosen for doc_id in group.doc_ids})
     docs = encoder.tokenize([texts.docs[doc_id] for doc_id in doc_ids], max_tokens=recipe.doc_tokens)
     sample = [text for group in chosen[:SAMPLE] for text in _read(encoder, group, texts, recipe)]
-    readout.start(encoder, sample, docs)
+    readout.start(encoder, sample + _with_examples(encoder, chosen, texts, recipe), docs)
 
 
 def _read(encoder: Encoder, group: Group, texts: Texts, recipe: TrainParams) -> list[Reading]:
@@ -45,6 +51,28 @@ def _read(encoder: Encoder, group: Group, texts: Texts, recipe: TrainParams) -> 
         _reading(encoder, texts.queries[group.query_id], prefix, recipe.query_tokens, is_query=True),
         _reading(encoder, texts.docs[group.doc_ids[0]], doc_prefix, recipe.doc_tokens, is_query=False),
     ]
+
+
+def _with_examples(encoder: Encoder, groups: Sequence[Group], texts: Texts, recipe: TrainParams) -> list[Reading]:
+    """Return texts in prompts with examples, drawn as training draws them; none where it shows none."""
+    found: list[Reading] = []
+    batches = plan_epoch(
+        groups,
+        batch_queries=recipe.batch_queries,
+        max_examples=recipe.max_examples,
+        chained=False,
+        seed=recipe.seed,
+        epoch=0,
+    )
+    for batch in batches:
+        if len(found) < EXAMPLED and batch.examples:
+            some = batch.groups[:EXAMPLED_PER_BATCH]
+            sides = tokenize_batch(
+                encoder, batch, some, [group.doc_ids[0] for group in some], texts=texts, recipe=recipe
+            )
+            for side, is_query in zip(sides, (True, False), strict=True):
+                found += [Reading(row, side.num_shared, is_query, True) for row in side.rows if side.num_shared]
+    return found[:EXAMPLED]
 
 
 def _reading(encoder: Encoder, text: str, prefix: str, max_tokens: int, *, is_query: bool) -> Reading:

@@ -12,7 +12,7 @@ from anna.errors import InputError
 from anna.modeling import readout
 from anna.modeling.encoder import Encoder
 from anna.modeling.encoder_config import EncoderConfig
-from tests.conftest import as_loaded, encoder_with
+from tests.conftest import as_loaded, encoder_with, save_tiny
 
 COMMON = ["water", "music", "science", "a city"]
 RARE = ["Paris", "Berlin", "Madrid", "mountains", "rivers", "book"]
@@ -78,6 +78,41 @@ def test_rare_tokens_get_more_of_eos_than_common_ones_and_a_prompt_little(tiny_e
     rare, common, prompt = (sum(part) / len(part) for part in shares.values())
     assert rare > 1.25 * common
     assert rare > 1.25 * prompt
+
+
+def shares_of_examples(encoder: Encoder, reading: readout.Reading) -> Tensor:
+    """Which part of EOS's attention goes to what stands before the text, by head; by transformers alone."""
+    plain = as_loaded(encoder.backbone)
+    plain.set_attn_implementation("eager")
+    with torch.no_grad():
+        weights = plain(input_ids=torch.tensor([reading.tokens]), output_attentions=True).attentions[1]
+    return weights[0, :, -1, : reading.num_prompt].sum(dim=1)  # type: ignore[no-any-return]
+
+
+def after_examples(encoder: Encoder) -> list[readout.Reading]:
+    """Queries in a prompt with two examples."""
+    prefix, words = encoder.config.prefix("Capitals", 2), [*RARE, *COMMON]
+    texts = [f"{words[n % 10]} {words[n * 3 % 10]}" for n in range(40)]
+    shared = encoder.count(prefix) - 1
+    rows = encoder.tokenize(texts, prefix=prefix, max_tokens=40)
+    return [readout.Reading(row, shared, is_query=True, has_examples=True) for row in rows]
+
+
+def test_after_examples_eos_looks_back_less_far_and_elsewhere_as_far_as_before(
+    tmp_path: Path, tiny_config: EncoderConfig
+) -> None:
+    save_tiny(tmp_path / "model", head_dim=16)  # a window takes more than a few pairs of dimensions
+    without, having = (encoder_with(tmp_path / "model", tiny_config) for _ in range(2))
+    readings, docs = sample(without)
+    exampled = after_examples(without)
+    readout.start(without, readings, docs)
+    readout.start(having, [*readings, *exampled], docs)
+    for reading in exampled[::8]:
+        before, after = (shares_of_examples(encoder, reading) for encoder in (without, having))
+        assert (after / (1 - after) < 0.5 * before / (1 - before)).all()
+    for reading in readings[::16]:
+        moved = shares_of_examples(having, reading) - shares_of_examples(without, reading)
+        assert moved.abs().max() < 0.05
 
 
 def test_what_is_read_outweighs_the_constant_by_the_strength(tiny_encoder: Encoder) -> None:

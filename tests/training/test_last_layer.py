@@ -17,12 +17,25 @@ def test_the_sample_is_queries_in_their_prompts_and_positives(
     seen: list[list[Reading]] = []
     monkeypatch.setattr(readout, "start", lambda _, texts, docs: seen.append(texts))
     start_as_mean(tiny_encoder, toy_groups(), toy_texts(), recipe(1, "full"))
-    (texts,) = seen
-    assert len(texts) == 44
+    ((texts, exampled),) = ([part[:44], part[44:]] for part in seen)
+    assert not any(text.has_examples for text in texts)
     decoded = {tiny_encoder.tokenizer.decode(text.tokens[text.num_prompt : -1]).strip() for text in texts}
     assert decoded >= set(toy_texts().queries.values())
     symmetric = [text for text in texts if not text.is_query and text.num_prompt]
     assert len(symmetric) == sum(group.task == "Similar" for group in toy_groups())
+    assert exampled
+    for text in exampled:
+        assert text.has_examples
+        prompt = tiny_encoder.tokenizer.decode(text.tokens[: text.num_prompt])
+        assert prompt.count("Response:") in (1, 2)
+
+
+def test_without_examples_in_training_none_are_read(tiny_encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[list[Reading]] = []
+    monkeypatch.setattr(readout, "start", lambda _, texts, docs: seen.append(texts))
+    zero_shot = recipe(1, "full").model_copy(update={"max_examples": 0})
+    start_as_mean(tiny_encoder, toy_groups(), toy_texts(), zero_shot)
+    assert not any(text.has_examples for text in seen[0])
 
 
 def test_an_adapter_is_refused(tiny_encoder: Encoder) -> None:

@@ -1,0 +1,43 @@
+"""A distance from which attention sees little, written into rotary embeddings.
+
+A constant query and key have the logit a * cos(w * distance) in a pair of dimensions that turns by w a token. Over all
+pairs such logits add up to one that is near 0 up to a distance and far below it beyond.
+
+Legend: P pairs of dimensions, N distances.
+"""
+
+import torch
+from torch import Tensor
+
+DEPTH = 5.0
+"""How far logits fall: a token beyond weighs e^-5 of what it would."""
+
+FADE = 16
+"""Tokens over which they fall."""
+
+FASTEST = 0.3
+"""Radians a token: pairs that turn faster would tell neighbours apart."""
+
+_RIDGE = 3.0
+"""Added to the diagonal of the least squares: keeps single amplitudes, and with them noise, small."""
+
+_NEAR = 4.0
+"""Weight of the distances up to the end of the fall; that of those beyond is 1."""
+
+
+def amplitudes(turns_P: Tensor, reach: int, span: int) -> Tensor:
+    """Return each pair's `a`, so that the sum is about 0 up to `reach` tokens and -`DEPTH` from `FADE` after it, (P,).
+
+    Args:
+        turns_P: Radians a token, float64.
+        reach: Distance in tokens.
+        span: Longest distance for which the sum is to be right.
+    """
+    distances_N = torch.arange(max(span, reach + 2 * FADE), dtype=turns_P.dtype)
+    wanted_N = -DEPTH * ((distances_N - reach) / FADE).clamp(0, 1)
+    weights_N = torch.where(distances_N < reach + FADE, _NEAR, 1.0).to(turns_P)
+    cosines_NP = torch.cos(distances_N[:, None] * turns_P)
+    weighted_NP = weights_N[:, None] * cosines_NP
+    ridge_PP = _RIDGE * torch.eye(len(turns_P), dtype=turns_P.dtype)
+    found: Tensor = torch.linalg.solve(cosines_NP.T @ weighted_NP + ridge_PP, weighted_NP.T @ wanted_N)
+    return found
