@@ -25,6 +25,9 @@ VALIDATION_DOCS = 6
 SAMPLE = 1000
 """Groups that `anna.training.last_layer` reads."""
 
+EXAMPLED, EXAMPLED_PER_BATCH = 240, 4
+"""Texts that it reads in prompts with examples, and of how many groups of a batch at most."""
+
 
 class Pass(NamedTuple):
     """What one rank computes for a batch."""
@@ -57,12 +60,17 @@ def batch_sizes(groups: int, size: int) -> tuple[int, int]:
     return count, max(size if count > 1 else 0, groups - (count - 1) * size)
 
 
+def example_tokens(task: Task, settings: Settings) -> float:
+    """Return the tokens of an in-context example, its instruction left out."""
+    limit = settings.prompts.example_tokens
+    return mean(task.query_lengths, limit) + mean(task.doc_lengths, limit) + AROUND_EXAMPLE
+
+
 def plan_pass(task: Task, settings: Settings, queries: float, examples: float) -> Pass:
     """Return what a rank computes for its `queries` of a batch that shows so many in-context examples."""
-    train, limit = settings.train, settings.prompts.example_tokens
+    train = settings.train
     asked, read = mean(task.query_lengths, train.query_tokens), mean(task.doc_lengths, train.doc_tokens)
-    shown = mean(task.query_lengths, limit) + mean(task.doc_lengths, limit) + AROUND_EXAMPLE
-    prompt = task.prompt_tokens + examples * (task.prompt_tokens + shown)
+    prompt = task.prompt_tokens + examples * (task.prompt_tokens + example_tokens(task, settings))
     fresh = NEW_CHAINED if train.chain_negatives else NEW_NEGATIVES
     docs = queries * (1 + settings.filter.negatives_per_query * fresh)
     is_shared = settings.student.attention == "causal"
@@ -118,10 +126,15 @@ def last_layer(settings: Settings, counts: Counts, shape: Shape) -> float:
     if settings.student.last_layer == "pretrained":
         return 0.0
     train, tokens = settings.train, 0.0
-    share = min(1.0, SAMPLE / sum(task.groups for task in counts.tasks))
+    total = sum(task.groups for task in counts.tasks)
+    share = min(1.0, SAMPLE / total)
+    exampled = min(EXAMPLED, EXAMPLED_PER_BATCH * total / train.batch_queries) if train.max_examples else 0.0
+    shown = (train.max_examples + 1) / 2
     for task in counts.tasks:
         asked, read = mean(task.query_lengths, train.query_tokens), mean(task.doc_lengths, train.doc_tokens)
         tokens += share * task.groups * (asked + read + task.prompt_tokens * (1 + task.is_symmetric))
+        prompt = task.prompt_tokens + shown * (task.prompt_tokens + example_tokens(task, settings))
+        tokens += exampled * task.groups / total * (asked + prompt)
     return tokens * work.forward_read(shape, 0.0, 0.0)
 
 

@@ -70,15 +70,32 @@ def false_negatives(similarity_QN: Tensor, positive_Q: Tensor, margin: float) ->
     return similarity_QN > threshold_Q1
 
 
-def batch_soft_labels(teacher_QN: Tensor, is_masked_QN: Tensor, teacher_temperature: float) -> Tensor:
-    """Return the dense teacher's probabilities over the documents that a query is compared with, (Q, N).
+def distilled_batch(
+    own_emb_MD: Tensor,
+    emb_ND: Tensor,
+    teacher_MN: Tensor,
+    is_self_MN: Tensor,
+    *,
+    temperature: float,
+    teacher_temperature: float,
+) -> Tensor:
+    """Return CE(teacher, student) of how likely each text's nearest one is any other text of the batch, (M,).
+
+    Queries and documents alike: each of them is compared with all others, so that a batch of a query and two documents
+    each has three distributions to learn for every query, and relations of documents besides.
 
     Args:
-        teacher_QN: The teacher's cosines, (Q, N).
-        is_masked_QN: Documents that a query is not compared with, (Q, N); they get 0.
-        teacher_temperature: Divides the cosines. > 0.
+        own_emb_MD: Unit vectors of this rank's texts, (M, D).
+        emb_ND: Unit vectors of all texts of the batch, (N, D).
+        teacher_MN: The dense teacher's cosines, (M, N).
+        is_self_MN: Where a text meets itself, which is left out.
+        temperature: Divides the student's cosines. > 0.
+        teacher_temperature: Divides the teacher's. > 0.
+
+    Reference: relations as what is distilled, Park et al. 2019, arXiv:1904.05068; as softmax over the batch, ours.
     """
-    return (teacher_QN / teacher_temperature).masked_fill(is_masked_QN, float("-inf")).softmax(dim=-1)
+    soft_MN = (teacher_MN / teacher_temperature).masked_fill(is_self_MN, float("-inf")).softmax(dim=-1)
+    return soft_label_cross_entropy(own_emb_MD @ emb_ND.T, soft_MN, is_self_MN, temperature)
 
 
 class Terms(NamedTuple):
@@ -87,7 +104,6 @@ class Terms(NamedTuple):
     loss: Tensor
     info_nce: Tensor
     soft_label_ce: Tensor
-    batch_soft_label_ce: Tensor
 
 
 def combined_loss(
@@ -97,13 +113,11 @@ def combined_loss(
     soft_labels_QG: Tensor,
     is_masked_QN: Tensor,
     *,
-    batch_soft_labels_QN: Tensor | None = None,
     temperature: float,
     kd_weight: float,
-    batch_kd_weight: float = 0.0,
     false_negative_margin: float | None,
 ) -> Terms:
-    """Return InfoNCE + kd_weight * CE over the group + batch_kd_weight * CE over the batch, and the terms.
+    """Return InfoNCE + kd_weight * CE over the group, and the terms.
 
     Args:
         query_emb_QD: Unit vectors of the queries, (Q, D).
@@ -111,17 +125,12 @@ def combined_loss(
         group_QG: Columns of each query's group in the documents, positive first, -1 where a group is smaller, (Q, G).
         soft_labels_QG: Teacher probabilities over the groups, 0 where absent, (Q, G).
         is_masked_QN: Documents known not to be negatives of a query, (Q, N).
-        batch_soft_labels_QN: See `batch_soft_labels`; None leaves the third term out.
-        temperature: Divides the cosines, in all terms.
+        temperature: Divides the cosines, in both terms.
         kd_weight: Weight of the second term; 0 leaves it out.
-        batch_kd_weight: Weight of the third term.
         false_negative_margin: See `false_negatives`; None masks by label only. Own hard negatives stay: the teachers
             have judged them.
     """
     similarity_QN = query_emb_QD @ doc_emb_ND.T
-    batch_distilled_Q = similarity_QN.new_zeros(len(similarity_QN))
-    if batch_soft_labels_QN is not None:
-        batch_distilled_Q = soft_label_cross_entropy(similarity_QN, batch_soft_labels_QN, is_masked_QN, temperature)
     positive_Q = group_QG[:, 0]
     is_absent_QG = group_QG < 0
     if false_negative_margin is not None:
@@ -131,23 +140,21 @@ def combined_loss(
     contrastive_Q = info_nce(similarity_QN, positive_Q, is_masked_QN, temperature)
     similarity_QG = similarity_QN.gather(1, group_QG.clamp(min=0))
     distilled_Q = soft_label_cross_entropy(similarity_QG, soft_labels_QG, is_absent_QG, temperature)
-    loss_Q = contrastive_Q + kd_weight * distilled_Q + batch_kd_weight * batch_distilled_Q
-    return Terms(loss_Q, contrastive_Q, distilled_Q, batch_distilled_Q)
+    return Terms(contrastive_Q + kd_weight * distilled_Q, contrastive_Q, distilled_Q)
 
 
 def matryoshka(
-    loss: Callable[[Tensor, Tensor], Terms], query_emb_QD: Tensor, doc_emb_ND: Tensor, dims: Sequence[int]
-) -> Terms:
-    """Return the mean of each term of `loss` over the whole vectors and over their first `dims` dimensions.
+    loss: Callable[[Tensor, Tensor], Tensor], left_MD: Tensor, right_ND: Tensor, dims: Sequence[int]
+) -> Tensor:
+    """Return the mean of `loss` over the whole vectors and over their first `dims` dimensions.
 
     Args:
-        loss: Of the vectors of the queries and of the documents.
-        query_emb_QD: Unit vectors, (Q, D).
-        doc_emb_ND: Unit vectors, (N, D).
+        loss: Of two sets of vectors that are compared with each other.
+        left_MD: Unit vectors, (M, D).
+        right_ND: Unit vectors, (N, D).
         dims: Numbers of dimensions, each below D; the vectors that are left of them are made unit vectors again.
 
     Reference: Kusupati et al. 2022, arXiv:2205.13147, equation 1, all sizes weighing the same.
     """
-    cut = [(functional.normalize(query_emb_QD[:, :d]), functional.normalize(doc_emb_ND[:, :d])) for d in dims]
-    terms = [loss(*pair) for pair in ((query_emb_QD, doc_emb_ND), *cut)]
-    return Terms(*(torch.stack(column).mean(dim=0) for column in zip(*terms, strict=True)))
+    cut = [(functional.normalize(left_MD[:, :d]), functional.normalize(right_ND[:, :d])) for d in dims]
+    return torch.stack([loss(*pair) for pair in ((left_MD, right_ND), *cut)]).mean(dim=0)

@@ -56,11 +56,11 @@ class TrainParams(Params):
     max_examples: int = Field(ge=0)
     """k_max: each batch shows k in-context examples, k uniform in 0..k_max (BGE-EN-ICL: 5)."""
     temperature: float = Field(gt=0)
-    """Divides the cosines, in both terms of the loss (BGE-EN-ICL: 0.02)."""
+    """Divides the cosines, in all terms of the loss (BGE-EN-ICL: 0.02)."""
     kd_weight: float = Field(ge=0)
     """Weight of the soft-label term (BGE-EN-ICL: 1); 0 trains on hard labels alone."""
     batch_kd_weight: float = Field(ge=0)
-    """Weight of the cross-entropy with the dense teacher's probabilities over the whole batch; 0 leaves it out."""
+    """Weight of the cross-entropy with the dense teacher's probabilities of each text over all others of the batch."""
     batch_teacher_temperature: float = Field(gt=0)
     """Divides the dense teacher's cosines there."""
     false_negative_margin: float | None = Field(ge=0)

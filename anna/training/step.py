@@ -1,6 +1,7 @@
 """One optimizer step: embed a batch, take the loss over all ranks, carry it back, move the weights.
 
-Legend: Q queries on this rank, N documents of all ranks, G group size, D dimensions.
+Legend: Q queries on this rank, N documents of all ranks, G group size, D dimensions, M texts on this rank, queries and
+documents, A texts of all ranks.
 """
 
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from anna.training import engine as engines
 from anna.training import gradcache
 from anna.training.batches import Batch, Group, Layout, Texts, lay_out
 from anna.training.gather import gather_rows
-from anna.training.losses import Terms, batch_soft_labels, combined_loss, matryoshka
+from anna.training.losses import Terms, combined_loss, distilled_batch, matryoshka
 from anna.training.recipe import TrainParams
 
 
@@ -31,36 +32,63 @@ class Targets(NamedTuple):
     """The teachers' probabilities over each group, 0 where absent, (Q, G)."""
     is_masked: Tensor
     """Documents that are no negatives of a query, (Q, N)."""
-    batch_soft_labels: Tensor | None
-    """The dense teacher's probabilities over the batch, (Q, N)."""
+
+
+class Relations(NamedTuple):
+    """How texts of the batch relate under the dense teacher: queries of all ranks first, then their documents."""
+
+    cosines: Tensor
+    """(M, A)."""
+    is_self: Tensor
+    """Where a text meets itself, (M, A)."""
 
 
 def take(engine: Any, encoder: Encoder, batch: Batch, texts: Texts, recipe: TrainParams) -> dict[str, float]:
     """Take one optimizer step and return its statistics by name, over all ranks."""
     rank, world_size = dist.get_rank(), dist.get_world_size()
     layout = lay_out(batch, world_size, texts.positives, batch.task in texts.group_only)
-    share, total = batch.share(rank, world_size), len(batch.groups)
+    shares = [batch.share(number, world_size) for number in range(world_size)]
+    share, total = shares[rank], len(batch.groups)
     sides = tokenize_batch(encoder, batch, share, layout.doc_ids[rank], texts=texts, recipe=recipe)
-    targets = _targets(layout, rank, share, texts=texts, recipe=recipe, device=encoder.device)
+    targets = _targets(layout, rank, share, texts=texts, device=encoder.device)
+    relations = _relations(shares, layout, rank, texts, encoder.device) if recipe.batch_kd_weight else None
+    num_queries, num_docs = [len(part) for part in shares], [len(block) for block in layout.doc_ids]
+
+    def combined(query_emb_QD: Tensor, doc_emb_ND: Tensor) -> Tensor:
+        return torch.stack(
+            combined_loss(
+                query_emb_QD,
+                doc_emb_ND,
+                *targets,
+                temperature=recipe.temperature,
+                kd_weight=recipe.kd_weight,
+                false_negative_margin=recipe.false_negative_margin,
+            )
+        )
 
     def loss(query_emb_QD: Tensor, own_doc_emb: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        doc_emb_ND = gather_rows(own_doc_emb, [len(block) for block in layout.doc_ids])
-        combined = partial(
-            combined_loss,
-            group_QG=targets.group,
-            soft_labels_QG=targets.soft_labels,
-            is_masked_QN=targets.is_masked,
-            batch_soft_labels_QN=targets.batch_soft_labels,
-            temperature=recipe.temperature,
-            kd_weight=recipe.kd_weight,
-            batch_kd_weight=recipe.batch_kd_weight,
-            false_negative_margin=recipe.false_negative_margin,
-        )
-        terms = matryoshka(combined, query_emb_QD, doc_emb_ND, recipe.matryoshka_dims)
+        doc_emb_ND = gather_rows(own_doc_emb, num_docs)
+        terms = Terms(*matryoshka(combined, query_emb_QD, doc_emb_ND, recipe.matryoshka_dims))
+        sums = _sums(terms, query_emb_QD, doc_emb_ND, targets)
+        value = terms.loss.sum()
+        if relations is not None:
+            emb_AD = torch.cat([gather_rows(query_emb_QD, num_queries), doc_emb_ND])
+            distilled = partial(
+                distilled_batch,
+                teacher_MN=relations.cosines,
+                is_self_MN=relations.is_self,
+                temperature=recipe.temperature,
+                teacher_temperature=recipe.batch_teacher_temperature,
+            )
+            own_emb_MD = torch.cat([query_emb_QD, own_doc_emb])
+            # What is a mean over texts is weighed as if it were one over queries.
+            batch_ce = matryoshka(distilled, own_emb_MD, emb_AD, recipe.matryoshka_dims).sum() * (total / len(emb_AD))
+            value = value + recipe.batch_kd_weight * batch_ce
+            sums |= {"loss": value.detach(), "batch_soft_label_ce": batch_ce.detach()}
         # DeepSpeed averages gradients over ranks, so each rank's loss is its queries' sum times W / (queries of all
         # ranks): the average over W ranks is then the mean over all queries, and `gather_rows` sums what ranks owe
         # each other.
-        return terms.loss.sum() * (world_size / total), _sums(terms, query_emb_QD, doc_emb_ND, targets)
+        return value * (world_size / total), sums
 
     sums, num_tokens = gradcache.backward(engine, sides, loss, recipe.max_micro_step_tokens)
     norm = engines.step(engine)
@@ -93,9 +121,7 @@ def tokenize_batch(
     )
 
 
-def _targets(
-    layout: Layout, rank: int, share: Sequence[Group], *, texts: Texts, recipe: TrainParams, device: torch.device
-) -> Targets:
+def _targets(layout: Layout, rank: int, share: Sequence[Group], *, texts: Texts, device: torch.device) -> Targets:
     width, num_docs = max(len(group.doc_ids) for group in share), sum(len(block) for block in layout.doc_ids)
     group_QG = torch.full((len(share), width), -1)
     soft_labels_QG = torch.zeros(len(share), width)
@@ -104,18 +130,24 @@ def _targets(
         group_QG[row, : len(group.doc_ids)] = torch.tensor(layout.columns[rank][row])
         soft_labels_QG[row, : len(group.doc_ids)] = torch.tensor(group.soft_labels)
         is_masked_QN[row, layout.is_masked[rank][row]] = True
-    soft_QN = None
-    if recipe.batch_kd_weight:
-        queries_QD = np.stack([texts.vectors[group.query_id] for group in share])
-        docs_ND = np.stack([texts.vectors[doc_id] for block in layout.doc_ids for doc_id in block])
-        cosines_QN = torch.from_numpy(queries_QD @ docs_ND.T)
-        soft_QN = batch_soft_labels(cosines_QN, is_masked_QN, recipe.batch_teacher_temperature).to(device)
-    return Targets(group_QG.to(device), soft_labels_QG.to(device), is_masked_QN.to(device), soft_QN)
+    return Targets(group_QG.to(device), soft_labels_QG.to(device), is_masked_QN.to(device))
+
+
+def _relations(
+    shares: Sequence[Sequence[Group]], layout: Layout, rank: int, texts: Texts, device: torch.device
+) -> Relations:
+    """Return the relations of the texts of `rank`, its queries first, with all texts."""
+    blocks = [*([group.query_id for group in share] for share in shares), *layout.doc_ids]
+    vectors_AD = torch.from_numpy(np.stack([texts.vectors[text_id] for block in blocks for text_id in block]))
+    places = torch.split(torch.arange(len(vectors_AD)), [len(block) for block in blocks])
+    own_M = torch.cat([places[rank], places[len(shares) + rank]])
+    is_self_MA = own_M[:, None] == torch.arange(len(vectors_AD))
+    return Relations((vectors_AD[own_M] @ vectors_AD.T).to(device), is_self_MA.to(device))
 
 
 @torch.no_grad()
 def _sums(terms: Terms, query_emb_QD: Tensor, doc_emb_ND: Tensor, targets: Targets) -> dict[str, Tensor]:
-    """Return this rank's sums over its queries of all terms and of the positive's lead over the hardest negative."""
+    """Return this rank's sums over its queries of the terms and of the positive's lead over the hardest negative."""
     similarity_QN = query_emb_QD @ doc_emb_ND.T
     positive_Q1 = targets.group[:, :1]
     hardest_Q = similarity_QN.masked_fill(targets.is_masked, -2.0).scatter(1, positive_Q1, -2.0).amax(dim=1)
@@ -130,7 +162,7 @@ def _over_ranks(sums: dict[str, Tensor], total: int, device: torch.device) -> di
     values = torch.stack([value.to(device, torch.float64) for value in sums.values()])
     dist.all_reduce(values)
     over = dict(zip(sums, values.tolist(), strict=True))
-    means = {name: over[name] / total for name in Terms._fields}
+    means = {name: over.get(name, 0.0) / total for name in (*Terms._fields, "batch_soft_label_ce")}
     gap = over["similarity_gap"] / over["with_negative"] if over["with_negative"] else float("nan")
     tokens = over["tokens"]
     return {**means, "similarity_gap": gap, "tokens": tokens, "tokens_saved": over["plain_tokens"] - tokens}

@@ -118,6 +118,11 @@ def test_each_rank_reads_the_sample_that_the_last_layer_starts_from() -> None:
     assert training.SAMPLE == last_layer.SAMPLE
     many = Counts((replace(TASK, groups=4000),), "", ())
     assert training.last_layer(made, many, SHAPE) == pytest.approx(sample * training.SAMPLE / 160)
+    shown = made.model_copy(update={"train": made.train.model_copy(update={"max_examples": 2})})
+    exampled = training.last_layer(shown, counts, SHAPE) - training.last_layer(made, counts, SHAPE)
+    length = 10 + 20 + 1.5 * (20 + 10 + 48 + training.AROUND_EXAMPLE)  # of 4 queries of each of 10 batches
+    assert exampled == pytest.approx(40 * length * work.forward_read(SHAPE, 0, 0))
+    assert (training.EXAMPLED, training.EXAMPLED_PER_BATCH) == (last_layer.EXAMPLED, last_layer.EXAMPLED_PER_BATCH)
 
 
 def test_validations_are_counted_by_their_interval() -> None:

@@ -1,13 +1,19 @@
 """Losses against hand-written loops, finite differences and golden values."""
 
 import math
-from functools import partial
 
 import pytest
 import torch
 from torch import Tensor
 
-from anna.training.losses import combined_loss, false_negatives, info_nce, matryoshka, soft_label_cross_entropy
+from anna.training.losses import (
+    combined_loss,
+    distilled_batch,
+    false_negatives,
+    info_nce,
+    matryoshka,
+    soft_label_cross_entropy,
+)
 
 
 def random_case(seed: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -51,7 +57,7 @@ def loop_loss(
 @pytest.mark.parametrize("seed", range(4))
 def test_combined_loss_equals_the_loop(seed: int, margin: float | None) -> None:
     case = random_case(seed)
-    loss, contrastive, distilled, _ = combined_loss(*case, temperature=0.2, kd_weight=0.7, false_negative_margin=margin)
+    loss, contrastive, distilled = combined_loss(*case, temperature=0.2, kd_weight=0.7, false_negative_margin=margin)
     expected = loop_loss(*case, margin)
     torch.testing.assert_close(contrastive, torch.tensor([c for c, _ in expected], dtype=torch.float64))
     torch.testing.assert_close(distilled, torch.tensor([d for _, d in expected], dtype=torch.float64))
@@ -118,18 +124,54 @@ def test_bfloat16_vectors_stay_near_float32() -> None:
     torch.testing.assert_close(near, exact, rtol=0.05, atol=0.15)
 
 
-def test_matryoshka_gradients_are_those_of_the_terms_summed_by_hand() -> None:
+def batch_case() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Six texts, of which a rank has the second and the last two, with a teacher's cosines."""
+    queries, docs, *_ = random_case(5)
+    texts, own = torch.cat([queries[:2], docs[:4]]), [1, 4, 5]
+    teacher = torch.nn.functional.normalize(docs[3:9, :4], dim=-1)
+    is_self = torch.tensor(own)[:, None] == torch.arange(6)
+    return texts[own], texts, teacher[own] @ teacher.T, is_self
+
+
+def test_a_batch_is_distilled_text_by_text() -> None:
+    own, texts, teacher, is_self = batch_case()
+    got = distilled_batch(own, texts, teacher, is_self, temperature=0.2, teacher_temperature=0.3)
+    for row in range(3):
+        others = [column for column in range(6) if not is_self[row, column]]
+        assert len(others) == 5
+        wanted = [math.exp(float(teacher[row, column]) / 0.3) for column in others]
+        student = [math.exp(float(own[row] @ texts[column]) / 0.2) for column in others]
+        expected = -sum(w / sum(wanted) * math.log(s / sum(student)) for w, s in zip(wanted, student, strict=True))
+        assert got[row].item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_batch_that_the_student_sees_as_the_teacher_does_has_no_gradient() -> None:
+    _, texts, _, _ = batch_case()
+    leaf = texts.clone().requires_grad_()
+    cosines, is_self = texts @ texts.T, torch.eye(6, dtype=torch.bool)
+    loss = distilled_batch(leaf, leaf, cosines, is_self, temperature=0.2, teacher_temperature=0.2)
+    (gradient,) = torch.autograd.grad(loss.sum(), leaf)
+    assert gradient.abs().max() < 1e-12
+    assert torch.autograd.gradcheck(
+        lambda x: distilled_batch(x, x, cosines, is_self, temperature=0.2, teacher_temperature=0.5).sum(), (leaf,)
+    )
+
+
+def test_matryoshka_gradients_are_those_of_the_sizes_summed_by_hand() -> None:
     queries, docs, groups, labels, masked = random_case(3)
-    given = {"group_QG": groups, "soft_labels_QG": labels, "is_masked_QN": masked, "kd_weight": 0.7}
-    combined = partial(combined_loss, **given, temperature=0.2, false_negative_margin=0.1)
+    weights = {"temperature": 0.2, "kd_weight": 0.7, "false_negative_margin": 0.1}
+
+    def combined(queries: Tensor, docs: Tensor) -> Tensor:
+        return combined_loss(queries, docs, groups, labels, masked, **weights).loss
+
     leaves = [queries.clone().requires_grad_(), docs.clone().requires_grad_()]
-    loss = matryoshka(combined, *leaves, (2, 3)).loss
+    loss = matryoshka(combined, leaves[0], leaves[1], (2, 3))
     got = torch.autograd.grad(loss.sum(), leaves)
     expected_loss, expected = torch.zeros_like(loss), [torch.zeros_like(leaf) for leaf in leaves]
     for size in (2, 3, queries.shape[1]):
         vectors = [queries[:, :size].clone().requires_grad_(), docs[:, :size].clone().requires_grad_()]
         lengths = [(v**2).sum(1, keepdim=True).sqrt() if size < 7 else 1.0 for v in vectors]
-        part = combined(*(v / length for v, length in zip(vectors, lengths, strict=True))).loss
+        part = combined(*(v / length for v, length in zip(vectors, lengths, strict=True)))
         expected_loss += part.detach() / 3
         for whole, grad in zip(expected, torch.autograd.grad(part.sum(), vectors), strict=True):
             whole[:, :size] += grad / 3
@@ -139,8 +181,5 @@ def test_matryoshka_gradients_are_those_of_the_terms_summed_by_hand() -> None:
 
 
 def test_matryoshka_without_dimensions_is_the_loss_itself() -> None:
-    queries, docs, groups, labels, masked = random_case(0, torch.float32)
-    given = {"group_QG": groups, "soft_labels_QG": labels, "is_masked_QN": masked, "kd_weight": 1.0}
-    combined = partial(combined_loss, **given, temperature=0.2, false_negative_margin=None)
-    for have, want in zip(matryoshka(combined, queries, docs, ()), combined(queries, docs), strict=True):
-        assert torch.equal(have, want)
+    queries, docs, *_ = random_case(0, torch.float32)
+    assert torch.equal(matryoshka(lambda q, d: q @ d.T, queries, docs, ()), queries @ docs.T)

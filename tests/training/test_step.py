@@ -32,9 +32,9 @@ def test_matryoshka_dims_are_trained(tiny_encoder: Encoder, batch: Batch, monkey
     monkeypatch.setattr(engines, "step", lambda _: 0.0)
     seen: list[int] = []
 
-    def watch(query: torch.Tensor, doc: torch.Tensor, **others: Any) -> losses.Terms:
+    def watch(query: torch.Tensor, doc: torch.Tensor, *labels: torch.Tensor, **others: Any) -> losses.Terms:
         seen.append(query.shape[1])
-        return combined_loss(query, doc, **others)
+        return combined_loss(query, doc, *labels, **others)
 
     monkeypatch.setattr(step, "combined_loss", watch)
     taken = {}
