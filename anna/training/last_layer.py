@@ -19,6 +19,7 @@ EXAMPLED = 240
 """Queries and documents that are read in prompts with examples besides (ours)."""
 
 EXAMPLED_PER_BATCH = 4
+"""Groups of a batch among them: they share its examples, and more examples say more."""
 
 COUNTED = 20_000
 """Groups whose documents say how rare a token is: with more, a large corpus would take minutes to tokenise."""
