@@ -12,8 +12,8 @@ from anna.planning.plan import make_case
 from tests.planning.conftest import MEASURED_ON, REPO
 
 QUIET = {"retrieve_dense": 72, "rerank": 113, "train": 423, "evaluate": 212}
-"""Seconds of the default with nothing else running (README), of stages that mostly compute; metrics/cost/ may be of a
-busy machine."""
+"""Seconds of stages that mostly compute, with nothing else running, on a night when the machine was as fast as
+`MEASURED_ON`; metrics/cost/ is of another."""
 
 QUIET_SETTINGS = "a4057a9cde923cc6"
 """Of the params that were measured so. Another default is to be measured anew: then these figures are, too."""
