@@ -89,7 +89,7 @@ def start(encoder: Encoder, texts: Sequence[Reading], docs: Sequence[Sequence[in
         docs: Tokenised documents, which say how rare a token is.
 
     Raises:
-        InputError: If the encoder is not a Mistral decoder read at EOS.
+        InputError: If the encoder is not a Mistral decoder read at EOS, or its value heads are together wider than D.
     """
     kind, pooling = encoder.backbone.config.model_type, encoder.config.pooling
     if kind != "mistral" or pooling != "last_token":
@@ -98,6 +98,12 @@ def start(encoder: Encoder, texts: Sequence[Reading], docs: Sequence[Sequence[in
             f"last_token; this is a {kind} with pooling {pooling}. Set it to pretrained"
         )
     num_dims = encoder.backbone.config.hidden_size
+    num_values = encoder.backbone.layers[-1].self_attn.v_proj.out_features
+    if num_values > num_dims:
+        raise InputError(
+            "student.last_layer is weighted_mean, which needs value heads no wider together than the hidden states; "
+            f"this student has {num_values} for {num_dims}. Set it to pretrained"
+        )
     plain = [text for text in texts if not text.has_examples]
     if len(plain) < num_dims:
         _log.warning(
@@ -111,7 +117,6 @@ def start(encoder: Encoder, texts: Sequence[Reading], docs: Sequence[Sequence[in
     query_D = _constant([state.normed[-1:] for state in states + after_examples])
     mean_ND = torch.stack([torch.softmax(state.normed @ key_D, 0) @ state.normed for state in states])
     is_query = torch.tensor([text.is_query for text in plain])
-    num_values = encoder.backbone.layers[-1].self_attn.v_proj.out_features
     value_RD, output_DR = whiten(mean_ND, is_query, num_values)
     read_ND = (mean_ND - mean_ND.mean(0)) @ (output_DR @ value_RD).T
     added_to_ND = torch.stack([state.at_eos for state in states])

@@ -30,7 +30,7 @@ class Keys(NamedTuple):
 
 
 def attend_split(query: Tensor, keys: Keys, is_visible: Tensor, scaling: float) -> Tensor:
-    """Return what softmax attention over both parts gives, (B, H, L, D), on a CPU.
+    """Return what softmax attention over both parts gives, (B, H, L, D), on a CPU; under autocast in its number format.
 
     Args:
         query: (B, H, L, D); every query sees all common keys.
@@ -38,6 +38,9 @@ def attend_split(query: Tensor, keys: Keys, is_visible: Tensor, scaling: float) 
         is_visible: Which of its text's own keys a query sees, one at least, (B, 1, L, K).
         scaling: Multiplies the products of queries and keys.
     """
+    # Rotary embeddings leave queries and keys in float32; autocast knows torch's own attention, but not its parts.
+    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else query.dtype
+    query, keys = query.to(dtype), Keys(*(part.to(dtype) for part in keys))
     mask = query.new_zeros(is_visible.shape).masked_fill(~is_visible, float("-inf"))
     return cast(Tensor, _Split.apply(query, *keys, mask, scaling))  # type: ignore[no-untyped-call]
 

@@ -184,3 +184,10 @@ def test_another_pooling_is_refused(tiny_checkpoint: Path, tiny_config: EncoderC
     encoder = encoder_with(tiny_checkpoint, tiny_config, pooling="mean")
     with pytest.raises(InputError, match=r"known for Llama and Mistral decoders with pooling last_token; .* mistral"):
         readout.start(encoder, [], [])
+
+
+def test_value_heads_wider_than_the_states_are_refused(tmp_path: Path, tiny_config: EncoderConfig) -> None:
+    save_tiny(tmp_path / "model", head_dim=32)
+    encoder = encoder_with(tmp_path / "model", tiny_config)
+    with pytest.raises(InputError, match=r"this student has 64 for 32. Set it to pretrained"):
+        readout.start(encoder, *sample(encoder))

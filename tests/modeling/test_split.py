@@ -58,3 +58,13 @@ def test_rounded_numbers_stay_what_they_are() -> None:
     torch.testing.assert_close(have.double(), written_out(query, keys, is_visible, 0.3), rtol=0.03, atol=0.03)
     (gradient,) = torch.autograd.grad(have.sum(), query)
     assert gradient.isfinite().all()
+
+
+def test_under_autocast_all_parts_are_rounded_and_gradients_are_not() -> None:
+    query, keys, is_visible = drawn()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = Keys(*(part.float() if number % 2 else part.bfloat16() for number, part in enumerate(keys)))
+        have = attend_split(query.float(), mixed, is_visible, 0.3)
+    assert have.dtype == torch.bfloat16
+    torch.testing.assert_close(have.double(), written_out(query, keys, is_visible, 0.3), rtol=0.03, atol=0.03)
+    assert all(part.dtype == torch.float64 for part in torch.autograd.grad(have.sum(), [query, *keys]))
