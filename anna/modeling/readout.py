@@ -15,7 +15,7 @@ Legend: N texts, T tokens of all of them, D hidden dimensions, R dimensions of a
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -54,6 +54,9 @@ _SMALL_RIDGE = 0.001
 _BATCH = 16
 """Texts read at once."""
 
+_EVERY = 8
+"""Of texts with examples, which are long, the states of every eighth token are kept."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -72,7 +75,7 @@ class _State(NamedTuple):
     """What the last layer is given of a text, float64."""
 
     normed: Tensor
-    """After the layer's norm, (tokens, D)."""
+    """After the layer's norm, of the tokens that are kept, the first and EOS among them, (tokens, D)."""
     at_eos: Tensor
     """What the layer adds to at EOS, (D,)."""
 
@@ -91,30 +94,20 @@ def start(encoder: Encoder, texts: Sequence[Reading], docs: Sequence[Sequence[in
     Raises:
         InputError: If the encoder is not a Mistral decoder read at EOS, or its value heads are together wider than D.
     """
-    kind, pooling = encoder.backbone.config.model_type, encoder.config.pooling
-    if kind != "mistral" or pooling != "last_token":
-        raise InputError(
-            "student.last_layer is weighted_mean, which is known for Llama and Mistral decoders with pooling "
-            f"last_token; this is a {kind} with pooling {pooling}. Set it to pretrained"
-        )
-    num_dims = encoder.backbone.config.hidden_size
-    num_values = encoder.backbone.layers[-1].self_attn.v_proj.out_features
-    if num_values > num_dims:
-        raise InputError(
-            "student.last_layer is weighted_mean, which needs value heads no wider together than the hidden states; "
-            f"this student has {num_values} for {num_dims}. Set it to pretrained"
-        )
+    num_values = _check(encoder)
     plain = [text for text in texts if not text.has_examples]
+    num_dims = encoder.backbone.config.hidden_size
     if len(plain) < num_dims:
         _log.warning(
             "the last layer is fitted on %d texts, fewer than its %d dimensions, and may start badly: train on more "
             "groups, or set student.last_layer to pretrained",
             *(len(plain), num_dims),
         )
-    exampled = [text for text in texts if text.has_examples]
-    states, after_examples = _states(encoder, plain), _states(encoder, exampled)
+    states = list(_states(encoder, plain))
+    after_examples = list(_states(encoder, [text for text in texts if text.has_examples], every=_EVERY))
+    at_eos_ND = torch.stack([state.normed[-1] for state in [*states, *after_examples]])
     key_D = _fit_key([state.normed for state in states], plain, docs)
-    query_D = _constant([state.normed[-1:] for state in states + after_examples])
+    query_D = _constant(at_eos_ND)
     mean_ND = torch.stack([torch.softmax(state.normed @ key_D, 0) @ state.normed for state in states])
     is_query = torch.tensor([text.is_query for text in plain])
     value_RD, output_DR = whiten(mean_ND, is_query, num_values)
@@ -122,8 +115,12 @@ def start(encoder: Encoder, texts: Sequence[Reading], docs: Sequence[Sequence[in
     added_to_ND = torch.stack([state.at_eos for state in states])
     strength = STRENGTH * added_to_ND.norm(dim=1).mean() / read_ND.norm(dim=1).mean()
     _write(encoder, query_D, key_D, value_RD * strength.sqrt(), output_DR * strength.sqrt())
-    if exampled:
-        _look_back(encoder, plain, states, after_examples)
+    if after_examples:
+        gate_D = _fit_gate(at_eos_ND, torch.arange(len(at_eos_ND)) >= len(plain))
+        lengths = torch.tensor([len(text.tokens) - text.num_prompt for text in plain if text.is_query])
+        # Of every token but a text's first, whose state is like no other.
+        every_D = _constant(torch.cat([state.normed[1:] for state in [*states, *after_examples]]))
+        _look_back(encoder, gate_D, every_D, reach=int(lengths.double().quantile(REACH)))
 
 
 def information(tokens: Sequence[int], frequencies: Counter[int], num_docs: int) -> Tensor:
@@ -157,11 +154,28 @@ def whiten(mean_ND: Tensor, is_query: Tensor, rank: int) -> tuple[Tensor, Tensor
     return variances_R[:, None] ** (-WHITENING / 2) * (output_DR.T @ centre_DD), output_DR
 
 
-def _states(encoder: Encoder, texts: Sequence[Reading]) -> list[_State]:
+def _check(encoder: Encoder) -> int:
+    """Return the dimensions of all value heads together."""
+    kind, pooling = encoder.backbone.config.model_type, encoder.config.pooling
+    if kind != "mistral" or pooling != "last_token":
+        raise InputError(
+            "student.last_layer is weighted_mean, which is known for Llama and Mistral decoders with pooling "
+            f"last_token; this is a {kind} with pooling {pooling}. Set it to pretrained"
+        )
+    num_dims: int = encoder.backbone.config.hidden_size
+    num_values: int = encoder.backbone.layers[-1].self_attn.v_proj.out_features
+    if num_values > num_dims:
+        raise InputError(
+            "student.last_layer is weighted_mean, which needs value heads no wider together than the hidden states; "
+            f"this student has {num_values} for {num_dims}. Set it to pretrained"
+        )
+    return num_values
+
+
+def _states(encoder: Encoder, texts: Sequence[Reading], *, every: int = 1) -> Iterator[_State]:
     layer = encoder.backbone.layers[-1]
     given: list[Tensor] = []
     hook = layer.register_forward_pre_hook(lambda _, args: given.append(args[0][0]), prepend=True)
-    states = []
     try:
         for first in log.progress(range(0, len(texts), _BATCH), unit="batch", desc="reading a sample of texts"):
             batch = texts[first : first + _BATCH]
@@ -170,11 +184,11 @@ def _states(encoder: Encoder, texts: Sequence[Reading]) -> list[_State]:
             hidden_TD = given.pop()
             normed_TD = layer.input_layernorm(hidden_TD)
             for text, begin in zip(batch, packing.starts, strict=True):
-                end = begin + len(text.tokens)
-                states.append(_State(normed_TD[begin:end].double().cpu(), hidden_TD[end - 1].double().cpu()))
+                last = begin + len(text.tokens) - 1
+                kept = [*range(begin, last, every), last]
+                yield _State(normed_TD[kept].double().cpu(), hidden_TD[last].double().cpu())
     finally:
         hook.remove()
-    return states
 
 
 def _fit_key(normed: Sequence[Tensor], texts: Sequence[Reading], docs: Sequence[Sequence[int]]) -> Tensor:
@@ -201,10 +215,20 @@ def _fit_key(normed: Sequence[Tensor], texts: Sequence[Reading], docs: Sequence[
     return key_D
 
 
-def _constant(normed: Sequence[Tensor]) -> Tensor:
+def _constant(normed_TD: Tensor) -> Tensor:
     """Return the direction along which all states are near 1, (D,)."""
-    x_TD = torch.cat(list(normed))
-    return _solve(x_TD.T @ x_TD, x_TD.sum(0), share=_SMALL_RIDGE)
+    return _solve(normed_TD.T @ normed_TD, normed_TD.sum(0), share=_SMALL_RIDGE)
+
+
+def _fit_gate(at_eos_ND: Tensor, has_examples_N: Tensor) -> Tensor:
+    """Return the direction along which EOS is near 1 after examples and near 0 elsewhere, (D,)."""
+    gate_D = _solve(at_eos_ND.T @ at_eos_ND, has_examples_N.double() @ at_eos_ND, share=_SMALL_RIDGE)
+    found_N = at_eos_ND @ gate_D
+    _log.info(
+        "EOS looks back less far after examples: by %.2f there, by %.2f elsewhere",
+        *(found_N[has_examples_N].mean(), found_N[~has_examples_N].mean()),
+    )
+    return gate_D
 
 
 def _solve(matrix_DD: Tensor, right: Tensor, *, share: float) -> Tensor:
@@ -239,20 +263,17 @@ def _write(encoder: Encoder, query_D: Tensor, key_D: Tensor, value_RD: Tensor, o
     encoder.backbone.norm.weight.fill_(1.0)
 
 
-def _look_back(
-    encoder: Encoder, plain: Sequence[Reading], states: Sequence[_State], after_examples: Sequence[_State]
-) -> None:
-    """Add logits by which EOS, where its state says that there were examples, hardly sees what is further away.
+def _look_back(encoder: Encoder, query_D: Tensor, key_D: Tensor, *, reach: int) -> None:
+    """Add logits by which EOS hardly sees what is further away than `reach`, as far as `query_D` times its state says.
 
-    They take up pairs of dimensions that the key of information leaves free. A text's first token, whose state is like
-    no other, is left out of the fit.
+    They take up pairs of dimensions that the key of information leaves free.
+
+    Args:
+        encoder: After `_write`.
+        query_D: Near 1 at EOS where it is to be so, near 0 elsewhere.
+        key_D: Near 1 at all tokens.
+        reach: In tokens.
     """
-    at_eos_ND = torch.stack([state.normed[-1] for state in [*states, *after_examples]])
-    had_examples_N = (torch.arange(len(at_eos_ND)) >= len(states)).to(at_eos_ND)
-    query_D = _solve(at_eos_ND.T @ at_eos_ND, at_eos_ND.T @ had_examples_N, share=_SMALL_RIDGE)
-    key_D = _constant([state.normed[1:] for state in [*states, *after_examples]])
-    lengths = torch.tensor([len(text.tokens) - text.num_prompt for text in plain if text.is_query])
-    reach = int(lengths.double().quantile(REACH))
     attention: Any = encoder.backbone.layers[-1].self_attn
     turns: Any = encoder.backbone.rotary_emb.inv_freq
     turns_P = turns[:-1].double().cpu()  # the slowest pair has the key of information
@@ -263,5 +284,3 @@ def _look_back(
     query[:, pairs] = (logits_P.abs().sqrt() * logits_P.sign())[:, None].mul(query_D).to(query)
     key[:, pairs] = logits_P.abs().sqrt()[:, None].mul(key_D).to(key)
     key[:, pairs + size // 2] = 0
-    found = (at_eos_ND @ query_D)[len(states) :].mean().item()
-    _log.info("after examples EOS looks back %d tokens; of the fall of logits it has %.2f", reach, found)

@@ -139,19 +139,19 @@ def last_layer(settings: Settings, counts: Counts, shape: Shape) -> float:
 
 
 def validation(settings: Settings, counts: Counts, shape: Shape, steps: int) -> float:
-    """Return the operations of all validations of the run."""
+    """Return the operations of all validations of the run, that before its first step included."""
     train = settings.train
     ranked = [task for task in counts.tasks if task.kind != "classification"]
     total = sum(task.queries for task in ranked)
     if not train.validation_queries or not total:
         return 0.0
-    times = steps // train.validation_steps + (steps % train.validation_steps > 0) if train.validation_steps else 1
+    after_steps = -(-steps // train.validation_steps) if train.validation_steps else 1
     available = min(train.validation_queries, total * settings.ingest.validation_share)
     tokens = 0.0
     for task in ranked:
         docs = mean(task.doc_lengths, train.doc_tokens) * VALIDATION_DOCS
         tokens += available * task.queries / total * (mean(task.query_lengths, train.query_tokens) + docs)
-    return times * tokens * work.forward_read(shape, 0.0, 0.0)
+    return (1 + after_steps) * tokens * work.forward_read(shape, 0.0, 0.0)
 
 
 def setup(settings: Settings, shape: Shape, hardware: Hardware, ranks: int, tokens: int) -> Setup:

@@ -37,6 +37,8 @@ def train(
 ) -> list[Record]:
     """Take one optimizer step per batch, from the last checkpoint on, and return one record per step of the whole run.
 
+    A validation before the first step goes into its record, and a run that ends below it is warned of.
+
     Args:
         engine: Around the encoder, fresh.
         encoder: What is trained.
@@ -52,11 +54,14 @@ def train(
     """
     records = checkpoints.resume(engine) if checkpoints else []
     monitor = start(live, records) if live and dist.get_rank() == 0 else None
+    before = {"ndcg_at_10_before": round(validate(), 6)} if validate and not records else {}
     engine.train()
     for number, batch in log.progress(list(enumerate(batches, 1))[len(records) :], unit="step", desc="training"):
         queries = int(records[-1]["queries"]) if records else 0
         record = _take(engine, encoder, batch, texts, recipe, place=(number, len(batches), queries))
         records.append(record)
+        if number == 1:
+            record |= before
         is_last = number == len(batches)
         if validate and (is_last or _is_due(number, recipe.validation_steps)):
             record["ndcg_at_10"] = round(validate(), 6)
@@ -69,6 +74,7 @@ def train(
             checkpoints.save(engine, records)
     if monitor:
         monitor.close()
+    _warn_of_loss(records, recipe)
     return records
 
 
@@ -76,6 +82,17 @@ def best_step(records: Sequence[Record]) -> int | None:
     """Return the step of the highest validation nDCG@10, the last of equals, or None without validation."""
     scored = [(record["ndcg_at_10"], int(record["step"])) for record in records if "ndcg_at_10" in record]
     return max(scored)[1] if scored else None
+
+
+def _warn_of_loss(records: Sequence[Record], recipe: TrainParams) -> None:
+    """Say so where the last weights rank worse than the first."""
+    before = float(records[0].get("ndcg_at_10_before", "nan"))
+    after = float(records[-1].get("ndcg_at_10", "nan"))
+    if after < before:
+        _log.warning(
+            "validation nDCG@10 was %.4f before training and is %.4f after it: lower train.learning_rate (%s)",
+            *(before, after, recipe.learning_rate),
+        )
 
 
 def _is_due(number: int, interval: int | None) -> bool:

@@ -230,6 +230,8 @@ def save_encoder(folder: Path, encoder: Encoder, state: dict[str, Tensor]) -> No
 def save_records(outputs: Outputs, records: Sequence[Record], summary: Mapping[str, Any]) -> None:
     """Save the curve, the validations and the metrics, each atomically."""
     validated = [record for record in records if "ndcg_at_10" in record]
+    if "ndcg_at_10_before" in records[0]:
+        validated.insert(0, {"step": 0, "queries": 0, "ndcg_at_10": records[0]["ndcg_at_10_before"]})
     for path, columns, rows in ((outputs.curve, CURVE, records), (outputs.validation, VALIDATION, validated)):
         io.write_csv(path, columns, [[row[name] for name in columns] for row in rows])
     io.write_json(outputs.metrics, summary)
@@ -258,6 +260,7 @@ def summary(records: Sequence[Mapping[str, Any]], num_groups: int, kept: int, up
         "tokens": sum(record["tokens"] for record in records),
         "tokens_saved": sum(record["tokens_saved"] for record in records),
         "kept_step": kept,
+        **{name: records[0][name] for name in ("ndcg_at_10_before",) if name in records[0]},
         **{name: records[kept - 1][name] for name in ("ndcg_at_10",) if name in records[kept - 1]},
         "relative_update": round(update, 6),
     }

@@ -43,58 +43,31 @@ class Relations(NamedTuple):
     """Where a text meets itself, (M, A)."""
 
 
+class Sizes(NamedTuple):
+    """Texts of a batch, by rank."""
+
+    queries: list[int]
+    docs: list[int]
+
+
 def take(engine: Any, encoder: Encoder, batch: Batch, texts: Texts, recipe: TrainParams) -> dict[str, float]:
     """Take one optimizer step and return its statistics by name, over all ranks."""
     rank, world_size = dist.get_rank(), dist.get_world_size()
     layout = lay_out(batch, world_size, texts.positives, batch.task in texts.group_only)
     shares = [batch.share(number, world_size) for number in range(world_size)]
-    share, total = shares[rank], len(batch.groups)
-    sides = tokenize_batch(encoder, batch, share, layout.doc_ids[rank], texts=texts, recipe=recipe)
-    targets = _targets(layout, rank, share, texts=texts, device=encoder.device)
-    relations = _relations(shares, layout, rank, texts, encoder.device) if recipe.batch_kd_weight else None
-    num_queries, num_docs = [len(part) for part in shares], [len(block) for block in layout.doc_ids]
-
-    def combined(query_emb_QD: Tensor, doc_emb_ND: Tensor) -> Tensor:
-        return torch.stack(
-            combined_loss(
-                query_emb_QD,
-                doc_emb_ND,
-                *targets,
-                temperature=recipe.temperature,
-                kd_weight=recipe.kd_weight,
-                false_negative_margin=recipe.false_negative_margin,
-            )
-        )
-
-    def loss(query_emb_QD: Tensor, own_doc_emb: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        doc_emb_ND = gather_rows(own_doc_emb, num_docs)
-        terms = Terms(*matryoshka(combined, query_emb_QD, doc_emb_ND, recipe.matryoshka_dims))
-        sums = _sums(terms, query_emb_QD, doc_emb_ND, targets)
-        value = terms.loss.sum()
-        if relations is not None:
-            emb_AD = torch.cat([gather_rows(query_emb_QD, num_queries), doc_emb_ND])
-            distilled = partial(
-                distilled_batch,
-                teacher_MN=relations.cosines,
-                is_self_MN=relations.is_self,
-                temperature=recipe.temperature,
-                teacher_temperature=recipe.batch_teacher_temperature,
-            )
-            own_emb_MD = torch.cat([query_emb_QD, own_doc_emb])
-            # What is a mean over texts is weighed as if it were one over queries.
-            batch_ce = matryoshka(distilled, own_emb_MD, emb_AD, recipe.matryoshka_dims).sum() * (total / len(emb_AD))
-            value = value + recipe.batch_kd_weight * batch_ce
-            sums |= {"loss": value.detach(), "batch_soft_label_ce": batch_ce.detach()}
-        # DeepSpeed averages gradients over ranks, so each rank's loss is its queries' sum times W / (queries of all
-        # ranks): the average over W ranks is then the mean over all queries, and `gather_rows` sums what ranks owe
-        # each other.
-        return value * (world_size / total), sums
-
+    sides = tokenize_batch(encoder, batch, shares[rank], layout.doc_ids[rank], texts=texts, recipe=recipe)
+    loss = partial(
+        _loss,
+        targets=_targets(layout, rank, shares[rank], device=encoder.device),
+        relations=_relations(shares, layout, rank, texts, encoder.device) if recipe.batch_kd_weight else None,
+        sizes=Sizes([len(share) for share in shares], [len(block) for block in layout.doc_ids]),
+        recipe=recipe,
+    )
     sums, num_tokens = gradcache.backward(engine, sides, loss, recipe.max_micro_step_tokens)
     norm = engines.step(engine)
     plain = sum(len(row) for side in sides for row in side.rows)
     sums |= {"tokens": torch.tensor(float(num_tokens)), "plain_tokens": torch.tensor(float(plain))}
-    return {**_over_ranks(sums, total, encoder.device), "gradient_norm": norm}
+    return {**_over_ranks(sums, len(batch.groups), encoder.device), "gradient_norm": norm}
 
 
 def tokenize_batch(
@@ -121,7 +94,59 @@ def tokenize_batch(
     )
 
 
-def _targets(layout: Layout, rank: int, share: Sequence[Group], *, texts: Texts, device: torch.device) -> Targets:
+def _loss(
+    query_emb_QD: Tensor,
+    own_doc_emb: Tensor,
+    *,
+    targets: Targets,
+    relations: Relations | None,
+    sizes: Sizes,
+    recipe: TrainParams,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return what this rank carries back, and its sums over queries."""
+    doc_emb_ND = gather_rows(own_doc_emb, sizes.docs)
+    terms = _terms(query_emb_QD, doc_emb_ND, targets, recipe)
+    value, batch_ce, total = terms.loss.sum(), query_emb_QD.new_zeros(()), sum(sizes.queries)
+    if relations is not None:
+        emb_AD = torch.cat([gather_rows(query_emb_QD, sizes.queries), doc_emb_ND])
+        batch_ce_M = _distilled(torch.cat([query_emb_QD, own_doc_emb]), emb_AD, relations, recipe)
+        # What is a mean over texts is weighed as if it were one over queries.
+        batch_ce = batch_ce_M.sum() * (total / len(emb_AD))
+        value = value + recipe.batch_kd_weight * batch_ce
+    sums = _sums(terms, query_emb_QD, doc_emb_ND, targets)
+    sums |= {"loss": value.detach(), "batch_soft_label_ce": batch_ce.detach()}
+    # DeepSpeed averages gradients over ranks, so each rank's loss is its queries' sum times W / (queries of all ranks):
+    # the average over W ranks is then the mean over all queries, and `gather_rows` sums what ranks owe each other.
+    return value * (len(sizes.queries) / total), sums
+
+
+def _terms(query_emb_QD: Tensor, doc_emb_ND: Tensor, targets: Targets, recipe: TrainParams) -> Terms:
+    def loss(query_emb_QD: Tensor, doc_emb_ND: Tensor) -> Tensor:
+        terms = combined_loss(
+            query_emb_QD,
+            doc_emb_ND,
+            *targets,
+            temperature=recipe.temperature,
+            kd_weight=recipe.kd_weight,
+            false_negative_margin=recipe.false_negative_margin,
+        )
+        return torch.stack(terms)
+
+    return Terms(*matryoshka(loss, query_emb_QD, doc_emb_ND, recipe.matryoshka_dims))
+
+
+def _distilled(own_emb_MD: Tensor, emb_AD: Tensor, relations: Relations, recipe: TrainParams) -> Tensor:
+    loss = partial(
+        distilled_batch,
+        teacher_MN=relations.cosines,
+        is_self_MN=relations.is_self,
+        temperature=recipe.temperature,
+        teacher_temperature=recipe.batch_teacher_temperature,
+    )
+    return matryoshka(loss, own_emb_MD, emb_AD, recipe.matryoshka_dims)
+
+
+def _targets(layout: Layout, rank: int, share: Sequence[Group], *, device: torch.device) -> Targets:
     width, num_docs = max(len(group.doc_ids) for group in share), sum(len(block) for block in layout.doc_ids)
     group_QG = torch.full((len(share), width), -1)
     soft_labels_QG = torch.zeros(len(share), width)
@@ -162,7 +187,7 @@ def _over_ranks(sums: dict[str, Tensor], total: int, device: torch.device) -> di
     values = torch.stack([value.to(device, torch.float64) for value in sums.values()])
     dist.all_reduce(values)
     over = dict(zip(sums, values.tolist(), strict=True))
-    means = {name: over.get(name, 0.0) / total for name in (*Terms._fields, "batch_soft_label_ce")}
+    means = {name: over[name] / total for name in (*Terms._fields, "batch_soft_label_ce")}
     gap = over["similarity_gap"] / over["with_negative"] if over["with_negative"] else float("nan")
     tokens = over["tokens"]
     return {**means, "similarity_gap": gap, "tokens": tokens, "tokens_saved": over["plain_tokens"] - tokens}

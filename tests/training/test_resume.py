@@ -9,7 +9,7 @@ import torch
 from tests.training.runs import NUM_STEPS, dropping, outcome, train, weights
 from tests.training.test_live import rows
 
-SCORES = {1: 0.2, 2: 0.5, 3: 0.9, 4: 0.4, 5: 0.9, 6: 0.1}
+SCORES = {0: 0.3, 1: 0.2, 2: 0.5, 3: 0.9, 4: 0.4, 5: 0.9, 6: 0.1}
 """Best after steps 3 and 5, and worst after the last."""
 
 
@@ -104,6 +104,8 @@ def test_the_best_weights_are_saved_though_a_kill_came_between(tiny_checkpoint: 
 def test_the_last_weights_are_saved_where_params_say_so(tiny_checkpoint: Path, tmp_path: Path) -> None:
     said = train(tiny_checkpoint, tmp_path, dropping(validation_steps=1, keep="last"), scores=SCORES)
     assert "saving the weights after step 6 of 6" in said
+    assert "nDCG@10 was 0.3000 before training and is 0.1000 after it: lower train.learning_rate" in said
+    assert (tmp_path / "validation.csv").read_text().splitlines()[1] == "0,0,0.3"
 
 
 @pytest.mark.slow

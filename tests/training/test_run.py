@@ -34,11 +34,12 @@ def test_the_update_is_relative_to_the_weights() -> None:
 
 
 def records() -> list[Record]:
-    """Ten steps, validated at the fifth and at the tenth."""
+    """Ten steps, validated before the first, at the fifth and at the tenth."""
     plain = {name: 1.0 for name in CURVE} | {"task": "A", "tokens_per_second": 3.0}
     return [
         {**plain, "step": n + 1, "queries": n + 1, "loss": 10.0 - n, "tokens": 100, "tokens_saved": n}
         | ({"ndcg_at_10": 0.5 + n / 100} if n % 5 == 4 else {})
+        | ({"ndcg_at_10_before": 0.4} if n == 0 else {})
         for n in range(10)
     ]
 
@@ -48,7 +49,7 @@ def test_summary_compares_the_first_and_the_last_tenth_and_says_what_was_kept() 
     assert (got["loss_first_tenth"], got["loss_last_tenth"]) == (10.0, 1.0)
     assert (got["steps"], got["queries"]) == (10, 10)
     assert (got["tokens"], got["tokens_saved"]) == (1000, 45)
-    assert (got["kept_step"], got["ndcg_at_10"]) == (5, 0.54)
+    assert (got["kept_step"], got["ndcg_at_10_before"], got["ndcg_at_10"]) == (5, 0.4, 0.54)
     assert "ndcg_at_10" not in summary(records()[:4], 10, 4, 0.123)
 
 
@@ -60,8 +61,8 @@ def test_the_files_hold_what_a_second_run_gives_again(tmp_path: Path) -> None:
     assert header == ",".join(CURVE)
     assert len(rows) == 10
     assert "tokens_per_second" not in header, "speed differs from run to run"
-    assert outputs.validation.read_text() == "step,queries,ndcg_at_10\n5,5,0.54\n10,10,0.59\n"
-    save_records(outputs, records()[:4], {"steps": 4})
+    assert outputs.validation.read_text() == "step,queries,ndcg_at_10\n0,0,0.4\n5,5,0.54\n10,10,0.59\n"
+    save_records(outputs, records()[1:4], {"steps": 3})
     assert outputs.validation.read_text() == "step,queries,ndcg_at_10\n"
 
 
