@@ -3,11 +3,15 @@
 A constant query and key have the logit a * cos(w * distance) in a pair of dimensions that turns by w a token. Over all
 pairs such logits add up to one that is near 0 up to a distance and far below it beyond.
 
-Legend: P pairs of dimensions, N distances.
+Legend: P pairs of dimensions, N distances, D hidden dimensions.
 """
+
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from anna.modeling.encoder import Encoder
 
 DEPTH = 5.0
 """How far logits fall: a token beyond weighs e^-5 of what it would."""
@@ -41,3 +45,27 @@ def amplitudes(turns_P: Tensor, reach: int, span: int) -> Tensor:
     ridge_PP = _RIDGE * torch.eye(len(turns_P), dtype=turns_P.dtype)
     found: Tensor = torch.linalg.solve(cosines_NP.T @ weighted_NP + ridge_PP, weighted_NP.T @ wanted_N)
     return found
+
+
+@torch.no_grad()
+def write(encoder: Encoder, query_D: Tensor, key_D: Tensor, *, reach: int) -> None:
+    """Add logits to the last layer by which EOS hardly sees beyond `reach`, as far as `query_D` times its state says.
+
+    They take up all pairs of dimensions but those that turn too fast and the slowest, which has the key of information.
+
+    Args:
+        encoder: Whose last layer `readout.start` has written.
+        query_D: Near 1 at EOS where it is to be so, near 0 elsewhere.
+        key_D: Near 1 at all tokens.
+        reach: In tokens.
+    """
+    attention: Any = encoder.backbone.layers[-1].self_attn
+    turns: Any = encoder.backbone.rotary_emb.inv_freq
+    turns_P = turns[:-1].double().cpu()
+    pairs = (turns_P < FASTEST).nonzero()[:, 0]
+    logits_P = amplitudes(turns_P[pairs], reach, encoder.config.max_tokens) / attention.scaling
+    size = attention.head_dim
+    query, key = (part.weight.view(-1, size, len(key_D)) for part in (attention.q_proj, attention.k_proj))
+    query[:, pairs] = (logits_P.abs().sqrt() * logits_P.sign())[:, None].mul(query_D).to(query)
+    key[:, pairs] = logits_P.abs().sqrt()[:, None].mul(key_D).to(key)
+    key[:, pairs + size // 2] = 0

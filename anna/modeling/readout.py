@@ -120,7 +120,7 @@ def start(encoder: Encoder, texts: Sequence[Reading], docs: Sequence[Sequence[in
         lengths = torch.tensor([len(text.tokens) - text.num_prompt for text in plain if text.is_query])
         # Of every token but a text's first, whose state is like no other.
         every_D = _constant(torch.cat([state.normed[1:] for state in [*states, *after_examples]]))
-        _look_back(encoder, gate_D, every_D, reach=int(lengths.double().quantile(REACH)))
+        lookback.write(encoder, gate_D, every_D, reach=int(lengths.double().quantile(REACH)))
 
 
 def information(tokens: Sequence[int], frequencies: Counter[int], num_docs: int) -> Tensor:
@@ -261,26 +261,3 @@ def _write(encoder: Encoder, query_D: Tensor, key_D: Tensor, value_RD: Tensor, o
     attention.o_proj.weight.copy_(by_head.reshape(len(output_DR), -1) / repeats**0.5)
     layer.mlp.down_proj.weight.zero_()
     encoder.backbone.norm.weight.fill_(1.0)
-
-
-def _look_back(encoder: Encoder, query_D: Tensor, key_D: Tensor, *, reach: int) -> None:
-    """Add logits by which EOS hardly sees what is further away than `reach`, as far as `query_D` times its state says.
-
-    They take up pairs of dimensions that the key of information leaves free.
-
-    Args:
-        encoder: After `_write`.
-        query_D: Near 1 at EOS where it is to be so, near 0 elsewhere.
-        key_D: Near 1 at all tokens.
-        reach: In tokens.
-    """
-    attention: Any = encoder.backbone.layers[-1].self_attn
-    turns: Any = encoder.backbone.rotary_emb.inv_freq
-    turns_P = turns[:-1].double().cpu()  # the slowest pair has the key of information
-    pairs = (turns_P < lookback.FASTEST).nonzero()[:, 0]
-    logits_P = lookback.amplitudes(turns_P[pairs], reach, encoder.config.max_tokens) / attention.scaling
-    size = attention.head_dim
-    query, key = (part.weight.view(-1, size, len(key_D)) for part in (attention.q_proj, attention.k_proj))
-    query[:, pairs] = (logits_P.abs().sqrt() * logits_P.sign())[:, None].mul(query_D).to(query)
-    key[:, pairs] = logits_P.abs().sqrt()[:, None].mul(key_D).to(key)
-    key[:, pairs + size // 2] = 0
