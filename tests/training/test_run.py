@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from anna.errors import InputError
-from anna.training import launch
+from anna.training import launch, loop
 from anna.training.checkpoint import Record
 from anna.training.engine import check_moved
 from anna.training.loop import best_step
 from anna.training.run import CURVE, Outputs, save_records, summary
+from tests.training.worker import recipe
 
 
 def test_weights_that_did_not_move_are_refused_by_name() -> None:
@@ -73,6 +74,15 @@ def test_the_files_hold_what_a_second_run_gives_again(tmp_path: Path) -> None:
 def test_the_best_step_is_the_last_of_the_highest(scores: dict[int, float], expected: int | None) -> None:
     taken: list[Record] = [{"step": n} | ({"ndcg_at_10": scores[n]} if n in scores else {}) for n in range(1, 9)]
     assert best_step(taken) == expected
+
+
+@pytest.mark.parametrize(("after", "is_said"), [(0.29, True), (0.31, False), (None, False)])
+def test_a_run_that_ends_far_below_its_start_is_warned_of(
+    after: float | None, is_said: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    last: Record = {} if after is None else {"ndcg_at_10": after}
+    loop._warn_of_loss([{"ndcg_at_10_before": 0.4}, last], recipe(1, "full"))
+    assert ("lower train.learning_rate" in caplog.text) == is_said
 
 
 def test_one_process_or_a_launcher_of_the_users_own_starts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
