@@ -45,10 +45,16 @@ class Setup(NamedTuple):
     method: Literal["full", "lora"]
     lora_rank: int
     freeze_token_table: bool
-    gradient_checkpointing: bool
+    recomputed: int
+    """Layers, the first so many, that keep their input alone for the backward pass."""
     is_quantized: bool
     weight_bytes: int
     """2 where a GPU computes in bfloat16; on a CPU weights are kept in float32 whatever is computed in."""
+
+    @property
+    def is_fused(self) -> bool:
+        """Whether layers are compiled (`anna.modeling.fused.can_fuse`)."""
+        return self.is_gpu and self.zero_stage < 3 and not self.is_quantized
 
     @property
     def trained(self) -> int:
@@ -66,6 +72,13 @@ class States(NamedTuple):
     optimizer: float
     buffers: float
     """DeepSpeed's: the bucket that gradients are reduced in, and what ZeRO 3 keeps gathered."""
+
+
+def recomputed_layers(gradient_checkpointing: bool | int, shape: Shape) -> int:
+    """Return how many layers `train.gradient_checkpointing` means: all, none, or so many."""
+    if isinstance(gradient_checkpointing, bool):
+        return shape.layers * gradient_checkpointing
+    return min(gradient_checkpointing, shape.layers)
 
 
 def whole_weights(setup: Setup) -> float:
@@ -109,9 +122,15 @@ def saved_by_layer(setup: Setup) -> float:
     Two norms, each its input in float32 and two numbers per dimension in b bytes; queries, keys, values, and the
     attention's output twice; of the MLP gate, its activation, the other half, and their product. An adapter keeps its
     input after dropout, where dropout fell (one byte), and its middle.
+
+    A compiled layer keeps what matrix products and attention give and take: inputs and outputs of both norms, queries,
+    keys, values and the attention's output, both halves of the MLP, adapters' middles.
     """
     shape, b = setup.shape, setup.weight_bytes
     queries, keys = shape.heads * shape.head_dim, shape.key_heads * shape.head_dim
+    if setup.is_fused:
+        middles = len(shape.linears) * setup.lora_rank * (setup.method == "lora")
+        return float((4 * shape.hidden + 2 * queries + 2 * keys + 2 * shape.ffn + middles) * b)
     own = 2 * (4 + 2 * b) * shape.hidden + (3 * queries + 2 * keys + 4 * shape.ffn) * b
     if setup.method == "full":
         return float(own)
@@ -121,15 +140,15 @@ def saved_by_layer(setup: Setup) -> float:
 def activations(setup: Setup) -> float:
     """Return the bytes kept for the backward pass of `tokens`.
 
-    Without gradient checkpointing, that of all layers but the last, of which only keys and values are computed for all
-    tokens. With it, each layer's input, and one layer while it is computed again.
+    Of a layer that is computed again its input; of the others all, but of the last, of which only keys and values are
+    computed for all tokens. When these have been used, one layer while it is computed again.
     """
     shape, b = setup.shape, setup.weight_bytes
     layer = saved_by_layer(setup)
-    if setup.gradient_checkpointing:
-        return setup.tokens * (shape.layers * shape.hidden * b + layer)
     last = (4 + 2 * b) * shape.hidden + 2 * shape.key_heads * shape.head_dim * b
-    return setup.tokens * ((shape.layers - 1) * layer + last)
+    inputs = setup.recomputed * shape.hidden * b
+    whole = (shape.layers - 1 - setup.recomputed) * layer + last if setup.recomputed < shape.layers else 0.0
+    return setup.tokens * (inputs + max(whole, layer * (setup.recomputed > 0)))
 
 
 def peak(setup: Setup) -> float:
@@ -184,8 +203,9 @@ def _changes(setup: Setup) -> Sequence[tuple[str, str, Setup]]:
     for tokens in (largest, largest // 2, largest // 4):
         if tokens >= SMALLEST_STEP:
             found.append(("train.max_micro_step_tokens", str(tokens), setup._replace(tokens=tokens)))
-    if not setup.gradient_checkpointing:
-        found.append(("train.gradient_checkpointing", "true", setup._replace(gradient_checkpointing=True)))
+    for layers in range(setup.recomputed + 1, setup.shape.layers + 1):
+        value = "true" if layers == setup.shape.layers else str(layers)
+        found.append(("train.gradient_checkpointing", value, setup._replace(recomputed=layers)))
     for stage in range(setup.zero_stage + 1, 4):
         if setup.ranks > 1 and not (setup.is_quantized and stage == 3):
             found.append(("train.zero_stage", str(stage), setup._replace(zero_stage=stage)))

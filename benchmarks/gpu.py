@@ -1,11 +1,11 @@
 """Mistral-7B's real shape on a GPU: tokens per second and share of the matrix rate, training and encoding.
 
-Random weights, LoRA of rank 32 on all linear layers, bfloat16, gradient checkpointing: the recipe of
+Random weights, LoRA of rank 32 on all linear layers, bfloat16: the recipe of
 presets/mistral-7b.yaml on the share of one of its 8 GPUs, 16 queries with 8 documents each. The peer is the padded form
 of the same model through transformers' own sdpa attention, in the same engine: every query with its whole prompt, and
 padding. Runs on a CPU too, which says nothing of speed: `--size tiny`.
 
-Usage: python -m benchmarks.gpu [--size mistral-7b] [--zero 1 3] [--examples 0 5] [--micro-step-tokens 32768]
+Usage: python -m benchmarks.gpu [--size mistral-7b] [--zero 1 3] [--examples 0 5] [--recomputed 0]
 """
 
 import argparse
@@ -18,6 +18,7 @@ import torch
 
 from anna.modeling.encoder import Encoder
 from anna.modeling.fused import can_fuse, fuse
+from anna.modeling.student import recompute
 from anna.planning.hardware import matrix_rate
 from anna.training import engine as engines
 from anna.training import step
@@ -42,6 +43,8 @@ class Job(NamedTuple):
     """None: encode instead of training."""
     num_examples: int
     micro_step_tokens: int | None
+    recomputed: int | None
+    """Layers of ours; None: all, as of the padded form, whose activations would fit nowhere."""
 
     @property
     def title(self) -> str:
@@ -84,9 +87,12 @@ def train(encoder: Encoder, job: Job, work: Work) -> Figures:
             "doc_tokens": job.size.doc_tokens[1] + 1,
         }
     )
-    if can_fuse(recipe.zero_stage, is_quantized=False) and not isinstance(encoder, PaddedEncoder):
+    is_ours = not isinstance(encoder, PaddedEncoder)
+    if is_ours and can_fuse(recipe.zero_stage, is_quantized=False):
         fuse(encoder.backbone)
-    encoder.backbone.gradient_checkpointing_enable({"use_reentrant": False})
+    layers = job.size.layers if job.recomputed is None or not is_ours else job.recomputed
+    if layers:
+        recompute(encoder.backbone, layers)
     lora = recipe.lora
     engines.add_lora(encoder, rank=lora.rank, alpha=lora.alpha, dropout=lora.dropout)
     engine = engines.start_engine(encoder.train(), recipe)
@@ -153,7 +159,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     lines, rows = [HEADER], dict[str, Row]()
     for stage in (None, *chosen.zero):
         for examples in chosen.examples:
-            job = Job(size, stage, examples, chosen.micro_step_tokens or None)
+            job = Job(size, stage, examples, chosen.micro_step_tokens or None, chosen.recomputed)
             sides = {name: (run, (name == "anna", job)) for name in ("anna", "padded")}
             ours, peer = side_by_side.compare(sides, chosen.rounds).values()
             shares = [operations(job, figures.useful) / figures.seconds / rate for figures in (ours, peer)]
@@ -173,6 +179,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--zero", type=int, nargs="*", default=[1, 3], choices=[0, 1, 2, 3], help="none: encode only")
     parser.add_argument("--examples", type=int, nargs="+", default=[0, 5], choices=range(6))
     parser.add_argument("--micro-step-tokens", type=int, default=32768, help="0: never cut a batch")
+    parser.add_argument("--recomputed", type=int, help="layers in training; 0: none; left out: all")
     parser.add_argument("--rounds", type=int, default=1)
     return parser.parse_args(argv)
 

@@ -4,7 +4,7 @@ A checkpoint of random weights and tables of random words are written to a folde
 one of its 8 GPUs, run there as stages do. Training is killed by SIGKILL between two checkpoints and started again. The
 table shows time and memory, next to what `anna plan` says of the same work. Runs on a CPU too: `--size tiny`.
 
-Usage: python -m benchmarks.gpu_train [--size mistral-7b] [--zero 1 3] [--steps 10] [--no-export]
+Usage: python -m benchmarks.gpu_train [--size mistral-7b] [--zero 1 3] [--steps 10] [--recomputed 0] [--no-export]
 """
 
 import argparse
@@ -101,7 +101,7 @@ def tables(size: Size, num_queries: int) -> dict[str, tuple[pa.Schema, list[dict
     }
 
 
-def write_params(size: Size, steps: int, zero_stage: int, micro_step_tokens: int | None) -> None:
+def write_params(size: Size, zero_stage: int, chosen: argparse.Namespace) -> None:
     """Write the preset's params for one GPU's share of a batch, in as few steps."""
     params = yaml.safe_load((REPO / "presets" / "mistral-7b.yaml").read_text(encoding="utf-8"))
     params["student"]["model"] = {"kind": "files", "path": str(BASE)}
@@ -109,13 +109,15 @@ def write_params(size: Size, steps: int, zero_stage: int, micro_step_tokens: int
         "zero_stage": zero_stage,
         "processes": 1,
         "batch_queries": size.queries,
-        "max_steps": steps,
-        "checkpoint_steps": steps // 2,
+        "max_steps": chosen.steps,
+        "checkpoint_steps": chosen.steps // 2,
         "validation_queries": 0,
         "keep": "last",
     }
-    if micro_step_tokens:
-        params["train"]["max_micro_step_tokens"] = micro_step_tokens
+    if chosen.micro_step_tokens:
+        params["train"]["max_micro_step_tokens"] = chosen.micro_step_tokens
+    if chosen.recomputed is not None:
+        params["train"]["gradient_checkpointing"] = chosen.recomputed or False
     params["export"]["check_texts"] = 2
     io.write_text(Path("params.yaml"), yaml.safe_dump(params))
 
@@ -191,7 +193,7 @@ def planned(size: Size, done: Trained) -> tuple[float, float]:
         statistics.mean(size.doc_tokens) / 2,
         texts / done.tokens,
         method=settings.train.method,
-        recomputes=settings.train.gradient_checkpointing,
+        recomputed=own.recomputed / shape.layers,
         twice=float(done.tokens > most),
     )
     return operations * done.tokens / hardware.rate, memory.device_memory(own)
@@ -230,7 +232,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         os.chdir(folder)
         write_project(size, chosen.steps)
         for stage in chosen.zero:
-            write_params(size, chosen.steps, stage, chosen.micro_step_tokens)
+            write_params(size, stage, chosen)
             done = train(chosen.steps)
             seconds, peak = planned(size, done)
             same = f"{'equal' if done.is_same else 'NOT equal'} losses in {done.redone} steps taken twice"
@@ -259,6 +261,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--zero", type=int, nargs="+", default=[1, 3], choices=[0, 1, 2, 3])
     parser.add_argument("--steps", type=int, default=10, help="of each run; a checkpoint is written half way")
     parser.add_argument("--micro-step-tokens", type=int, help="other than the preset's")
+    parser.add_argument("--recomputed", type=int, help="layers, other than the preset's; 0: none")
     parser.add_argument("--folder", type=Path, help="where a temporary folder is made: 45 GB at Mistral-7B's size")
     parser.add_argument("--no-export", action="store_true", help="train only")
     return parser.parse_args(argv)

@@ -2,12 +2,21 @@
 
 In bfloat16 a GPU multiplies so fast that norms, rotations, gates, adapters' sums and dropout take half of a step, each
 reading and writing all tokens. Compiled, a step of Mistral-7B takes a seventh less (docs/SCALING.md).
+
+Compiled layers also keep less for the backward pass, which computes again what was no matrix product and no attention:
+of Mistral-7B with adapters and dropout half as much.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import fx, nn
+from torch._functorch import config as partition_config
+from torch._inductor import config as compiler_config
+from torch._inductor import inductor_prims
+from torch._inductor.compile_fx import compile_fx
+from torch.utils.checkpoint import CheckpointPolicy
 from transformers import PreTrainedModel
 
 from anna.modeling import flex
@@ -22,6 +31,11 @@ def can_fuse(zero_stage: int, *, is_quantized: bool) -> bool:
     return torch.cuda.is_available() and zero_stage < 3 and not is_quantized
 
 
+KEPT = frozenset({inductor_prims.seeds, torch.ops.higher_order.flex_attention})
+"""What a compiled layer never computes again. Seeds would be drawn anew: dropout would fall elsewhere in the backward
+pass, and gradients would be wrong without a word."""
+
+
 def fuse(backbone: PreTrainedModel) -> bool:
     """Compile all layers of a decoder but the last, which computes few tokens, and return whether that was possible.
 
@@ -34,17 +48,30 @@ def fuse(backbone: PreTrainedModel) -> bool:
     backbone.register_forward_pre_hook(_make_masks, with_kwargs=True)
     for layer in backbone.layers[:-1]:
         for part in (layer.input_layernorm, layer.self_attn, layer.post_attention_layernorm, layer.mlp):
-            _fuse_part(part)
+            fuse_part(part)
     return True
 
 
-def _fuse_part(part: nn.Module) -> None:
-    plain, compiled = part.forward, torch.compile(part.forward, dynamic=True)
+def fuse_part(part: nn.Module) -> None:
+    """Compile a module's forward and backward pass in training mode; in evaluation mode it runs as it is."""
+    plain, compiled = part.forward, torch.compile(part.forward, dynamic=True, backend=sparing)
 
     def forward(*args: Any, **kwargs: Any) -> Any:
         return (compiled if part.training else plain)(*args, **kwargs)
 
     part.forward = forward
+
+
+def sparing(graph: fx.GraphModule, inputs: Sequence[Any]) -> Any:
+    """Compile as `torch.compile` does, but keep as few activations as can be: its backend for this module."""
+    with partition_config.patch(aggressive_recomputation=True), compiler_config.patch(joint_custom_post_pass=_keep):
+        return compile_fx(graph, inputs)
+
+
+def _keep(graph: fx.Graph) -> None:
+    for node in graph.nodes:
+        if node.target in KEPT:
+            node.meta["recompute"] = CheckpointPolicy.MUST_SAVE
 
 
 def _make_masks(backbone: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

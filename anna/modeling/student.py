@@ -82,6 +82,26 @@ def load_student(
     return backbone, tokenizer
 
 
+def recompute(backbone: PreTrainedModel, layers: bool | int) -> None:
+    """Make layers compute their activations again in the backward pass, not keep them (gradient checkpointing).
+
+    Args:
+        backbone: As `load_student` returns it.
+        layers: True: all; or the first so many.
+
+    Raises:
+        InputError: If there are fewer.
+    """
+    depth = len(backbone.layers)
+    if layers > depth:
+        raise InputError(
+            f"train.gradient_checkpointing is {layers}, but the student has {depth} layers; set it to true"
+        )
+    backbone.gradient_checkpointing_enable({"use_reentrant": False})
+    for layer in backbone.layers[depth if layers is True else layers :]:
+        layer.gradient_checkpointing = False
+
+
 def _check_architecture(name: str, causal: PreTrainedModel) -> None:
     """Refuse a decoder whose attention is not what `anna.modeling.attention` computes, before anything is trained."""
     layers = getattr(causal.base_model, "layers", None)

@@ -106,7 +106,7 @@ class Train(_Part):
     method: Literal["full", "lora"]
     lora: Lora
     freeze_token_table: bool
-    gradient_checkpointing: bool
+    gradient_checkpointing: bool | int
     zero_stage: Literal[0, 1, 2, 3]
     quantize: str | None
     processes: int

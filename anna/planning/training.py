@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from anna.footprint import Setup
+from anna.footprint import Setup, recomputed_layers
 from anna.planning import work
 from anna.planning.counts import Counts, Task, mean
 from anna.planning.hardware import Hardware
@@ -106,7 +106,7 @@ def plan(settings: Settings, counts: Counts, shape: Shape, ranks: int) -> Work:
                 done.context,
                 texts_per_token,
                 method=train.method,
-                recomputes=train.gradient_checkpointing,
+                recomputed=recomputed_layers(train.gradient_checkpointing, shape) / shape.layers,
                 twice=float(done.is_cut),
             )
             tokens += share * ranks * done.tokens
@@ -166,7 +166,7 @@ def setup(settings: Settings, shape: Shape, hardware: Hardware, ranks: int, toke
         method=train.method,
         lora_rank=train.lora.rank,
         freeze_token_table=train.freeze_token_table,
-        gradient_checkpointing=train.gradient_checkpointing,
+        recomputed=recomputed_layers(train.gradient_checkpointing, shape),
         is_quantized=train.quantize is not None,
         weight_bytes=2 if hardware.is_gpu and train.dtype != "float32" else 4,
     )

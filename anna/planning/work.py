@@ -35,17 +35,18 @@ def training(
     texts_per_token: float,
     *,
     method: Literal["full", "lora"],
-    recomputes: bool,
+    recomputed: float,
     twice: float,
 ) -> float:
     """Return the operations of one token's share of a training step.
 
     Forward once; backward once more for the gradient of the inputs, and once more for that of the weights if they are
-    trained (adapters are so small that they are left out); gradient checkpointing adds a forward pass, and GradCache
-    one more for the share `twice` of all tokens that lie in batches that are cut.
+    trained (adapters are so small that they are left out); gradient checkpointing adds a forward pass for the share
+    `recomputed` of the layers, and GradCache one more for the share `twice` of all tokens that lie in batches that are
+    cut.
     """
     once = forward_read(shape, context, texts_per_token)
-    passes = 2 + (method == "full") + recomputes + twice
+    passes = 2 + (method == "full") + recomputed + twice
     return once * passes
 
 

@@ -5,7 +5,7 @@ import os
 import torch
 
 from anna.errors import InputError
-from anna.footprint import GIB, Setup, floor, remedies
+from anna.footprint import GIB, Setup, floor, recomputed_layers, remedies
 from anna.known_shapes import local_shape
 from anna.modeling.hardware import compute_dtype
 from anna.modeling.student import StudentParams
@@ -31,9 +31,10 @@ def check_memory(student: StudentParams, recipe: TrainParams, ranks: int, memory
     shape = local_shape(student.model)
     if shape is None:
         return
+    shape = shape.cut(student.layers)
     is_gpu = torch.cuda.is_available()
     setup = Setup(
-        shape=shape.cut(student.layers),
+        shape=shape,
         ranks=ranks,
         tokens=0,
         is_gpu=is_gpu,
@@ -41,7 +42,7 @@ def check_memory(student: StudentParams, recipe: TrainParams, ranks: int, memory
         method=recipe.method,
         lora_rank=recipe.lora.rank,
         freeze_token_table=recipe.freeze_token_table,
-        gradient_checkpointing=recipe.gradient_checkpointing,
+        recomputed=recomputed_layers(recipe.gradient_checkpointing, shape),
         is_quantized=recipe.quantize is not None,
         weight_bytes=2 if is_gpu and compute_dtype(recipe.dtype) == torch.bfloat16 else 4,
     )

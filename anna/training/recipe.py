@@ -30,8 +30,11 @@ class TrainParams(Params):
     lora: LoraParams
     freeze_token_table: bool
     """Leave the token table as it is (full only): most of a small model's weights, and rarely worth their time."""
-    gradient_checkpointing: bool
-    """Recompute activations in the backward pass: a third more time, a fraction of the memory."""
+    gradient_checkpointing: bool | Annotated[int, Field(gt=0)]
+    """Layers whose activations are computed again in the backward pass, not kept: true: all; or the first so many.
+
+    All take up to half as much time again, and a fraction of the memory.
+    """
     zero_stage: Literal[0, 1, 2, 3]
     """DeepSpeed ZeRO: 1 shards optimizer states over ranks, 2 gradients too, 3 weights too."""
     quantize: Quantize | None

@@ -15,7 +15,7 @@ from anna.modeling.encoder import Encoder
 from anna.modeling.encoder_config import ADAPTER_FOLDER, EncoderConfig, PromptParams, task_prompts
 from anna.modeling.fused import can_fuse, fuse
 from anna.modeling.hardware import compute_dtype
-from anna.modeling.student import StudentParams, load_student
+from anna.modeling.student import StudentParams, load_student, recompute
 from anna.origins import describe, fetch_model
 from anna.training import engine as engines
 from anna.training.batches import Batch, Group, Texts, check_world, plan_epoch
@@ -185,7 +185,7 @@ def new_encoder(
     if can_fuse(recipe.zero_stage, is_quantized=recipe.quantize is not None) and fuse(backbone):
         _log.info("the first step takes longer: what lies between the layers' matrix products is compiled")
     if recipe.gradient_checkpointing:
-        encoder.backbone.gradient_checkpointing_enable({"use_reentrant": False})
+        recompute(backbone, recipe.gradient_checkpointing)
     if recipe.method == "lora":
         engines.add_lora(encoder, rank=recipe.lora.rank, alpha=recipe.lora.alpha, dropout=recipe.lora.dropout)
     else:

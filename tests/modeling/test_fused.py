@@ -1,6 +1,6 @@
 """Compiled layers: the same vectors and gradients, one set of kernels for all layers and rows."""
 
-from functools import partial
+import shutil
 from typing import Any
 
 import pytest
@@ -8,10 +8,11 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch import Tensor
 from torch._dynamo.utils import counters
+from torch.utils.checkpoint import checkpoint
 from transformers import MistralConfig, MistralModel, Qwen3Config, Qwen3Model
 
-from anna.modeling import attention
-from anna.modeling.fused import fuse
+from anna.modeling import attention, fused
+from anna.modeling.fused import fuse, fuse_part
 from anna.modeling.packing import Packing, Text, pack
 
 SIZES = {"vocab_size": 90, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 11, "head_dim": 16}
@@ -50,7 +51,7 @@ def run(model: Any, packing: Packing) -> Tensor:
 def test_all_layers_and_rows_run_three_graphs(
     adapts: bool, kinds: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    monkeypatch.setattr(fused, "sparing", lambda graph, _: graph)
     monkeypatch.setattr(attention, "pick_kernel", torch.compiler.assume_constant_result(lambda _: "flex"))
     model = decoder(*kinds)
     names = list(model.state_dict())
@@ -76,6 +77,53 @@ def test_another_kind_of_decoder_is_left_as_it_is() -> None:
     before = [module.forward for module in model.modules()]
     assert not fuse(model)
     assert [module.forward for module in model.modules()] == before
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch compiles for a CPU with g++")
+@pytest.mark.parametrize("recomputes", [False, True])
+def test_gradients_are_those_of_the_dropout_that_fell(recomputes: bool) -> None:
+    mlp = adapted_mlp()  # float64 would fall back on PyTorch's own dropout
+    fuse_part(mlp)
+    inputs = torch.randn(40, 64)
+
+    def loss() -> Tensor:
+        torch.manual_seed(7)
+        return (checkpoint(mlp, inputs, use_reentrant=False) if recomputes else mlp(inputs)).double().square().sum()
+
+    def moved(step: float) -> float:
+        with torch.no_grad():
+            for parameter in mlp.parameters():
+                parameter.add_(parameter.grad, alpha=step)
+            return float(loss())
+
+    loss().backward()
+    told = sum(float(parameter.grad.square().sum()) for parameter in mlp.parameters())
+    step = 3e-3 / told**0.5
+    assert (moved(step) - moved(-2 * step)) / (2 * step) == pytest.approx(told, rel=1e-3)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch compiles for a CPU with g++")
+def test_a_compiled_mlp_keeps_its_input_its_halves_and_adapters_middles() -> None:
+    mlp, kept = adapted_mlp(), dict[int, int]()
+    fuse_part(mlp)
+    inputs = torch.randn(500, 64, requires_grad=True)
+
+    def keep(tensor: Tensor) -> Tensor:
+        if 500 in tensor.shape:
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        mlp(inputs)
+    assert sum(kept.values()) == 500 * (64 + 2 * 96 + 3 * 4) * 4
+
+
+def adapted_mlp() -> Any:
+    model = get_peft_model(decoder(), LoraConfig(r=4, target_modules="all-linear", lora_dropout=0.3))
+    torch.manual_seed(5)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter.requires_grad_(), std=0.1)
+    return model.base_model.model.layers[0].mlp.train()
 
 
 @needs_gpu
@@ -108,7 +156,8 @@ def test_on_a_gpu_dropout_falls_again_as_it_fell_when_a_layer_is_recomputed() ->
         for name, parameter in adapted.named_parameters():
             if "lora_B" in name:
                 torch.nn.init.normal_(parameter, std=0.1)
-        run(adapted, rows()[0].to(torch.device("cuda"))).square().sum().backward()
-        found.append([p.grad for p in adapted.parameters() if p.requires_grad])
+        vectors = run(adapted, rows()[0].to(torch.device("cuda")))
+        (vectors.square() * torch.arange(64, device="cuda")).sum().backward()  # unweighted, a norm's output has one sum
+        found.append([vectors.detach(), *(p.grad for p in adapted.parameters() if p.requires_grad)])
     for one, other in zip(*found, strict=True):
         assert (one - other).norm() < 1e-4 * one.norm()
