@@ -122,33 +122,39 @@ def saved_by_layer(setup: Setup) -> float:
     Two norms, each its input in float32 and two numbers per dimension in b bytes; queries, keys, values, and the
     attention's output twice; of the MLP gate, its activation, the other half, and their product. An adapter keeps its
     input after dropout, where dropout fell (one byte), and its middle.
-
-    A compiled layer keeps what matrix products and attention give and take: inputs and outputs of both norms, queries,
-    keys, values and the attention's output, both halves of the MLP, adapters' middles.
     """
     shape, b = setup.shape, setup.weight_bytes
     queries, keys = shape.heads * shape.head_dim, shape.key_heads * shape.head_dim
-    if setup.is_fused:
-        middles = len(shape.linears) * setup.lora_rank * (setup.method == "lora")
-        return float((4 * shape.hidden + 2 * queries + 2 * keys + 2 * shape.ffn + middles) * b)
     own = 2 * (4 + 2 * b) * shape.hidden + (3 * queries + 2 * keys + 4 * shape.ffn) * b
     if setup.method == "full":
         return float(own)
     return float(own + sum(inputs * (b + 1) + setup.lora_rank * b for inputs, _ in shape.linears))
 
 
+def saved_by_compiled_layer(setup: Setup) -> float:
+    """Return the bytes that one layer keeps of a token where it is compiled (`anna.modeling.fused`).
+
+    Inputs and outputs of both norms; queries, keys, values and the attention's output; both halves of the MLP;
+    adapters' middles. All else is computed again.
+    """
+    shape = setup.shape
+    queries, keys = shape.heads * shape.head_dim, shape.key_heads * shape.head_dim
+    middles = len(shape.linears) * setup.lora_rank * (setup.method == "lora")
+    return float((4 * shape.hidden + 2 * queries + 2 * keys + 2 * shape.ffn + middles) * setup.weight_bytes)
+
+
 def activations(setup: Setup) -> float:
     """Return the bytes kept for the backward pass of `tokens`.
 
     Of a layer that is computed again its input; of the others all, but of the last, of which only keys and values are
-    computed for all tokens. When these have been used, one layer while it is computed again.
+    computed for all tokens. When these have been used, one layer with all that computing it again takes.
     """
     shape, b = setup.shape, setup.weight_bytes
-    layer = saved_by_layer(setup)
+    layer = saved_by_compiled_layer(setup) if setup.is_fused else saved_by_layer(setup)
     last = (4 + 2 * b) * shape.hidden + 2 * shape.key_heads * shape.head_dim * b
     inputs = setup.recomputed * shape.hidden * b
     whole = (shape.layers - 1 - setup.recomputed) * layer + last if setup.recomputed < shape.layers else 0.0
-    return setup.tokens * (inputs + max(whole, layer * (setup.recomputed > 0)))
+    return setup.tokens * (inputs + max(whole, saved_by_layer(setup) * (setup.recomputed > 0)))
 
 
 def peak(setup: Setup) -> float:

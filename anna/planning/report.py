@@ -110,9 +110,19 @@ def notes(case: Case) -> list[str]:
     while roomy < done.largest_batch and device_memory(own._replace(tokens=2 * roomy)) <= ROOMY_SHARE * _room(case):
         roomy *= 2
     if done.cut_share > 0.1 and roomy > done.largest:
+        own = own._replace(tokens=roomy)
         lines.append(
             f"{done.cut_share:.0%} of the tokens are embedded twice; there is memory for fewer: "
-            f"train.max_micro_step_tokens: {roomy} ({_bytes(device_memory(own._replace(tokens=roomy)))})"
+            f"train.max_micro_step_tokens: {roomy} ({_bytes(device_memory(own))})"
+        )
+    fewer = [own._replace(recomputed=layers) for layers in range(own.recomputed)]
+    kept = next((one for one in fewer if device_memory(one) <= ROOMY_SHARE * _room(case)), None)
+    if own.is_gpu and kept:
+        share = (own.recomputed - kept.recomputed) / own.shape.layers
+        saved = share / (2 + (own.method == "full") + own.recomputed / own.shape.layers)
+        lines.append(
+            f"{saved:.0%} of training's operations compute layers again, but there is memory to keep them: "
+            f"train.gradient_checkpointing: {kept.recomputed or 'false'} ({_bytes(device_memory(kept))})"
         )
     return lines
 

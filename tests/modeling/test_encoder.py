@@ -9,7 +9,7 @@ import torch
 from anna.errors import InputError
 from anna.modeling.encoder import Encoder
 from anna.modeling.encoder_config import EncoderConfig, PromptParams, cut_text, task_prompts
-from anna.modeling.student import load_student
+from anna.modeling.student import load_student, recompute
 from tests.conftest import as_loaded, save_tiny
 
 TEXTS = ["Paris", "the capital of France and a city near the sea", "x", "rivers, mountains; science!", "one two three"]
@@ -48,12 +48,13 @@ def test_eos_is_last_for_every_truncation(tiny_encoder: Encoder, max_tokens: int
         assert all(len(row) <= limit for row in rows)
 
 
-def test_gradient_checkpointing_changes_no_vector_and_no_gradient(tiny_encoder: Encoder) -> None:
+@pytest.mark.parametrize("layers", [True, 1])
+def test_gradient_checkpointing_changes_no_vector_and_no_gradient(tiny_encoder: Encoder, layers: bool | int) -> None:
     rows = tiny_encoder.tokenize(TEXTS, prefix=tiny_encoder.config.prefix("Capitals", 1), max_tokens=20)
     results = []
     for is_on in (False, True):
         if is_on:
-            tiny_encoder.backbone.gradient_checkpointing_enable({"use_reentrant": False})
+            recompute(tiny_encoder.backbone, layers)
         tiny_encoder.train().zero_grad()
         vectors = tiny_encoder(rows, 10)
         vectors.pow(3).sum().backward()

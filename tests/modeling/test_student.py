@@ -1,5 +1,6 @@
 """Checkpoints become students: the same function, fewer layers, EOS at the end."""
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 
 from anna.errors import InputError
 from anna.modeling.checkpoint import load_causal_lm
-from anna.modeling.student import append_eos, load_student
+from anna.modeling.student import append_eos, load_student, recompute
 
 IDS = torch.tensor([[5, 9, 30, 77, 12, 1]])
 
@@ -25,6 +26,23 @@ def test_first_layers_give_the_hidden_states_of_those_layers(tiny_checkpoint: Pa
 def test_more_layers_than_there_are_is_refused(tiny_checkpoint: Path) -> None:
     with pytest.raises(InputError, match=r"student.layers is 9, but model has 3; choose at most 3"):
         load_student(tiny_checkpoint, 9)
+
+
+@pytest.mark.parametrize(("told", "layers"), [(True, 3), (2, 2), (3, 3)])
+def test_the_first_layers_compute_their_activations_again(tiny_checkpoint: Path, told: bool | int, layers: int) -> None:
+    student, _ = load_student(tiny_checkpoint, None)
+    recompute(student, told)
+    calls = Counter[int]()
+    for layer in student.layers:
+        layer.mlp.register_forward_pre_hook(lambda *_, number=layer.self_attn.layer_idx: calls.update([number]))
+    student.train()(input_ids=IDS).last_hidden_state.sum().backward()
+    assert calls == {number: 1 + (number < layers) for number in range(3)}
+
+
+def test_more_layers_to_compute_again_than_there_are_is_refused(tiny_checkpoint: Path) -> None:
+    student, _ = load_student(tiny_checkpoint, 2)
+    with pytest.raises(InputError, match=r"train.gradient_checkpointing is 9, but the student has 2 layers"):
+        recompute(student, 9)
 
 
 def test_a_llama_checkpoint_becomes_a_mistral_with_the_same_logits(tiny_checkpoint: Path, tmp_path: Path) -> None:

@@ -76,6 +76,15 @@ def test_gpus_that_stay_idle_and_machines_that_need_a_launcher() -> None:
     assert "train.processes is 8, but there are 4 GPUs" in report.verdict(one, estimate(one), None)[-1]
 
 
+def test_memory_to_keep_layers_is_told() -> None:
+    (said,) = [line for line in report.notes(paper("h200x8")) if "compute layers again" in line]
+    assert said.startswith("33% of training's operations")
+    assert "train.gradient_checkpointing: false (86.2 GiB)" in said
+    (said,) = [line for line in report.notes(paper("h100x8")) if "compute layers again" in line]
+    assert "train.gradient_checkpointing: 13 (59.3 GiB)" in said
+    assert not [line for line in report.notes(paper("rtx4090x8")) if "compute layers again" in line]
+
+
 def test_the_table_by_stage_marks_what_is_configured() -> None:
     lines = report.zero_table(paper("h200x8"))
     assert [line.split()[0] for line in lines[1:6]] == ["ZeRO", "0", "1", "2", "3"]

@@ -19,12 +19,12 @@ def test_by_hand() -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "recomputes", "twice", "passes"),
-    [("full", False, 0.0, 3), ("full", True, 0.0, 4), ("lora", False, 0.0, 2), ("lora", True, 0.5, 3.5)],
+    ("method", "recomputed", "twice", "passes"),
+    [("full", 0.0, 0.0, 3), ("full", 1.0, 0.0, 4), ("lora", 0.0, 0.0, 2), ("lora", 0.25, 0.5, 2.75)],
 )
-def test_passes_of_training(method: str, recomputes: bool, twice: float, passes: float) -> None:
+def test_passes_of_training(method: str, recomputed: float, twice: float, passes: float) -> None:
     once = work.forward_read(SHAPE, 5, 0.1)
-    got = work.training(SHAPE, 5, 0.1, method=method, recomputes=recomputes, twice=twice)  # type: ignore[arg-type]
+    got = work.training(SHAPE, 5, 0.1, method=method, recomputed=recomputed, twice=twice)  # type: ignore[arg-type]
     assert got == passes * once
 
 
