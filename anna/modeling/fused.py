@@ -7,15 +7,13 @@ Compiled layers also keep less for the backward pass, which computes again what 
 of Mistral-7B with adapters and dropout half as much.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 from torch._functorch import config as partition_config
 from torch._inductor import config as compiler_config
 from torch._inductor import inductor_prims
-from torch._inductor.compile_fx import compile_fx
 from torch.utils.checkpoint import CheckpointPolicy
 from transformers import PreTrainedModel
 
@@ -62,10 +60,10 @@ def fuse_part(part: nn.Module) -> None:
     part.forward = forward
 
 
-def sparing(graph: fx.GraphModule, inputs: Sequence[Any]) -> Any:
+def sparing(graph: fx.GraphModule, inputs: list[Tensor]) -> Any:
     """Compile as `torch.compile` does, but keep as few activations as can be: its backend for this module."""
     with partition_config.patch(aggressive_recomputation=True), compiler_config.patch(joint_custom_post_pass=_keep):
-        return compile_fx(graph, inputs)
+        return torch._dynamo.lookup_backend("inductor")(graph, inputs)
 
 
 def _keep(graph: fx.Graph) -> None:
