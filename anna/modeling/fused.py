@@ -21,17 +21,17 @@ from anna.modeling import flex
 from anna.modeling.attention import READS_EARLY
 
 
+KEPT = frozenset({inductor_prims.seed, inductor_prims.seeds, torch.ops.higher_order.flex_attention})
+"""What a compiled layer never computes again. Seeds would be drawn anew: dropout would fall elsewhere in the backward
+pass, and gradients would be wrong without a word."""
+
+
 def can_fuse(zero_stage: int, *, is_quantized: bool) -> bool:
     """Return whether training gains by `fuse`: on a GPU alone.
 
     Not at ZeRO 3, which gathers weights in hooks that cannot be compiled; on quantised matrices it was not tried.
     """
     return torch.cuda.is_available() and zero_stage < 3 and not is_quantized
-
-
-KEPT = frozenset({inductor_prims.seeds, torch.ops.higher_order.flex_attention})
-"""What a compiled layer never computes again. Seeds would be drawn anew: dropout would fall elsewhere in the backward
-pass, and gradients would be wrong without a word."""
 
 
 def fuse(backbone: PreTrainedModel) -> bool:
