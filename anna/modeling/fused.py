@@ -20,7 +20,6 @@ from transformers import PreTrainedModel
 from anna.modeling import flex
 from anna.modeling.attention import READS_EARLY
 
-
 KEPT = frozenset({inductor_prims.seed, inductor_prims.seeds, torch.ops.higher_order.flex_attention})
 """What a compiled layer never computes again. Seeds would be drawn anew: dropout would fall elsewhere in the backward
 pass, and gradients would be wrong without a word."""
