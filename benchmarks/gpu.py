@@ -43,7 +43,7 @@ class Job(NamedTuple):
     """None: encode instead of training."""
     num_examples: int
     micro_step_tokens: int | None
-    recomputed: int | None
+    recomputed: int | None = None
     """Layers of ours; None: all, as of the padded form, whose activations would fit nowhere."""
 
     @property
