@@ -12,6 +12,7 @@ a number (2: bfloat16, 4: float32), n ranks.
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
+from anna.errors import InputError
 from anna.shapes import Shape
 
 GIB = 2**30
@@ -74,11 +75,20 @@ class States(NamedTuple):
     """DeepSpeed's: the bucket that gradients are reduced in, and what ZeRO 3 keeps gathered."""
 
 
-def recomputed_layers(gradient_checkpointing: bool | int, shape: Shape) -> int:
-    """Return how many layers `train.gradient_checkpointing` means: all, none, or so many."""
+def recomputed_layers(gradient_checkpointing: bool | int, layers: int) -> int:
+    """Return how many of a student's layers `train.gradient_checkpointing` means: all, none, or so many.
+
+    Raises:
+        InputError: If there are fewer.
+    """
     if isinstance(gradient_checkpointing, bool):
-        return shape.layers * gradient_checkpointing
-    return min(gradient_checkpointing, shape.layers)
+        return layers * gradient_checkpointing
+    if gradient_checkpointing > layers:
+        raise InputError(
+            f"train.gradient_checkpointing is {gradient_checkpointing}, but the student has {layers} layers; set it to "
+            "true"
+        )
+    return gradient_checkpointing
 
 
 def whole_weights(setup: Setup) -> float:

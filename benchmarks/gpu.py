@@ -1,9 +1,9 @@
 """Mistral-7B's real shape on a GPU: tokens per second and share of the matrix rate, training and encoding.
 
-Random weights, LoRA of rank 32 on all linear layers, bfloat16: the recipe of
-presets/mistral-7b.yaml on the share of one of its 8 GPUs, 16 queries with 8 documents each. The peer is the padded form
-of the same model through transformers' own sdpa attention, in the same engine: every query with its whole prompt, and
-padding. Runs on a CPU too, which says nothing of speed: `--size tiny`.
+Random weights, LoRA of rank 32 on all linear layers, bfloat16: the recipe of presets/mistral-7b.yaml on the share of
+one of its 8 GPUs, 16 queries with 8 documents each. The peer is the padded form of the same model through transformers'
+own sdpa attention, in the same engine and with the same bound on a micro-step, above which a batch is embedded twice:
+every query with its whole prompt, and padding. Runs on a CPU too, which says nothing of speed: `--size tiny`.
 
 Usage: python -m benchmarks.gpu [--size mistral-7b] [--zero 1 3] [--examples 0 5] [--recomputed 0]
 """

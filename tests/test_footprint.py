@@ -9,6 +9,7 @@ from deepspeed.runtime.zero.stage3 import estimate_zero3_model_states_mem_needs
 from deepspeed.runtime.zero.stage_1_and_2 import estimate_zero2_model_states_mem_needs
 from transformers import AutoConfig, AutoModel
 
+from anna.errors import InputError
 from anna.footprint import (
     GIB,
     GPU_BASE,
@@ -142,9 +143,14 @@ def test_checkpointing_keeps_a_layers_input_and_one_layer() -> None:
     assert activations(setup._replace(recomputed=28, zero_stage=3)) == 28 * 4096 * 2 + 3 * one + last
 
 
-@pytest.mark.parametrize(("told", "layers"), [(True, 32), (False, 0), (6, 6), (40, 32)])
+@pytest.mark.parametrize(("told", "layers"), [(True, 32), (False, 0), (6, 6), (32, 32)])
 def test_gradient_checkpointing_is_a_number_of_layers(told: bool | int, layers: int) -> None:
-    assert recomputed_layers(told, KNOWN["mistral-7b"]) == layers
+    assert recomputed_layers(told, 32) == layers
+
+
+def test_more_layers_to_compute_again_than_there_are_are_refused() -> None:
+    with pytest.raises(InputError, match=r"train.gradient_checkpointing is 33, but the student has 32 layers"):
+        recomputed_layers(33, 32)
 
 
 def test_a_measured_step_of_mistral_7b() -> None:

@@ -82,23 +82,10 @@ def load_student(
     return backbone, tokenizer
 
 
-def recompute(backbone: PreTrainedModel, layers: bool | int) -> None:
-    """Make layers compute their activations again in the backward pass, not keep them (gradient checkpointing).
-
-    Args:
-        backbone: As `load_student` returns it.
-        layers: True: all; or the first so many.
-
-    Raises:
-        InputError: If there are fewer.
-    """
-    depth = len(backbone.layers)
-    if layers > depth:
-        raise InputError(
-            f"train.gradient_checkpointing is {layers}, but the student has {depth} layers; set it to true"
-        )
+def recompute(backbone: PreTrainedModel, layers: int) -> None:
+    """Make the first `layers` layers compute their activations again in the backward pass (gradient checkpointing)."""
     backbone.gradient_checkpointing_enable({"use_reentrant": False})
-    for layer in backbone.layers[depth if layers is True else layers :]:
+    for layer in backbone.layers[layers:]:
         layer.gradient_checkpointing = False
 
 

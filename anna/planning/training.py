@@ -106,7 +106,7 @@ def plan(settings: Settings, counts: Counts, shape: Shape, ranks: int) -> Work:
                 done.context,
                 texts_per_token,
                 method=train.method,
-                recomputed=recomputed_layers(train.gradient_checkpointing, shape) / shape.layers,
+                recomputed=recomputed_layers(train.gradient_checkpointing, shape.layers) / shape.layers,
                 twice=float(done.is_cut),
             )
             tokens += share * ranks * done.tokens
@@ -166,7 +166,7 @@ def setup(settings: Settings, shape: Shape, hardware: Hardware, ranks: int, toke
         method=train.method,
         lora_rank=train.lora.rank,
         freeze_token_table=train.freeze_token_table,
-        recomputed=recomputed_layers(train.gradient_checkpointing, shape),
+        recomputed=recomputed_layers(train.gradient_checkpointing, shape.layers),
         is_quantized=train.quantize is not None,
         weight_bytes=2 if hardware.is_gpu and train.dtype != "float32" else 4,
     )

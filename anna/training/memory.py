@@ -42,7 +42,7 @@ def check_memory(student: StudentParams, recipe: TrainParams, ranks: int, memory
         method=recipe.method,
         lora_rank=recipe.lora.rank,
         freeze_token_table=recipe.freeze_token_table,
-        recomputed=recomputed_layers(recipe.gradient_checkpointing, shape),
+        recomputed=recomputed_layers(recipe.gradient_checkpointing, shape.layers),
         is_quantized=recipe.quantize is not None,
         weight_bytes=2 if is_gpu and compute_dtype(recipe.dtype) == torch.bfloat16 else 4,
     )

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from anna import io, seeding
 from anna.errors import InputError
+from anna.footprint import recomputed_layers
 from anna.modeling.encoder import Encoder
 from anna.modeling.encoder_config import ADAPTER_FOLDER, EncoderConfig, PromptParams, task_prompts
 from anna.modeling.fused import can_fuse, fuse
@@ -184,8 +185,8 @@ def new_encoder(
     encoder = Encoder(backbone, tokenizer, config, dtype)
     if can_fuse(recipe.zero_stage, is_quantized=recipe.quantize is not None) and fuse(backbone):
         _log.info("the first step takes longer: what lies between the layers' matrix products is compiled")
-    if recipe.gradient_checkpointing:
-        recompute(backbone, recipe.gradient_checkpointing)
+    if layers := recomputed_layers(recipe.gradient_checkpointing, len(backbone.layers)):
+        recompute(backbone, layers)
     if recipe.method == "lora":
         engines.add_lora(encoder, rank=recipe.lora.rank, alpha=recipe.lora.alpha, dropout=recipe.lora.dropout)
     else:

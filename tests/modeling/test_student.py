@@ -28,21 +28,15 @@ def test_more_layers_than_there_are_is_refused(tiny_checkpoint: Path) -> None:
         load_student(tiny_checkpoint, 9)
 
 
-@pytest.mark.parametrize(("told", "layers"), [(True, 3), (2, 2), (3, 3)])
-def test_the_first_layers_compute_their_activations_again(tiny_checkpoint: Path, told: bool | int, layers: int) -> None:
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_the_first_layers_compute_their_activations_again(tiny_checkpoint: Path, layers: int) -> None:
     student, _ = load_student(tiny_checkpoint, None)
-    recompute(student, told)
+    recompute(student, layers)
     calls = Counter[int]()
     for layer in student.layers:
         layer.mlp.register_forward_pre_hook(lambda *_, number=layer.self_attn.layer_idx: calls.update([number]))
     student.train()(input_ids=IDS).last_hidden_state.sum().backward()
     assert calls == {number: 1 + (number < layers) for number in range(3)}
-
-
-def test_more_layers_to_compute_again_than_there_are_is_refused(tiny_checkpoint: Path) -> None:
-    student, _ = load_student(tiny_checkpoint, 2)
-    with pytest.raises(InputError, match=r"train.gradient_checkpointing is 9, but the student has 2 layers"):
-        recompute(student, 9)
 
 
 def test_a_llama_checkpoint_becomes_a_mistral_with_the_same_logits(tiny_checkpoint: Path, tmp_path: Path) -> None:
