@@ -82,7 +82,7 @@ def read(path: Path, schema: pa.Schema, bounds: Iterable[str | None]) -> Iterato
         InputError: As `io.read`.
     """
     name = io.key(schema)[0]
-    groups, held = _row_groups(path, schema), schema.empty_table()
+    groups, held = row_groups(path, schema), schema.empty_table()
     for bound in bounds:
         block = [schema.empty_table()]
         while held is not None:
@@ -95,8 +95,8 @@ def read(path: Path, schema: pa.Schema, bounds: Iterable[str | None]) -> Iterato
         yield pa.concat_tables(block)
 
 
-def _row_groups(path: Path, schema: pa.Schema) -> Iterator[pa.Table]:
-    """Yield the table at `path` by row group, checked."""
+def row_groups(path: Path, schema: pa.Schema) -> Iterator[pa.Table]:
+    """Yield the table at `path` by row group, checked as by `io.read`, which says what it raises."""
     last = schema.empty_table()
     with io.opened(path, schema) as file:
         for number in range(file.num_row_groups):

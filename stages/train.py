@@ -1,13 +1,13 @@
 """Train the student on the groups: InfoNCE + soft labels, in-context examples in the prompt, DeepSpeed ZeRO.
 
-The most expensive stage on a laptop: about six minutes at the embedded default, GPU hours at the paper's size. Reads no
-teacher: `prompts`, `student` and `train` can be changed freely, and only what comes after reruns. A run that was killed
-goes on from its last checkpoint in `runs/checkpoints`; `dvclive/` shows how it goes.
+The most expensive stage on a laptop: about six minutes at the embedded default, GPU hours at the paper's size. It runs
+no teacher: `prompts`, `student` and `train` can be changed freely, and only what comes after reruns. A run that was
+killed goes on from its last checkpoint in `runs/checkpoints`; `dvclive/` shows how it goes.
 """
 
 from pathlib import Path
 
-from anna import io, log, schemas
+from anna import io, log, parts, schemas
 from anna.modeling.encoder_config import PromptParams
 from anna.modeling.student import StudentParams
 from anna.training import data, launch, run
@@ -33,11 +33,21 @@ def main() -> None:
     corpus, queries = io.read(CORPUS, schemas.CORPUS), io.read(QUERIES, schemas.QUERIES)
     qrels, groups = io.read(QRELS, schemas.QRELS), io.read(GROUPS, schemas.GROUPS)
     drops = io.read(DROPS, schemas.DROPS)
+    trained_on = data.training_groups(groups, queries)
+    validated_on = data.validation_groups(groups, drops, queries)
+    vectors = parts.row_groups(VECTORS, schemas.VECTORS) if params.batch_kd_weight else ()
     run.train_encoder(
         data=run.TrainingData(
-            groups=data.training_groups(groups, queries),
-            validation=data.validation_groups(groups, drops, queries),
-            texts=data.training_texts(corpus, queries, qrels, drops, io.read(VECTORS, schemas.VECTORS)),
+            groups=trained_on,
+            validation=validated_on,
+            texts=data.training_texts(
+                [*trained_on, *validated_on],
+                corpus=corpus,
+                queries=queries,
+                qrels=qrels,
+                drops=drops,
+                vectors=vectors,
+            ),
             examples=data.examples_by_task(io.read(EXAMPLES, schemas.EXAMPLES)),
         ),
         student=StudentParams.load(),

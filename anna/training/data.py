@@ -1,5 +1,6 @@
 """From the pipeline's tables to training groups and their texts."""
 
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -55,35 +56,58 @@ def _split_groups(groups: pa.Table, queries: pa.Table, split: Literal["train", "
 
 
 def training_texts(
-    corpus: pa.Table, queries: pa.Table, qrels: pa.Table, drops: pa.Table, vectors: pa.Table | None = None
+    groups: Sequence[Group],
+    *,
+    corpus: pa.Table,
+    queries: pa.Table,
+    qrels: pa.Table,
+    drops: pa.Table,
+    vectors: Iterable[pa.Table] = (),
 ) -> Texts:
-    """Return all texts by id, positives by query, which tasks are label tasks, and the teacher's vectors.
+    """Return what `groups` name: texts, positives of their queries and the teacher's vectors; and the label tasks.
 
     Positives are the labelled ones and, in the training split, what the filter has relabelled: validation counts what
     people have judged.
+
+    Args:
+        groups: Of both splits. What they do not name stays out of memory: a corpus is larger than what it trains.
+        corpus: Table CORPUS.
+        queries: Table QUERIES.
+        qrels: Table QRELS.
+        drops: Table DROPS.
+        vectors: Table VECTORS in parts; none where no term of the loss asks for it.
     """
-    labelled = qrels.filter(pc.greater(qrels["relevance"], 0)).select(["query_id", "doc_id"])
-    trained_on = queries.filter(pc.equal(queries["split"], "train"))["query_id"]
+    query_ids = pa.array(sorted({group.query_id for group in groups}), pa.string())
+    queries_asked = queries.filter(pc.is_in(queries["query_id"], query_ids))
+    trained_on = queries_asked.filter(pc.equal(queries_asked["split"], "train"))["query_id"]
     is_added = pc.and_(pc.equal(drops["reason"], "relabelled"), pc.is_in(drops["query_id"], trained_on))
+    is_labelled = pc.and_(pc.greater(qrels["relevance"], 0), pc.is_in(qrels["query_id"], query_ids))
     relevant = pa.concat_tables(
-        [labelled, drops.filter(is_added).select(["query_id", "doc_id"])], promote_options="permissive"
+        [table.select(["query_id", "doc_id"]) for table in (qrels.filter(is_labelled), drops.filter(is_added))],
+        promote_options="permissive",
     )
-    relevant = relevant.group_by("query_id").aggregate([("doc_id", "list")])
-    positives = {row["query_id"]: frozenset(row["doc_id_list"]) for row in relevant.to_pylist()}
+    listed = relevant.group_by("query_id").aggregate([("doc_id", "list")])
+    positives = {row["query_id"]: frozenset(row["doc_id_list"]) for row in listed.to_pylist()}
+    named = {doc_id for group in groups for doc_id in group.doc_ids}.union(*positives.values())
+    docs = corpus.filter(pc.is_in(corpus["doc_id"], pa.array(sorted(named), pa.string())))
     label_tasks = queries.filter(pc.equal(queries["kind"], "classification"))["task"].unique().to_pylist()
     return Texts(
-        queries=dict(zip(queries["query_id"].to_pylist(), queries["text"].to_pylist(), strict=True)),
-        docs=dict(zip(corpus["doc_id"].to_pylist(), corpus["text"].to_pylist(), strict=True)),
+        queries=dict(zip(*(queries_asked[name].to_pylist() for name in ("query_id", "text")), strict=True)),
+        docs=dict(zip(*(docs[name].to_pylist() for name in ("doc_id", "text")), strict=True)),
         positives=positives,
         group_only=frozenset(label_tasks),
-        vectors={} if vectors is None else _by_id(vectors),
+        vectors=_by_id(vectors, pa.concat_arrays([query_ids, pa.array(sorted(named), pa.string())])),
     )
 
 
-def _by_id(vectors: pa.Table) -> dict[str, NDArray[np.float32]]:
-    rows = vectors["vector"].combine_chunks()
-    matrix = rows.flatten().to_numpy().reshape(len(rows), -1)
-    return dict(zip(vectors["id"].to_pylist(), matrix, strict=True))
+def _by_id(vectors: Iterable[pa.Table], ids: pa.Array) -> dict[str, NDArray[np.float32]]:
+    found: dict[str, NDArray[np.float32]] = {}
+    for part in vectors:
+        chosen = part.filter(pc.is_in(part["id"], ids))
+        if chosen.num_rows:
+            matrix = chosen["vector"].combine_chunks().flatten().to_numpy().reshape(chosen.num_rows, -1)
+            found.update(zip(chosen["id"].to_pylist(), matrix, strict=True))
+    return found
 
 
 def examples_by_task(examples: pa.Table) -> dict[str, list[tuple[str, str]]]:

@@ -68,10 +68,38 @@ def test_texts_know_every_positive_and_the_label_tasks() -> None:
     qrels = pa.Table.from_pylist(
         [dict(zip(("query_id", "doc_id", "relevance"), row, strict=True)) for row in judged], schema=schemas.QRELS
     )
-    texts = training_texts(corpus, queries(), qrels, schemas.DROPS.empty_table())
+    named = [Group(query_id, "A", ("d1",), ()) for query_id in ("q0", "q1", "q2")]
+    texts = training_texts(named, corpus=corpus, queries=queries(), qrels=qrels, drops=schemas.DROPS.empty_table())
     assert texts.positives == {"q0": frozenset({"d1", "d2"})}
     assert texts.group_only == {"B"}
     assert (texts.queries["q2"], texts.docs["d2"]) == ("text 2", "doc 2")
+
+
+def test_what_no_group_names_is_not_kept() -> None:
+    corpus = pa.Table.from_pylist(
+        [{"doc_id": f"d{n}", "task": "A", "text": f"doc {n}", "label": None} for n in range(1, 6)],
+        schema=schemas.CORPUS,
+    )
+    judged = [("q0", "d1", 1), ("q0", "d3", 1), ("q1", "d4", 1)]
+    qrels = pa.Table.from_pylist(
+        [dict(zip(("query_id", "doc_id", "relevance"), row, strict=True)) for row in judged], schema=schemas.QRELS
+    )
+    parts = [
+        pa.Table.from_pylist([{"id": name, "vector": [float(place), 1.0]}], schema=schemas.VECTORS)
+        for place, name in enumerate(("d1", "d5", "q0", "q1"))
+    ]
+    texts = training_texts(
+        [Group("q0", "A", ("d1", "d2"), ())],
+        corpus=corpus,
+        queries=queries(),
+        qrels=qrels,
+        drops=schemas.DROPS.empty_table(),
+        vectors=parts,
+    )
+    assert texts.queries == {"q0": "text 0"}
+    assert texts.docs == {"d1": "doc 1", "d2": "doc 2", "d3": "doc 3"}  # d3: another positive, for validation
+    assert texts.positives == {"q0": frozenset({"d1", "d3"})}
+    assert {name: vector.tolist() for name, vector in texts.vectors.items()} == {"d1": [0.0, 1.0], "q0": [2.0, 1.0]}
 
 
 def test_the_relabelled_are_positives_of_the_training_split() -> None:
@@ -87,10 +115,11 @@ def test_the_relabelled_are_positives_of_the_training_split() -> None:
         for query, doc, reason in dropped
     ]
     texts = training_texts(
-        schemas.CORPUS.empty_table(),
-        queries(),
-        pa.Table.from_pylist(judged, schema=schemas.QRELS),
-        pa.Table.from_pylist(rows, schema=schemas.DROPS),
+        [Group(query_id, "A", ("d1",), ()) for query_id in ("q0", "q1", "q2")],
+        corpus=schemas.CORPUS.empty_table(),
+        queries=queries(),
+        qrels=pa.Table.from_pylist(judged, schema=schemas.QRELS),
+        drops=pa.Table.from_pylist(rows, schema=schemas.DROPS),
     )
     assert texts.positives == {"q0": frozenset({"d1", "d2"}), "q1": frozenset({"d1"}), "q2": frozenset({"d9"})}
     group = Group("q0", "A", ("d1", "d5"), (0.6, 0.4))

@@ -1,0 +1,58 @@
+"""What is refused before the first step, so that no run is lost to it later."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from anna.errors import InputError
+from anna.modeling.encoder import Encoder
+from anna.training.batches import Batch, Texts
+from anna.training.recipe import TrainParams
+from anna.training.step import batch_prefix
+
+
+class _Prompt(NamedTuple):
+    task: str
+    prefix: str
+    where: str
+    """What has this prompt, for people."""
+    remedy: str
+    """The parameter that makes it shorter."""
+
+
+def check_dims(dims: Sequence[int], hidden_size: int) -> None:
+    """Refuse a truncation that would not truncate the student's vectors."""
+    if max(dims, default=0) >= hidden_size:
+        raise InputError(
+            f"train.matryoshka_dims has {max(dims)}, but the student's vectors have {hidden_size} dimensions, which "
+            "count anyway; leave it out"
+        )
+
+
+def check_prompts(encoder: Encoder, batches: Sequence[Batch], texts: Texts, recipe: TrainParams) -> None:
+    """Refuse prompts that leave less room for a text than training gives it: of each batch, and of the export.
+
+    Raises:
+        InputError: With the longest of them, where it is, and what to change.
+    """
+    limit, longest, refused = encoder.config.max_tokens, 0, ""
+    for task, prefix, where, remedy in _prompts(encoder, batches, texts):
+        room = max(recipe.query_tokens, recipe.doc_tokens if encoder.config.task(task).symmetric else 0)
+        needed = encoder.count(prefix) + room
+        if needed > max(limit, longest):
+            longest = needed
+            refused = (
+                f"prompts.max_tokens is {limit}, but the prompt of {where} has {needed - room} tokens, with {room} of "
+                f"a text {needed}; raise it, or lower {remedy} or prompts.example_tokens"
+            )
+    if refused:
+        raise InputError(refused)
+
+
+def _prompts(encoder: Encoder, batches: Sequence[Batch], texts: Texts) -> Iterator[_Prompt]:
+    for number, batch in enumerate(batches, start=1):
+        where = f"step {number} (task {batch.task!r}, {len(batch.examples)} examples)"
+        yield _Prompt(batch.task, batch_prefix(encoder, batch, texts), where, "train.max_examples")
+    for task, prompt in encoder.config.tasks.items():
+        count = len(prompt.examples)
+        where = f"task {task!r} with all of its {count} examples, which the export carries,"
+        yield _Prompt(task, encoder.config.prefix(task, count), where, "ingest.examples_per_task")
