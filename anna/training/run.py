@@ -10,17 +10,17 @@ import torch
 from torch import Tensor
 
 from anna import io, seeding
-from anna.errors import InputError
 from anna.footprint import recomputed_layers
 from anna.modeling.encoder import Encoder
 from anna.modeling.encoder_config import ADAPTER_FOLDER, EncoderConfig, PromptParams, task_prompts
 from anna.modeling.fused import can_fuse, fuse
-from anna.modeling.hardware import compute_dtype
+from anna.modeling.hardware import compute_dtype, pick_device
 from anna.modeling.student import StudentParams, load_student, recompute
 from anna.origins import describe, fetch_model
 from anna.training import engine as engines
 from anna.training.batches import Batch, Group, Texts, check_world, plan_epoch
 from anna.training.checkpoint import Checkpoints, Record
+from anna.training.checks import check_dims, check_prompts
 from anna.training.identity import conditions, identify
 from anna.training.last_layer import start_as_mean
 from anna.training.loop import best_step, train
@@ -93,18 +93,20 @@ def train_encoder(
     """Train the student, from the run's last checkpoint if it was killed, and save encoder, metrics and curves.
 
     Raises:
-        InputError: If it cannot fit into memory, a task has no prompt, a batch is too small for the ranks, the
-            checkpoint cannot be continued exactly, or training went wrong: nothing is saved then.
+        InputError: If it cannot fit into memory, a task that is trained or held out has no prompt, a prompt is too
+            long, a batch is too small for the ranks, the checkpoint cannot be continued exactly, or training went
+            wrong: nothing is saved then.
     """
     rank, world_size = engines.init_distributed()
     torch.manual_seed(seeding.derive_seed(recipe.seed, "torch", rank))
     check_memory(student, recipe, world_size)
     encoder = new_encoder(student, prompts, data.examples, recipe)
     held_out = sample(data.validation, data.texts, recipe.validation_queries)
-    for task in sorted({group.task for group in data.groups} | {part.task for part in held_out}):
+    for task in sorted({group.task for group in data.groups} | {part.task for part in held_out} | {*data.examples}):
         encoder.config.task(task)
     batches = plan(data.groups, recipe)
     check_world(batches, world_size)
+    check_prompts(encoder, batches, data.texts, recipe)
     _say(data.groups, held_out, batches, recipe, world_size)
     identity = {}
     if rank == 0:
@@ -113,7 +115,7 @@ def train_encoder(
         )
     checkpoints = Checkpoints(scratch.checkpoints, identity, conditions(world_size))
     if student.last_layer == "weighted_mean":
-        start_as_mean(encoder, data.groups, data.texts, recipe)
+        start_as_mean(encoder.to(pick_device()), data.groups, data.texts, recipe)
     engine = engines.start_engine(encoder, recipe)
     before = engines.weights(encoder.backbone, trained_only=True)
     records = train(
@@ -192,15 +194,6 @@ def new_encoder(
     else:
         encoder.backbone.get_input_embeddings().requires_grad_(not recipe.freeze_token_table)
     return encoder
-
-
-def check_dims(dims: Sequence[int], hidden_size: int) -> None:
-    """Refuse a truncation that would not truncate the student's vectors."""
-    if max(dims, default=0) >= hidden_size:
-        raise InputError(
-            f"train.matryoshka_dims has {max(dims)}, but the student's vectors have {hidden_size} dimensions, which "
-            "count anyway; leave it out"
-        )
 
 
 def plan(groups: Sequence[Group], recipe: TrainParams) -> list[Batch]:

@@ -70,6 +70,12 @@ def take(engine: Any, encoder: Encoder, batch: Batch, texts: Texts, recipe: Trai
     return {**_over_ranks(sums, len(batch.groups), encoder.device), "gradient_norm": norm}
 
 
+def batch_prefix(encoder: Encoder, batch: Batch, texts: Texts) -> str:
+    """Return the prompt of a batch: its task's instruction and its in-context examples, cut."""
+    examples = [encoder.cut_example(texts.queries[g.query_id], texts.docs[g.doc_ids[0]]) for g in batch.examples]
+    return query_prefix(encoder.config.task(batch.task).instruction, examples)
+
+
 def tokenize_batch(
     encoder: Encoder,
     batch: Batch,
@@ -80,10 +86,8 @@ def tokenize_batch(
     recipe: TrainParams,
 ) -> tuple[gradcache.Side, gradcache.Side]:
     """Return the tokens of a rank's queries and of its documents."""
-    prompt = encoder.config.task(batch.task)
-    examples = [encoder.cut_example(texts.queries[g.query_id], texts.docs[g.doc_ids[0]]) for g in batch.examples]
-    prefix = query_prefix(prompt.instruction, examples)
-    doc_prefix = prefix if prompt.symmetric else ""
+    prefix = batch_prefix(encoder, batch, texts)
+    doc_prefix = prefix if encoder.config.task(batch.task).symmetric else ""
     queries = encoder.tokenize(
         [texts.queries[g.query_id] for g in share], prefix=prefix, max_tokens=recipe.query_tokens
     )

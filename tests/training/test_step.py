@@ -7,13 +7,14 @@ import torch
 
 from anna.errors import InputError
 from anna.modeling.encoder import Encoder
+from anna.prompts import Example
 from anna.training import engine as engines
 from anna.training import losses, step
 from anna.training.batches import Batch
+from anna.training.checks import check_dims, check_prompts
 from anna.training.engine import BatchEncoder
 from anna.training.losses import combined_loss
 from anna.training.recipe import TrainParams
-from anna.training.run import check_dims
 from tests.training.test_gradcache import PlainEngine
 from tests.training.worker import recipe, toy_groups, toy_texts
 
@@ -61,6 +62,25 @@ def test_more_dimensions_than_the_student_has_are_refused() -> None:
     check_dims((8, 31), 32)
     with pytest.raises(InputError, match=r"train.matryoshka_dims has 32, but the student's vectors have 32 dimensions"):
         check_dims((8, 32), 32)
+
+
+def test_a_prompt_that_leaves_too_little_room_is_refused_before_the_first_step(tiny_encoder: Encoder) -> None:
+    groups, texts = tuple(group for group in toy_groups() if group.task == "Capitals"), toy_texts()
+    batches = [Batch("Capitals", groups[:5], groups[5 : 5 + count]) for count in (0, 2, 1)]
+    needed = tiny_encoder.count(step.batch_prefix(tiny_encoder, batches[1], texts)) + changed().query_tokens
+
+    def check(max_tokens: int, *, num_examples: int = 0) -> None:
+        prompt = tiny_encoder.config.tasks["Capitals"]
+        prompt = prompt.model_copy(update={"examples": (Example("who", "he " * 200),) * num_examples})
+        update = {"max_tokens": max_tokens, "tasks": {"Capitals": prompt}}
+        tiny_encoder.config = tiny_encoder.config.model_copy(update=update)
+        check_prompts(tiny_encoder, batches, texts, changed())
+
+    check(needed)
+    with pytest.raises(InputError, match=rf"is {needed - 1}, but the prompt of step 2 \(task 'Capitals', 2 examples\)"):
+        check(needed - 1)
+    with pytest.raises(InputError, match=r"task 'Capitals' with all of its 1 examples, .* lower ingest.examples_per_t"):
+        check(needed, num_examples=1)
 
 
 @pytest.mark.parametrize("change", [{"method": "full"}, {"zero_stage": 3}])
