@@ -19,8 +19,16 @@ from tests.training.worker import recipe
 
 def test_weights_that_did_not_move_are_refused_by_name() -> None:
     before = {"lora_A": torch.ones(2), "lora_B": torch.zeros(2)}
-    with pytest.raises(InputError, match="weight lora_B did not move in training; nothing is saved"):
+    with pytest.raises(InputError, match=r"weight lora_B did not move .*\(1 of 2 did not\); nothing is saved"):
         check_moved(before, {"lora_A": torch.ones(2) * 2, "lora_B": torch.zeros(2)})
+
+
+def test_weights_that_bfloat16_cannot_show_to_have_moved_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    before = {name: torch.ones(2, dtype=torch.bfloat16) for name in ("norm", "matrix")}
+    assert check_moved(before, before | {"matrix": torch.tensor([1.0, 1.5], dtype=torch.bfloat16)}) == 0.25
+    assert "1 of 2 trained weights moved by less than bfloat16 can show, norm first" in caplog.text
+    with pytest.raises(InputError, match=r"weight norm did not move in training \(2 of 2 did not\)"):
+        check_moved(before, before)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
