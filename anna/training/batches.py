@@ -35,6 +35,10 @@ class Batch(NamedTuple):
         """Return the groups that `rank` embeds; shares differ by at most one group."""
         return self.groups[rank::world_size]
 
+    def doc_ids(self) -> list[str]:
+        """Return the distinct documents of all groups, in their order."""
+        return list(dict.fromkeys(doc_id for group in self.groups for doc_id in group.doc_ids))
+
 
 class Texts(NamedTuple):
     """Everything that batches name by id or by task."""
@@ -126,16 +130,17 @@ def draw_examples(
 
 
 def check_world(batches: Sequence[Batch], world_size: int) -> None:
-    """Refuse a batch that would leave a rank without a query.
+    """Refuse a batch that would leave a rank without a query or without a document: all must make the same passes.
 
     Raises:
         InputError: With the task, its size and the remedy.
     """
     for batch in batches:
-        if len(batch.groups) < world_size:
+        least = min(len(batch.groups), len(batch.doc_ids()))
+        if least < world_size:
             raise InputError(
-                f"task {batch.task!r} has a batch of {len(batch.groups)} queries for {world_size} ranks; "
-                "give the task more rows or train on fewer ranks"
+                f"task {batch.task!r} has a batch of {len(batch.groups)} queries and {len(batch.doc_ids())} documents "
+                f"for {world_size} ranks; give the task more rows or train on fewer ranks"
             )
 
 
@@ -151,7 +156,7 @@ class Layout(NamedTuple):
 
 
 def lay_out(batch: Batch, world_size: int, positives: Mapping[str, frozenset[str]], group_only: bool) -> Layout:
-    """Return the layout of a batch: each document once, labelled positives masked.
+    """Return the layout of a batch: each document once, as many on each rank, labelled positives masked.
 
     Args:
         batch: The batch of all ranks.
@@ -161,34 +166,18 @@ def lay_out(batch: Batch, world_size: int, positives: Mapping[str, frozenset[str
             may be of the same class).
     """
     shares = [batch.share(rank, world_size) for rank in range(world_size)]
-    place: dict[str, int] = {}
-    doc_ids: list[list[str]] = []
-    for share in shares:
-        fresh = [d for d in dict.fromkeys(d for g in share for d in g.doc_ids) if d not in place]
-        # ZeRO-3 ranks must run the same passes, so a rank whose documents all lie elsewhere embeds one again.
-        fresh = fresh or [share[0].doc_ids[0]]
-        start = sum(len(block) for block in doc_ids)
-        for offset, doc_id in enumerate(fresh):
-            place.setdefault(doc_id, start + offset)
-        doc_ids.append(fresh)
+    doc_ids = [batch.doc_ids()[rank::world_size] for rank in range(world_size)]
+    place = {doc_id: column for column, doc_id in enumerate(doc_id for block in doc_ids for doc_id in block)}
     columns = [[[place[d] for d in g.doc_ids] for g in share] for share in shares]
-    ids = [doc_id for block in doc_ids for doc_id in block]
     is_masked = [
-        [_not_negative(g, ids, place, positives.get(g.query_id, frozenset()), group_only) for g in share]
-        for share in shares
+        [_not_negative(g, place, positives.get(g.query_id, frozenset()), group_only) for g in share] for share in shares
     ]
     return Layout(doc_ids, columns, is_masked)
 
 
-def _not_negative(
-    group: Group, ids: Sequence[str], place: Mapping[str, int], positives: frozenset[str], group_only: bool
-) -> list[int]:
-    own = {place[doc_id] for doc_id in group.doc_ids}
-    return [
-        column
-        for column, doc_id in enumerate(ids)
-        if column not in own and (group_only or doc_id in positives or place[doc_id] != column)
-    ]
+def _not_negative(group: Group, place: Mapping[str, int], positives: frozenset[str], group_only: bool) -> list[int]:
+    own = set(group.doc_ids)
+    return [column for doc_id, column in place.items() if doc_id not in own and (group_only or doc_id in positives)]
 
 
 def _chunks(order: np.ndarray, size: int) -> list[np.ndarray]:

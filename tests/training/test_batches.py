@@ -98,13 +98,17 @@ def test_label_tasks_compare_with_their_own_group_alone() -> None:
         assert not set(columns) & set(masked)
 
 
-def test_a_rank_without_documents_of_its_own_repeats_one_that_nobody_compares_with() -> None:
-    same = [Group(f"q{n}", "a", ("d0", "d1"), (0.5, 0.5)) for n in range(4)]
-    layout = lay_out(Batch("a", tuple(same), ()), 2, {}, group_only=False)
-    assert layout.doc_ids == [["d0", "d1"], ["d0"]]
-    assert all(masked == [2] for rank in layout.is_masked for masked in rank)
+def test_ranks_embed_as_many_documents_each_and_none_twice() -> None:
+    chained = [Group(f"q{n}", "a", (f"d{n}", f"d{n + 1}"), (0.5, 0.5)) for n in range(8)]
+    layout = lay_out(Batch("a", tuple(chained), ()), 4, {}, group_only=False)
+    assert sorted(doc_id for block in layout.doc_ids for doc_id in block) == [f"d{n}" for n in range(9)]
+    assert [len(block) for block in layout.doc_ids] == [3, 2, 2, 2]
 
 
-def test_a_batch_smaller_than_the_ranks_is_refused() -> None:
-    with pytest.raises(InputError, match="task 'a' has a batch of 3 queries for 4 ranks"):
+def test_a_batch_with_too_little_for_the_ranks_is_refused() -> None:
+    with pytest.raises(InputError, match="task 'a' has a batch of 3 queries and 4 documents for 4 ranks"):
         check_world([Batch("a", tuple(groups("a", 3)), ())], 4)
+    same = [Group(f"q{n}", "a", ("d0", "d1"), (0.5, 0.5)) for n in range(4)]
+    check_world([Batch("a", tuple(same), ())], 2)
+    with pytest.raises(InputError, match="task 'a' has a batch of 4 queries and 2 documents for 3 ranks"):
+        check_world([Batch("a", tuple(same), ())], 3)
