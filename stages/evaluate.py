@@ -15,13 +15,13 @@ from typing import ClassVar, Literal
 import pyarrow as pa
 from pydantic import Field
 
-from anna import io, log
+from anna import io, log, segments
 from anna.evaluation import contamination, contenders, leaderboard, run, scores, tasks
 from anna.evaluation.mteb_model import Embed
-from anna.modeling.hardware import Dtype
+from anna.modeling.hardware import Dtype, compute_dtype, pick_device
 from anna.modeling.student import StudentParams
 from anna.params import Params, recorded
-from anna.teachers import bi_encoder, padding
+from anna.teachers import bi_encoder, bm25, dense, engine, padding, runs, tables, topk
 from anna.teachers.bm25 import Bm25Params, bm25_search
 from anna.teachers.dense import DenseParams, DenseTeacher
 
@@ -32,6 +32,12 @@ MODEL, STORE = Path("models/sentence-transformer"), Path("runs/mteb")
 METRICS, DETAIL = Path("metrics/mteb.json"), Path("metrics/mteb_tasks.json")
 LEADERBOARD, CONTAMINATION = Path("metrics/leaderboard.json"), Path("metrics/contamination.json")
 PLOT, RESULTS = Path("metrics/scores.csv"), Path("reports/mteb")
+
+DENSE_CODE = (dense, engine, bi_encoder, padding)
+"""Modules that decide a vector of the dense teacher: an edit there scores it anew."""
+
+BM25_CODE = (bm25, runs, tables, topk, segments)
+"""Modules that decide a score of BM25."""
 
 _log = logging.getLogger(__name__)
 
@@ -52,7 +58,7 @@ class EvaluateParams(Params):
     max_tokens: int = Field(gt=1)
     """Longest text, EOS included; the prompt comes on top."""
     tokens_per_batch: int = Field(gt=0)
-    """Largest number of tokens computed at once, padding included."""
+    """Largest number of tokens computed at once; a longer text stands alone."""
     dtype: Dtype
     """Of matrix products; auto is bfloat16 where the hardware has it."""
 
@@ -66,14 +72,13 @@ CODE_FILES = (Path("anna/evaluation/mteb_eng_v2_scores.csv"),)
 
 def main() -> Counter[str]:
     """Score all contenders, write metrics and results, log the table; return how many vectors the teacher reused."""
-    params, dense, bm25 = EvaluateParams.load(), DenseParams.load(), Bm25Params.load()
-    counts = Counter[str]()
+    params, counts = EvaluateParams.load(), Counter[str]()
     chosen = tasks.select_tasks(params.benchmark, params.tasks, lambda: tasks.EvalTables.read(EVAL_TABLES))
     settings = contenders.EncodeSettings(params.max_tokens, params.tokens_per_batch, params.dtype, params.examples)
     baselines = {
         "untrained": lambda: contenders.untrained(StudentParams.load(), MODEL, replace(settings, examples=0)),
-        "teacher": lambda: teacher(dense, counts),
-        "bm25": lambda: lexical(bm25),
+        "teacher": lambda: teacher(DenseParams.load(), counts),
+        "bm25": lambda: lexical(Bm25Params.load()),
     }
     compared = [contenders.student(MODEL, settings), *(baselines[name]() for name in params.baselines)]
     results = run.evaluate_all(compared, chosen, STORE, RESULTS)
@@ -94,9 +99,10 @@ def teacher(params: DenseParams, counts: Counter[str]) -> contenders.Contender:
     def load() -> Embed:
         return DenseTeacher(params, counts).embed
 
-    limits = params.model_dump(include={"max_tokens", "tokens_per_batch"})
+    how = params.model_dump(include={"max_tokens", "tokens_per_batch"})
+    how |= {"dtype": str(compute_dtype(params.dtype)), "device": pick_device()}
     prompts = params.query_prompt, params.doc_prompt
-    return contenders.dense(params.model, limits, prompts, load, bi_encoder.load_model, padding.padded)
+    return contenders.dense(params.model, how, prompts, load, *DENSE_CODE)
 
 
 def lexical(params: Bm25Params) -> contenders.Contender:
@@ -107,7 +113,7 @@ def lexical(params: Bm25Params) -> contenders.Contender:
     ) -> pa.Table:
         return bm25_search(doc_ids, docs, query_ids, queries, k1=params.k1, b=params.b, depth=depth)
 
-    return contenders.bm25(search, {"k1": params.k1, "b": params.b}, bm25_search)
+    return contenders.bm25(search, {"k1": params.k1, "b": params.b}, *BM25_CODE)
 
 
 if __name__ == "__main__":

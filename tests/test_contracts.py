@@ -3,6 +3,7 @@
 import ast
 import importlib
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pyarrow as pa
@@ -10,8 +11,10 @@ import pytest
 import yaml
 
 from anna import io, schemas
+from anna.evaluation import contenders
 from anna.log import COST_DIR
 from anna.params import SECTIONS, Params
+from stages import evaluate
 
 REPO = Path(__file__).parents[1]
 STAGES = sorted(path.stem for path in (REPO / "stages").glob("[a-z]*.py"))
@@ -26,6 +29,13 @@ sidecars and by `io.read`), and a new column or log line elsewhere must not reru
 HOW = {"scoring"}
 """Sections that cannot change what a stage writes, only how it gets there: DVC does not watch them, or a run that moves
 to a cluster would be a new one."""
+
+CARRIERS = {
+    *(f"anna.{name}" for name in "errors fingerprints io log origins params schemas shards store".split()),
+    "anna.modeling.hardware",
+    "anna.teachers.cluster",
+}
+"""Modules that carry texts and numbers and change none; what device and number format they choose is stored apart."""
 
 SIBLINGS = ("corpus", "teachers", "training", "evaluation", "reporting", "planning")
 LAYERS: list[tuple[str, ...]] = [
@@ -127,6 +137,18 @@ def test_params_and_presets_load_whole(file: str) -> None:
     for cls in classes:
         cls.load(REPO / file)
     assert {cls.section for cls in classes} == set(SECTIONS)
+
+
+@pytest.mark.parametrize(
+    ("module", "more"),
+    [
+        ("anna.modeling.encoder", ()),
+        ("anna.teachers.dense", evaluate.DENSE_CODE),
+        ("anna.teachers.bm25", evaluate.BM25_CODE),
+    ],
+)
+def test_a_stored_score_knows_all_code_that_decides_it(module: str, more: tuple[ModuleType, ...]) -> None:
+    assert {module, *reachable(module)} - CARRIERS <= {part.__name__ for part in (*contenders.SCORING_CODE, *more)}
 
 
 def test_layers_point_down_and_siblings_keep_apart() -> None:

@@ -20,15 +20,15 @@ from anna.evaluation import mteb_model, tasks
 from anna.evaluation.mteb_model import CachedEmbedder, Embed, PromptedModel, Search, SearchModel
 from anna.evaluation.scores import WITH_EXAMPLES, ZERO_SHOT
 from anna.fingerprints import content_hash, model_hash
-from anna.modeling import attention, batching, checkpoint, encoder, encoder_config, flex, packing, pooling
+from anna.modeling import attention, batching, checkpoint, encoder, encoder_config, flex, packing, pooling, split
 from anna.modeling import student as initial
 from anna.modeling.encoder import Encoder
 from anna.modeling.encoder_config import EncoderConfig
-from anna.modeling.hardware import Dtype, compute_dtype
+from anna.modeling.hardware import Dtype, compute_dtype, pick_device
 from anna.modeling.student import StudentParams
 from anna.origins import Origin, sha256
 
-_SCORING_CODE = (
+SCORING_CODE = (
     prompts,
     checkpoint,
     initial,
@@ -38,6 +38,7 @@ _SCORING_CODE = (
     packing,
     attention,
     flex,
+    split,
     pooling,
     mteb_model,
     tasks,
@@ -102,7 +103,7 @@ def _prompted(
     dtype = compute_dtype(settings.dtype)
 
     def load_embed() -> Embed:
-        loaded = load(dtype).to("cuda" if torch.cuda.is_available() else "cpu")
+        loaded = load(dtype).to(pick_device())
         return lambda texts, prefix: loaded.encode(
             texts,
             prefix=prefix,
@@ -123,7 +124,8 @@ def _prompted(
         limits = {"max_tokens": settings.max_tokens, "tokens_per_batch": settings.tokens_per_batch}
         prompt = {"prefix": config.prefix(task, shots[mode]), "symmetric": config.task(task).symmetric}
         reads = {"limit": config.max_tokens, "pooling": config.pooling, "attention": config.attention}
-        return {**identity, **limits, **prompt, **reads, "dtype": str(dtype), "code": code_hash()}
+        how = {"dtype": str(dtype), "device": pick_device(), "code": code_hash()}
+        return {**identity, **limits, **prompt, **reads, **how}
 
     models = {mode: PromptedModel(name, mode, embedder, prefix_with(count)) for mode, count in shots.items()}
     return Contender(name, models, identify, None, embedder)
@@ -139,7 +141,7 @@ def dense(
         settings: What else decides its vectors.
         prompts: What it wants before a search query and before a document; may be "".
         load: Loads it.
-        code: Functions behind `load`; their modules' source is part of what results are stored under.
+        code: Modules behind `load`; their source is part of what results are stored under.
     """
     embedder, content = CachedEmbedder(load), model_hash(origin)
     by_side = {PromptType.query: prompts[0], PromptType.document: prompts[1], None: ""}
@@ -157,7 +159,7 @@ def bm25(search: Search, settings: Mapping[str, Any], *code: Any) -> Contender:
     Args:
         search: Finds documents for queries.
         settings: What decides its scores.
-        code: Functions behind `search`, as for `dense`.
+        code: Modules behind `search`, as for `dense`.
     """
 
     def identify(task: str, mode: str) -> Mapping[str, Any]:
@@ -169,6 +171,6 @@ def bm25(search: Search, settings: Mapping[str, Any], *code: Any) -> Contender:
 
 @cache
 def code_hash(*more: Any) -> str:
-    """Return a hash of the source of all code that decides a score, and of the modules of functions `more`."""
-    files = [inspect.getfile(thing) for thing in (*_SCORING_CODE, *more)]
+    """Return a hash of the source of all code that decides a score, and of the modules `more`."""
+    files = [inspect.getfile(thing) for thing in (*SCORING_CODE, *more)]
     return hashlib.sha256("".join(sha256(Path(file)) for file in files).encode()).hexdigest()

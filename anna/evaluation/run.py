@@ -123,16 +123,16 @@ def _score(name: str, mode: str, task: AbsTask, path: Path) -> Score:
 
 
 def _check_prompts(contender: Contender, tasks: Sequence[AbsTask]) -> None:
-    """Name every task without a prompt at once, before anything is computed."""
-    faults = []
+    """Name every task without the prompts of all modes at once, before anything is computed."""
+    faults: dict[str, InputError] = {}
     for task in tasks:
         try:
-            contender.identity(task.metadata.name, next(iter(contender.models)))
+            for mode in contender.models:
+                contender.identity(task.metadata.name, mode)
         except InputError as error:
-            faults.append((task.metadata.name, error))
+            faults[task.metadata.name] = error
     if faults:
-        missing = [name for name, _ in faults]
-        raise InputError(f"{contender.name} has no prompt for tasks {missing}: {faults[0][1]}")
+        raise InputError(f"{contender.name} lacks a prompt for tasks {[*faults]}: {next(iter(faults.values()))}")
 
 
 def _fingerprint(contender: Contender, task: AbsTask, mode: str) -> str:

@@ -74,9 +74,14 @@ class EncoderConfig(Strict):
         """Return the prompt of `task` before the query text, with its first `num_examples` in-context examples.
 
         Raises:
-            InputError: If the encoder has no prompt for the task.
+            InputError: If the encoder has no prompt for the task, or fewer examples; a task without any is shown none.
         """
         prompt = self.task(task)
+        if 0 < len(prompt.examples) < num_examples:
+            raise InputError(
+                f"{CONFIG_FILE} has {len(prompt.examples)} in-context examples for task {task!r}, not {num_examples}; "
+                "show fewer (evaluate.examples), or set more aside (ingest.examples_per_task) and train again"
+            )
         return query_prefix(prompt.instruction, prompt.examples[:num_examples])
 
     def task(self, name: str) -> TaskPrompt:
