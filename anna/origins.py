@@ -12,9 +12,11 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
+from filelock import FileLock
 from pydantic import Field
 
 from anna import io
@@ -126,13 +128,28 @@ def describe(origin: WheelOrigin | HubOrigin | FilesOrigin) -> str:
 
 
 def _unpacked(origin: WheelOrigin) -> Path:
-    folder = INPUTS_DIR / f"{origin.package}-{origin.version}-{origin.sha256[:12]}"
+    def unpack(temporary: Path) -> None:
+        with tempfile.TemporaryDirectory() as download:
+            wheel = _download(origin, Path(download))
+            with zipfile.ZipFile(wheel) as archive:
+                archive.extractall(temporary)
+
+    return made_once(f"{origin.package}-{origin.version}-{origin.sha256[:12]}", unpack)
+
+
+def made_once(name: str, make: Callable[[Path], None]) -> Path:
+    """Return folder `name` of the inputs, which `make` fills where it is not there yet.
+
+    Processes that want it at the same time wait for the first of them, which makes it.
+    """
+    folder = INPUTS_DIR / name
     if folder.is_dir():
         return folder
-    with tempfile.TemporaryDirectory() as download, io.atomic(folder) as temporary:
-        wheel = _download(origin, Path(download))
-        with zipfile.ZipFile(wheel) as archive:
-            archive.extractall(temporary)
+    INPUTS_DIR.mkdir(parents=True, exist_ok=True)
+    with FileLock(INPUTS_DIR / f".{name}.lock"):
+        if not folder.is_dir():
+            with io.atomic(folder) as temporary:
+                make(temporary)
     return folder
 
 

