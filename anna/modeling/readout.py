@@ -92,7 +92,8 @@ def start(encoder: Encoder, texts: Sequence[Reading], docs: Sequence[Sequence[in
         docs: Tokenised documents, which say how rare a token is.
 
     Raises:
-        InputError: If the encoder is not a Mistral decoder read at EOS, or its value heads are together wider than D.
+        InputError: If the encoder is not a causal Mistral decoder read at EOS, or its value heads are together wider
+            than D.
     """
     num_values = _check(encoder)
     plain = [text for text in texts if not text.has_examples]
@@ -156,11 +157,12 @@ def whiten(mean_ND: Tensor, is_query: Tensor, rank: int) -> tuple[Tensor, Tensor
 
 def _check(encoder: Encoder) -> int:
     """Return the dimensions of all value heads together."""
-    kind, pooling = encoder.backbone.config.model_type, encoder.config.pooling
-    if kind != "mistral" or pooling != "last_token":
+    kind, config = encoder.backbone.config.model_type, encoder.config
+    if (kind, config.pooling, config.attention) != ("mistral", "last_token", "causal"):
         raise InputError(
             "student.last_layer is weighted_mean, which is known for Llama and Mistral decoders with pooling "
-            f"last_token; this is a {kind} with pooling {pooling}. Set it to pretrained"
+            f"last_token and causal attention; this is a {kind} with pooling {config.pooling} and {config.attention} "
+            "attention. Set it to pretrained"
         )
     num_dims: int = encoder.backbone.config.hidden_size
     num_values: int = encoder.backbone.layers[-1].self_attn.v_proj.out_features

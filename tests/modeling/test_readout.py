@@ -181,9 +181,12 @@ def test_a_sample_that_is_too_small_is_said(tiny_encoder: Encoder, caplog: pytes
     assert "fitted on 20 texts, fewer than its 32 dimensions" in caplog.text
 
 
-def test_another_pooling_is_refused(tiny_checkpoint: Path, tiny_config: EncoderConfig) -> None:
-    encoder = encoder_with(tiny_checkpoint, tiny_config, pooling="mean")
-    with pytest.raises(InputError, match=r"known for Llama and Mistral decoders with pooling last_token; .* mistral"):
+@pytest.mark.parametrize("change", [{"pooling": "mean"}, {"attention": "bidirectional"}])
+def test_another_pooling_or_attention_is_refused(
+    tiny_checkpoint: Path, tiny_config: EncoderConfig, change: dict[str, str]
+) -> None:
+    encoder = encoder_with(tiny_checkpoint, tiny_config, **change)
+    with pytest.raises(InputError, match=r"last_token and causal attention; this is a mistral"):
         readout.start(encoder, [], [])
 
 
