@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 from peft import PeftModel
@@ -137,11 +138,15 @@ def _save_modules(config: EncoderConfig, dimensions: int, folder: Path) -> None:
 
 
 def samples(queries: pa.Table, corpus: pa.Table, count: int, config: EncoderConfig) -> dict[str, list[str]]:
-    """Return texts to compare, by prompt name ("" for bare): half documents, half queries of all tasks and prompts."""
+    """Return texts to compare, by prompt name ("" for bare): half documents, half queries of all tasks and prompts.
+
+    Tasks without a prompt, which then have no group to train on, are left out.
+    """
     half = count // 2
     chosen = {"": corpus["text"].to_pylist()[:: max(1, corpus.num_rows // (count - half))][: count - half]}
     names = sorted(named_prompts(config))
-    rows = queries.select(["task", "text"]).to_pylist()[:: max(1, queries.num_rows // max(half, 1))][:half]
+    prompted = queries.filter(pc.is_in(queries["task"], pa.array(sorted(config.tasks), pa.string())))
+    rows = prompted.select(["task", "text"]).to_pylist()[:: max(1, prompted.num_rows // max(half, 1))][:half]
     for number, row in enumerate(rows):
         fitting = [name for name in names if name.removesuffix(WITH_EXAMPLES) == row["task"]]
         chosen.setdefault(fitting[number % len(fitting)], []).append(row["text"])

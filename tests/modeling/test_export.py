@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from sentence_transformers import SentenceTransformer
@@ -10,6 +11,7 @@ from sentence_transformers import SentenceTransformer
 from anna.errors import InputError
 from anna.modeling import export
 from anna.modeling.encoder import Encoder
+from anna.modeling.encoder_config import EncoderConfig
 from anna.training import engine as engines
 from anna.training.engine import add_lora
 from anna.training.run import save_encoder
@@ -65,6 +67,14 @@ def test_an_export_that_differs_is_refused(tiny_encoder: Encoder, tmp_path: Path
     export.export(tiny_encoder, tmp_path / "out")
     with pytest.raises(InputError, match=r"has cosine .* with the training encoder, expected > 0.9999"):
         export.compare(expected, texts, tmp_path / "out", 0.9999)
+
+
+def test_texts_to_compare_are_of_tasks_with_a_prompt(tiny_config: EncoderConfig) -> None:
+    column = {"task": ["Capitals", "Promptless"] * 10, "text": [f"query {n}" for n in range(20)]}
+    corpus = pa.table({"text": [f"doc {n}" for n in range(30)]})
+    got = export.samples(pa.table(column), corpus, 12, tiny_config)
+    assert len(got[""]) == 6
+    assert sorted(got["Capitals"] + got["Capitals+examples"]) == [f"query {n}" for n in (0, 10, 2, 4, 6, 8)]
 
 
 def test_plain_sentence_transformers_can_cut_the_vectors(tiny_encoder: Encoder, tmp_path: Path) -> None:
