@@ -120,14 +120,15 @@ class Checkpoints:
 
     def _find_latest(self) -> dict[str, Any] | None:
         """Return what `latest.json` says, after saying which other runs are unfinished."""
-        for path in sorted(self.folder.parent.glob(f"*/{LATEST}")):
+        for path in sorted(self.folder.parent.glob(f"*/{RUN}")):
             if path.parent != self.folder:
+                reached = path.with_name(LATEST)
                 _log.warning(
                     "%s is a run left unfinished after step %d, which differs in %s: this one is apart from it. To "
                     "continue it, go back to its parameters and data; delete it if you never will",
                     path.parent,
-                    io.read_json(path)["step"],
-                    ", ".join(differences(io.read_json(path.parent / RUN), self._identity)),
+                    io.read_json(reached)["step"] if reached.is_file() else 0,
+                    ", ".join(differences(io.read_json(path), self._identity)),
                 )
         if not (self.folder / LATEST).is_file():
             return None

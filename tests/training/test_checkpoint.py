@@ -119,6 +119,15 @@ def test_another_run_begins_anew_and_names_what_is_left(tmp_path: Path, caplog: 
     assert names(tmp_path) == {left.folder.name}, "another run's state is not ours to delete"
 
 
+def test_a_run_that_was_left_before_its_first_checkpoint_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    opened(tmp_path).keep_best({"w": torch.zeros(2)}, 3)
+    with caplog.at_level(logging.WARNING, logger="anna"):
+        Checkpoints(tmp_path, IDENTITY | {"train.seed": 2}, CONDITIONS).resume(Engine())
+    assert "is a run left unfinished after step 0, which differs in train.seed" in caplog.text
+
+
 def test_the_best_weights_outlive_what_replaces_them_until_a_checkpoint_knows(tmp_path: Path) -> None:
     checkpoints = opened(tmp_path)
     checkpoints.keep_best({"w": torch.ones(2)}, 2)
