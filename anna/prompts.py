@@ -29,10 +29,5 @@ def query_prefix(instruction: str, examples: Sequence[Example] = ()) -> str:
     return shown + _opening(instruction)
 
 
-def format_query(instruction: str, query: str, examples: Sequence[Example] = ()) -> str:
-    """Return the whole prompt of `query`; the tokenizer appends EOS."""
-    return query_prefix(instruction, examples) + query
-
-
 def _opening(instruction: str) -> str:
     return f"Instruct: {instruction}\nQuery: "

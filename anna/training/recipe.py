@@ -45,7 +45,8 @@ class TrainParams(Params):
     """Of matrix products; auto is bfloat16 where the hardware has it."""
     epochs: int = Field(gt=0)
     max_steps: int | None = Field(gt=0)
-    """Stop after so many steps; null: all of `epochs`. The learning rate ends at zero either way."""
+    """Stop after so many steps; null: all of `epochs`. The learning rate ends at zero either way, unless the
+    warm-up is longer."""
     batch_queries: int = Field(ge=2)
     """Queries per batch, over all ranks: each is compared with all documents of the batch."""
     chain_negatives: bool
