@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,13 @@ def test_params_and_presets_load_whole(file: str) -> None:
     for cls in classes:
         cls.load(REPO / file)
     assert {cls.section for cls in classes} == set(SECTIONS)
+
+
+def test_every_parameter_has_a_comment() -> None:
+    lines = (REPO / "params.yaml").read_text(encoding="utf-8").splitlines()
+    values = [line for line in lines if re.match(r"  \w+: \S", line)]
+    assert len(values) > 50
+    assert [line for line in values if "  # " not in line] == []
 
 
 def test_layers_point_down_and_siblings_keep_apart() -> None:
