@@ -14,17 +14,17 @@ PRESET ?=
 help: ## List these commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
-install: $(VENV)/installed ## Make the virtual environment and install the pinned dependencies (about 3 minutes)
+install: $(VENV)/installed ## Make the virtual environment and install the pinned dependencies (3 to 5 minutes)
 
 $(VENV)/installed: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "anna needs Python 3.11 or newer, this is " + sys.version)'
-	@echo "Installing the pinned dependencies into $(VENV) (about 3 minutes)"
+	@echo "Installing the pinned dependencies into $(VENV) (3 to 5 minutes, longer with CUDA packages: see README.md)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@DS_BUILD_OPS=0 $(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-repro: install preset ## Run the pipeline (15 minutes on two cores), then print the results and where the report lies
+repro: install preset ## Install, run the pipeline (15 minutes on two cores), print the results and where the report lies
 	dvc repro
 	@echo && cat reports/results.txt && echo && echo "report: $(CURDIR)/reports/index.html"
 

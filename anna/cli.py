@@ -1,6 +1,6 @@
-"""The `anna` command, for people: a training query explained, search with the exported model, the leaderboard.
+"""The `anna` command, for people: look into a finished run, plan one, or rank results among public models.
 
-Changes nothing but `runs/`. Runs in the project root, where `dvc repro` has left tables and model.
+Changes nothing but `runs/`. Runs in the project root, where `dvc repro` leaves tables and model.
 """
 
 import argparse
@@ -93,16 +93,18 @@ def _rows_of_task(text: str) -> tuple[str, int]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="anna", description="Look into a finished run of the pipeline.")
+    parser = argparse.ArgumentParser(prog="anna", description="Look into a finished run, plan one, or rank results.")
     commands = parser.add_subparsers(dest="command", required=True)
-    told = commands.add_parser("why", help="everything known about one training query: scores, verdicts, reasons")
-    told.add_argument("query_id", help="as in data/queries.parquet, e.g. BoolQ:q:0123456789abcdef")
+    told = commands.add_parser("why", help="everything known about one query: scores, verdicts, reasons")
+    told.add_argument("query_id", help="as in data/queries.parquet, e.g. BoolQ:q:01188218a77882f4")
     told.set_defaults(run=why)
     tried = commands.add_parser("margins", help="what each margin of the filter would keep, from the labels alone")
     tried.add_argument("--rule", choices=("adaptive", "percent", "absolute"), help="(default: filter.rule)")
     tried.add_argument("--task", default="all", help="whose counts are shown in full (default: %(default)s)")
     tried.set_defaults(run=margins)
-    found = commands.add_parser("search", help="search a task's documents with the exported model")
+    found = commands.add_parser(
+        "search", help="search a task's documents with the exported model; it encodes them all anew"
+    )
     found.add_argument("text", help="the query, bare: the task's instruction is added")
     found.add_argument("--task", help="whose documents are searched; may be left out where there is only one")
     found.add_argument("--top", type=int, default=5, help="documents shown (default: %(default)s)")
@@ -128,9 +130,13 @@ def _parser() -> argparse.ArgumentParser:
         help="rows of a training task, where you know better",
     )
     planned.set_defaults(run=plan)
-    ranked = commands.add_parser("leaderboard", help="rank results in mteb's format among the public models")
+    ranked = commands.add_parser("leaderboard", help="rank results on MTEB(eng, v2) among the public models")
     ranked.add_argument(
-        "folder", nargs="?", type=Path, default=RESULTS, help="of <task>.json on MTEB(eng, v2) (default: %(default)s)"
+        "folder",
+        nargs="?",
+        type=Path,
+        default=RESULTS,
+        help="of <task>.json on MTEB(eng, v2), not of held-out samples (default: %(default)s)",
     )
     ranked.set_defaults(run=leaderboard)
     return parser

@@ -1,8 +1,8 @@
 """What each part of the recipe is worth: the default without it, over several seeds.
 
-Runs one DVC experiment per variant and seed in this workspace (a few minutes each; teachers are not rerun) and prints a
-Markdown table of mean and standard deviation. Commit or stash changes first. Afterwards `dvc exp show` lists the runs,
-and `git checkout params.yaml && dvc checkout` restores the workspace.
+Runs one DVC experiment per variant and seed in this workspace (minutes each, hours in all; teachers are not rerun) and
+prints a Markdown table of mean and standard deviation. Afterwards `dvc exp show` lists the runs, and
+`git checkout params.yaml && dvc repro` brings the committed one back from DVC's cache.
 
 Usage: python -m benchmarks.ablation [--seeds 1 2 3] [--set train.max_steps=40 ...] [--only full ...]
 """
@@ -29,6 +29,12 @@ VARIANTS: dict[str, list[str]] = {
 """What is set beside the default, by variant."""
 
 COLUMNS = ("mean", "Retrieval", "Reranking", "STS", "Classification", "Clustering", "PairClassification")
+
+
+def check_committed() -> None:
+    """Refuse to start where params.yaml is not as committed: `run` goes back to the commit, so edits would be lost."""
+    if subprocess.run(["git", "diff", "--quiet", "HEAD", "--", "params.yaml"], check=False).returncode:
+        raise SystemExit("params.yaml has uncommitted changes; commit them, or: git checkout HEAD params.yaml")
 
 
 def run(settings: list[str]) -> dict[str, float]:
@@ -61,6 +67,7 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="set in every run")
     parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     arguments = parser.parse_args()
+    check_committed()
     results: dict[str, list[dict[str, float]]] = {variant: [] for variant in arguments.only}
     for seed in arguments.seeds:
         for variant in arguments.only:

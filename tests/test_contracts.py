@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import re
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -149,6 +150,13 @@ def test_params_and_presets_load_whole(file: str) -> None:
 )
 def test_a_stored_score_knows_all_code_that_decides_it(module: str, more: tuple[ModuleType, ...]) -> None:
     assert {module, *reachable(module)} - CARRIERS <= {part.__name__ for part in (*contenders.SCORING_CODE, *more)}
+
+
+def test_every_parameter_has_a_comment() -> None:
+    lines = (REPO / "params.yaml").read_text(encoding="utf-8").splitlines()
+    values = [line for line in lines if re.match(r"  \w+: \S", line)]
+    assert len(values) > 50
+    assert [line for line in values if "  # " not in line] == []
 
 
 def test_layers_point_down_and_siblings_keep_apart() -> None:

@@ -62,6 +62,17 @@ def test_it_says_which_versions_compute_it() -> None:
     assert "\n| loads in | transformers from 5.2 on |\n" in card.render(both_sides)
 
 
+def test_it_says_what_the_last_layer_began_as() -> None:
+    default, paper = card.render(made()), card.render(made("presets/mistral-7b.yaml"))
+    assert "\n| last layer before training | EOS as a weighted, whitened mean of its text |\n" in default
+    assert "\n| last layer before training | as in the base model |\n" in paper
+
+
+@pytest.mark.parametrize("file", PARAM_FILES)
+def test_it_says_what_texts_it_was_trained_on(file: str) -> None:
+    assert "\n\nGive texts in which every run of whitespace" in card.render(made(file))
+
+
 def test_the_hub_reads_base_model_and_data_sets_where_they_are_its_own() -> None:
     data = metadata(card.render(made("presets/mistral-7b.yaml")))
     assert data["base_model"] == "mistralai/Mistral-7B-v0.1"
@@ -94,6 +105,7 @@ def test_the_hubs_own_reader_finds_the_scores(facts: Facts) -> None:
     }
     assert {r.dataset_name for r in results} == {f"MTEB {task}" for task in facts.tasks["student"]}
     assert "mteb" in metadata(text)["tags"]
+    assert "in sight" not in text
 
 
 def test_held_out_samples_are_not_passed_off_as_mtebs_tasks(facts: Facts) -> None:
@@ -104,6 +116,7 @@ def test_held_out_samples_are_not_passed_off_as_mtebs_tasks(facts: Facts) -> Non
     }
     assert "mteb" not in metadata(text)["tags"]
     assert "Leaderboard: not ranked" in text
+    assert "chosen with the scores of BoolQ\nand STSBenchmark in sight" in text
     assert "Zero-shot share, by mteb's rule: 87 %." in text
     assert "Other rows of the same source were trained on: HPOSynonyms." in text
 
