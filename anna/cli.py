@@ -103,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     tried.add_argument("--task", default="all", help="whose counts are shown in full (default: %(default)s)")
     tried.set_defaults(run=margins)
     found = commands.add_parser(
-        "search", help="search a task's documents with the exported model; it encodes them all anew"
+        "search", help="search a task's documents with the exported model; the first search encodes them"
     )
     found.add_argument("text", help="the query, bare: the task's instruction is added")
     found.add_argument("--task", help="whose documents are searched; may be left out where there is only one")

@@ -1,7 +1,11 @@
-"""Search the documents of one task with the exported model, through plain sentence-transformers."""
+"""Search the documents of one task with the exported model, through plain sentence-transformers.
+
+Documents are encoded by the first search; their vectors are kept like the teachers', so the next one takes seconds.
+"""
 
 import logging
-import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,8 +15,12 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 
+from anna import fingerprints, log, store
 from anna.errors import InputError
 from anna.modeling.encoder_config import EncoderConfig
+
+BATCH = 64
+"""Documents encoded, and kept, at once."""
 
 _log = logging.getLogger(__name__)
 
@@ -50,14 +58,36 @@ def search(model: Path, corpus: pa.Table, text: str, task: str | None, top: int)
     encoder = SentenceTransformer(str(model), local_files_only=True)
     is_symmetric = EncoderConfig.load(model).task(name).symmetric
     query_emb_1D = encoder.encode([text], prompt_name=name, show_progress_bar=False)
-    _log.info("encoding the %d documents of %s", len(docs), name)
-    doc_emb_ND = encoder.encode(
-        docs["text"].to_pylist(),
-        prompt_name=name if is_symmetric else None,
-        show_progress_bar=sys.stderr.isatty(),
-    )
+    doc_emb_ND = _encode_docs(encoder, model, docs["text"].to_pylist(), name if is_symmetric else None)
     scores_N = doc_emb_ND @ query_emb_1D[0]
     return rank(docs, scores_N, top)
+
+
+def _encode_docs(
+    encoder: SentenceTransformer, model: Path, texts: Sequence[str], prompt_name: str | None
+) -> NDArray[np.float32]:
+    """Return the vectors of `texts`, (N, D), those of an earlier search from the store."""
+    decisive = {
+        "model": fingerprints.content_hash(model, "README.md"),  # the card decides no vector
+        "prompt": prompt_name,
+        "device": encoder.device.type,
+        "libraries": fingerprints.library_versions(),
+    }
+    unique = list(dict.fromkeys(texts))
+    counts = Counter[str]()
+
+    def compute(missing: NDArray[np.int64]) -> Iterator[tuple[Sequence[int], NDArray[np.float32]]]:
+        longest_first = sorted(range(len(missing)), key=lambda place: -len(unique[missing[place]]))
+        batches = [longest_first[first : first + BATCH] for first in range(0, len(missing), BATCH)]
+        for batch in log.progress(batches, unit="batch", desc=f"encoding {len(missing)} documents"):
+            some = [unique[missing[place]] for place in batch]
+            yield batch, encoder.encode(some, prompt_name=prompt_name, batch_size=BATCH, show_progress_bar=False)
+
+    kept = store.Store("search", decisive)
+    vectors = store.gather(kept.fetch(fingerprints.text_keys((text,) for text in unique), compute, counts), len(unique))
+    _log.info("%d documents: %d encoded, %d known", len(unique), counts["computed"], counts["reused"])
+    place = {text: number for number, text in enumerate(unique)}
+    return vectors[[place[text] for text in texts]]
 
 
 def rank(docs: pa.Table, scores_N: NDArray[np.float32], top: int) -> list[Hit]:

@@ -1,10 +1,13 @@
 """Search ranks by (score, doc_id), within one task, with the prompts of the exported model."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
+from sentence_transformers import SentenceTransformer
 
 from anna import schemas
 from anna.errors import InputError
@@ -39,7 +42,10 @@ def test_ties_are_broken_by_doc_id() -> None:
 @pytest.mark.parametrize(
     ("task", "prefixed"), [("Capitals", False), ("Similar", True)], ids=["asymmetric", "symmetric"]
 )
-def test_scores_are_the_encoders(tiny_encoder: Encoder, tmp_path: Path, task: str, prefixed: bool) -> None:
+def test_scores_are_the_encoders(
+    tiny_encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str, prefixed: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
     export(tiny_encoder, tmp_path / "model")
     docs = [row for row in TWO_TASKS.to_pylist() if row["task"] == task]
     prefix = tiny_encoder.config.prefix(task)
@@ -51,6 +57,32 @@ def test_scores_are_the_encoders(tiny_encoder: Encoder, tmp_path: Path, task: st
     hits = search.search(tmp_path / "model", TWO_TASKS, "what city", task, 10)
     assert {hit.doc_id: hit.score for hit in hits} == pytest.approx(expected, abs=1e-4)
     assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+
+
+def test_a_document_is_encoded_by_the_first_search_alone(
+    tiny_encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    export(tiny_encoder, tmp_path / "model")
+    first = search.search(tmp_path / "model", TWO_TASKS, "what city", "Capitals", 10)
+    encoded: list[str] = []
+    plain = SentenceTransformer.encode
+
+    def encode(self: SentenceTransformer, texts: list[str], **options: Any) -> Any:
+        encoded.extend(texts)
+        return plain(self, texts, **options)
+
+    monkeypatch.setattr(SentenceTransformer, "encode", encode)
+    more = pa.concat_tables([TWO_TASKS, corpus(("Capitals:d:4", "Capitals", "Rome"))])
+    second = search.search(tmp_path / "model", more, "what city", "Capitals", 10)
+    assert encoded == ["what city", "Rome"]
+    scores = {hit.doc_id: hit.score for hit in second}
+    assert {hit.doc_id: scores[hit.doc_id] for hit in first} == pytest.approx({h.doc_id: h.score for h in first})
+    with torch.no_grad():
+        tiny_encoder.backbone.norm.weight.mul_(-1)
+    export(tiny_encoder, tmp_path / "model")
+    search.search(tmp_path / "model", more, "what city", "Capitals", 10)
+    assert len(encoded) == 2 + 5, "another model's vectors are not these"
 
 
 def test_the_only_task_need_not_be_named() -> None:
