@@ -2,6 +2,8 @@
 
 import re
 import string
+from collections import Counter
+from collections.abc import Sequence
 from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -68,6 +70,13 @@ class Reading(Strict):
         if pattern is not None and not groups:
             raise ValueError("has no named group such as (?P<text>.+)")
         return pattern
+
+    @field_validator("header")
+    @classmethod
+    def _is_unique(cls, header: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if repeated := repeats(header or ()):
+            raise ValueError(f"names columns {repeated} more than once")
+        return header
 
     @field_validator("columns")
     @classmethod
@@ -156,6 +165,11 @@ class HeldOutSource(Reading):
             if not getattr(self, name) and self.type == owner and name != "distractors":
                 raise ValueError(f"{name}: missing for type {owner}")
         return self
+
+
+def repeats(header: Sequence[str]) -> list[str]:
+    """Return the names that a header has more than once; columns without a name cannot be asked for, and may."""
+    return sorted(name for name, times in Counter(header).items() if name and times > 1)
 
 
 def source_columns(template: str) -> tuple[str, ...]:

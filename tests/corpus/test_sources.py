@@ -17,6 +17,7 @@ PAIR = {"text1": "a", "text2": "b", "score": "s"}
         ({"columns": TEXT}, "format: must be given for wheel and files"),
         ({"columns": TEXT, "format": "csv", "origin": HUB}, "left out for the hub"),
         ({"columns": TEXT, "format": "jsonl", "header": ["a"]}, "header: only for format csv or tsv"),
+        ({"columns": TEXT, "format": "csv", "header": ["a", "b", "a"]}, r"names columns \['a'\] more than once"),
         ({"columns": TEXT, "format": "lines"}, "pattern: missing for format lines"),
         ({"columns": TEXT, "format": "lines", "pattern": "(?P<text"}, "not a regular expression"),
         ({"columns": TEXT, "format": "lines", "pattern": ".*"}, "has no named group"),
