@@ -10,7 +10,7 @@ from typing import Any
 from anna.corpus import formats
 from anna.corpus.clean import UnusableError, clean_text, normalise
 from anna.corpus.drops import Drop
-from anna.corpus.sources import Reading, source_columns
+from anna.corpus.sources import Reading, fill, is_template, source_columns
 from anna.errors import InputError
 from anna.origins import describe
 from anna.seeding import derive_seed
@@ -136,9 +136,9 @@ def _value(ours: str, theirs: str, raw: dict[str, Any], place: str) -> Value:
     parts = [raw.get(name) for name in names]
     if any(part is None for part in parts):
         raise UnusableError("missing_column")
-    if theirs not in names:
+    if is_template(theirs):
         texts = {name: _string(part, ours, name, place) for name, part in zip(names, parts, strict=True)}
-        return clean_text(theirs.format_map(texts))
+        return clean_text(fill(theirs, texts))
     part = parts[0]
     if ours in _TEXT_LISTS:
         return tuple(clean_text(_string(item, ours, theirs, place)) for item in _list(part, ours, theirs, place))

@@ -1,9 +1,8 @@
 """What params say of a source: where its rows lie, how they are read, and which of our columns theirs become."""
 
 import re
-import string
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -12,6 +11,9 @@ from anna.origins import HubOrigin, Origin
 from anna.params import Strict
 
 Format = Literal["jsonl", "json", "csv", "tsv", "parquet", "lines", "folders", "obo", "stix"]
+
+_PLACE = re.compile(r"\{([^{}]*)\}")
+"""A column in a template, whatever its name is."""
 
 _PAIRS = (("text1", "text2", "score"),)
 _LABELLED = (("text", "label"),)
@@ -84,6 +86,10 @@ class Reading(Strict):
         for ours, theirs in columns.items():
             if not all(source_columns(theirs)):
                 raise ValueError(f"{ours}: {theirs!r} has an empty column name")
+            if is_template(theirs) and ours in ("score", "relevances"):
+                raise ValueError(f"{ours}: {theirs!r} is a template, which makes text, expected the name of a column")
+            if is_template(theirs) and re.search("[{}]", _PLACE.sub("", theirs)):
+                raise ValueError(f"{ours}: {theirs!r} has a brace that is not part of a {{column}}")
         return columns
 
     @model_validator(mode="after")
@@ -172,8 +178,16 @@ def repeats(header: Sequence[str]) -> list[str]:
     return sorted(name for name, times in Counter(header).items() if name and times > 1)
 
 
-def source_columns(template: str) -> tuple[str, ...]:
+def is_template(theirs: str) -> bool:
+    """Return whether this is a template of columns, not the name of one."""
+    return "{" in theirs
+
+
+def source_columns(theirs: str) -> tuple[str, ...]:
     """Return the source columns that a column name or a template with braces names."""
-    if "{" not in template:
-        return (template,)
-    return tuple(name for _, name, _, _ in string.Formatter().parse(template) if name is not None)
+    return tuple(_PLACE.findall(theirs)) if is_template(theirs) else (theirs,)
+
+
+def fill(template: str, texts: Mapping[str, str]) -> str:
+    """Return a template with the text of each column in its place."""
+    return _PLACE.sub(lambda place: texts[place[1]], template)

@@ -25,6 +25,13 @@ def test_maps_names_templates_and_lists(load: Load) -> None:
     assert (rows[0].texts("doc"), rows[0].texts("docs")) == (("Title -- body",), ())
 
 
+def test_templates_take_any_name_of_a_column(load: Load) -> None:
+    rows = load(lines({"a.b": "one", "c[0]": "two {0}", "0": "three"}), columns={"text": "{a.b}, {c[0]}, {0}"})
+    assert rows[0].text("text") == "one, two {0}, three"
+    with pytest.raises(InputError, match=r"no row has a column 'a\.x', only \['a'\]"):
+        load(lines({"a": {"x": "nested"}}), columns={"text": "{a.x}"})
+
+
 def test_numbers_and_classes(load: Load) -> None:
     rows = load(lines({"s": "4.5", "c": 3, "r": True}), columns={"score": "s", "label": "c", "relevance": "r"})
     assert rows[0].numbers("score") == (4.5,)

@@ -23,7 +23,9 @@ PAIR = {"text1": "a", "text2": "b", "score": "s"}
         ({"columns": TEXT, "format": "lines", "pattern": ".*"}, "has no named group"),
         ({"columns": TEXT, "format": "obo"}, "records: missing for format obo"),
         ({"columns": {"text": "{}"}, "format": "csv"}, "has an empty column name"),
-        ({"columns": {"text": "{a"}, "format": "csv"}, "expected '}' before end of string"),
+        ({"columns": {"text": "{a"}, "format": "csv"}, "text: '{a' has a brace that is not part of a {column}"),
+        ({"columns": {"text": "{{a}}"}, "format": "csv"}, "has a brace that is not part of a {column}"),
+        ({"columns": {**PAIR, "score": "{s}"}, "format": "csv"}, "score: '{s}' is a template, .* name of a column"),
         ({"columns": {}, "format": "csv"}, "at least 1 item"),
         (
             {
@@ -72,3 +74,4 @@ def test_held_out_source_refuses(fields: dict[str, Any], message: str) -> None:
 def test_source_columns() -> None:
     assert source_columns("text") == ("text",)
     assert source_columns("{title} -- {passage}") == ("title", "passage")
+    assert source_columns("{a.b} {c[0]}{0}{d:e!r}") == ("a.b", "c[0]", "0", "d:e!r")
