@@ -88,7 +88,7 @@ def _examples(
         # Every row of the task is scored, so no example may hold a text of any.
         avoid = frozenset[str]().union(*(unit.texts for unit in pool))
         other = source.model_copy(update={"origin": source.examples.origin})
-        rows = load_rows(other, _uncounted, max_faulty_share=max_faulty_share)
+        rows = load_rows(other, _uncounted, max_faulty_share=max_faulty_share, is_strict=False)
         candidates = shuffle(make_units(other, rows, _uncounted), derive_seed(seed, "examples", source.task))
     examples = choose_examples(candidates, count, avoid)
     if len(examples) < count:

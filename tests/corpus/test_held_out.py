@@ -88,6 +88,16 @@ def test_whole_sources_take_examples_from_elsewhere(tmp_path: Path, drops: Count
         load("STS", origin, "text1 text2 score", drops, count=2, examples=examples)
 
 
+def test_the_source_of_examples_need_not_hold_what_the_task_leaves_out(tmp_path: Path, drops: Counted) -> None:
+    rows = [{"text1": f"a{number}", "text2": f"b{number}", "score": 5, "kind": "xy"[number % 2]} for number in range(4)]
+    origin = write(tmp_path / "rows", rows)
+    examples = {"origin": write(tmp_path / "others", [{"text1": "c", "text2": "d", "score": 5, "kind": "y"}])}
+    options = {"count": 1, "examples": examples}
+    assert load("STS", origin, "text1 text2 score", drops, unless={"kind": "x"}, **options).examples == [("c", "d")]
+    with pytest.raises(InputError, match=r"others: no row has 'x' in column 'kind', .* \['y'\]; correct where"):
+        load("STS", origin, "text1 text2 score", drops, where={"kind": "x"}, **options)
+
+
 def test_near_duplicates_of_a_relevant_document_become_it(tmp_path: Path, drops: Counted) -> None:
     origin = write(tmp_path / "rows", [{"query": "q", "doc": LONG}, {"query": "r", "doc": "other"}])
     distractors = write(tmp_path / "more", [{"doc": LONG + " more"}, {"doc": LONG.upper()}, {"doc": "third"}])
