@@ -7,7 +7,7 @@ from anna.corpus.clean import normalise
 from anna.corpus.dedup import merge_texts
 from anna.corpus.drops import Drop
 from anna.corpus.ids import text_id
-from anna.corpus.rows import load_rows, sample
+from anna.corpus.rows import load_distractors, load_rows
 from anna.corpus.sources import HeldOutSource
 from anna.corpus.units import LABELLED, Unit, choose_examples, make_units, shuffle, take_in_turn
 from anna.errors import InputError
@@ -71,7 +71,8 @@ def load_task(
     units = [unit for unit in units if unit not in is_fitted]
     for unit in units[source.rows :] if source.rows else ():
         drop("beyond_rows", unit.text)
-    distractors = _distractors(source, drop, shown, max_faulty_share, seed)
+    distractors = load_distractors(source, drop, max_faulty_share=max_faulty_share, seed=seed)
+    distractors = [doc for doc in distractors if normalise(doc) not in shown]
     task = HeldOutTask(source, units[: source.rows], examples, fitted, distractors)
     if source.type == "Retrieval":
         _merge_documents(task, near_duplicate, drop)
@@ -101,17 +102,6 @@ def _examples(
 
 def _uncounted(reason: str, example: str) -> None:
     """Count nothing: rows read only to take a few examples from are not dropped."""
-
-
-def _distractors(
-    source: HeldOutSource, drop: Drop, shown: frozenset[str], max_faulty_share: float, seed: int
-) -> list[str]:
-    docs: list[str] = []
-    for number, reading in enumerate(source.distractors):
-        rows = load_rows(reading, drop, max_faulty_share=max_faulty_share)
-        for row in sample(rows, reading.rows, drop, seed=derive_seed(seed, "distractors", source.task, number)):
-            docs.extend((*row.texts("doc"), *row.texts("docs")))
-    return [doc for doc in docs if normalise(doc) not in shown]
 
 
 def _merge_documents(task: HeldOutTask, near_duplicate: float | None, drop: Drop) -> None:

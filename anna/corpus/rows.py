@@ -10,7 +10,7 @@ from typing import Any
 from anna.corpus import formats
 from anna.corpus.clean import UnusableError, clean_text, normalise
 from anna.corpus.drops import Drop
-from anna.corpus.sources import Reading, fill, is_template, source_columns
+from anna.corpus.sources import HeldOutSource, Reading, TrainSource, fill, is_template, source_columns
 from anna.errors import InputError
 from anna.origins import describe
 from anna.seeding import derive_seed
@@ -118,9 +118,23 @@ def sample(rows: list[Row], size: int | None, drop: Drop, *, seed: int) -> list[
     return [distinct[content] for content in ordered[:size]]
 
 
+def load_distractors(
+    source: TrainSource | HeldOutSource, drop: Drop, *, max_faulty_share: float, seed: int
+) -> list[str]:
+    """Return the documents of a source's distractors, drawn by a seed; see `load_rows` for errors."""
+    docs: list[str] = []
+    for number, reading in enumerate(source.distractors):
+        rows = load_rows(reading, drop, max_faulty_share=max_faulty_share)
+        for row in sample(rows, reading.rows, drop, seed=derive_seed(seed, "distractors", source.task, number)):
+            docs.extend((*row.texts("doc"), *row.texts("docs")))
+    return docs
+
+
 def _note_values(reading: Reading, raw: formats.Raw, values: dict[str, dict[str, None]]) -> None:
     """Add the row's values that rows are selected by, and a few others, to the `values` of each column."""
-    for column, value in (*reading.where.items(), *reading.unless.items()) if raw is not None else ():
+    if raw is None:
+        return
+    for column, value in (*reading.where.items(), *reading.unless.items()):
         got, noted = str(raw.get(column)), values.setdefault(column, {})
         if got == str(value) or len(noted) < _SHOWN:
             noted[got] = None

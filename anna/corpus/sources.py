@@ -126,10 +126,16 @@ class TrainSource(Reading):
     """How positives are made: given; pairs from a similarity on; another text of the class."""
     positive_at: float | None = None
     """Of `sts`: the similarity from which a pair is a positive."""
+    distractors: tuple[Reading, ...] = ()
+    """Of `retrieval`: documents that join the collection though no row names them, to be mined for negatives."""
 
     @model_validator(mode="after")
     def _kind_fits(self) -> Self:
         self.check_columns(self.kind)
+        for reading in self.distractors:
+            reading.check_columns("distractors")
+        if self.distractors and self.kind != "retrieval":
+            raise ValueError("distractors: only for kind retrieval")
         if (self.positive_at is None) == (self.kind == "sts"):
             raise ValueError("positive_at: must be given for kind sts, and for no other")
         return self

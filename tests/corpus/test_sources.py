@@ -8,6 +8,7 @@ from anna.corpus.sources import HeldOutSource, Reading, TrainSource, source_colu
 FILES = {"kind": "files", "path": "x"}
 HUB = {"kind": "hub", "repo": "a/b", "revision": "0" * 40}
 TEXT = {"text": "text", "label": "label"}
+DOCS = {"origin": FILES, "format": "jsonl", "columns": {"doc": "d"}}
 PAIR = {"text1": "a", "text2": "b", "score": "s"}
 
 
@@ -47,6 +48,11 @@ def test_reading_refuses(fields: dict[str, Any], message: str) -> None:
     [
         ({"kind": "sts", "columns": PAIR}, "positive_at: must be given for kind sts"),
         ({"kind": "classification", "columns": TEXT, "positive_at": 1.0}, "and for no other"),
+        ({"kind": "classification", "columns": TEXT, "distractors": [DOCS]}, "distractors: only for kind retrieval"),
+        (
+            {"kind": "retrieval", "columns": {"query": "q", "doc": "d"}, "distractors": [{**DOCS, "columns": TEXT}]},
+            r"expected \['doc'\] or \['docs'\] for distractors",
+        ),
         ({"kind": "retrieval", "columns": TEXT}, r"got \['label', 'text'\], expected \['doc', 'query'\] or"),
         ({"kind": "retrieval", "columns": {"query": "q", "doc": "d", "docs": "e"}}, "columns: got"),
         ({"kind": "sts", "columns": PAIR, "positive_at": 1.0, "task": "a:b"}, "string_pattern_mismatch|match pattern"),
