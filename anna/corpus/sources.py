@@ -3,9 +3,9 @@
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from anna.origins import HubOrigin, Origin
 from anna.params import Strict
@@ -14,6 +14,9 @@ Format = Literal["jsonl", "json", "csv", "tsv", "parquet", "lines", "folders", "
 
 _PLACE = re.compile(r"\{([^{}]*)\}")
 """A column in a template, whatever its name is."""
+
+ALL = "all"
+"""No task's name: `anna margins` and the report call all tasks together so."""
 
 _PAIRS = (("text1", "text2", "score"),)
 _LABELLED = (("text", "label"),)
@@ -117,10 +120,19 @@ class Reading(Strict):
             raise ValueError(f"columns: got {sorted(self.columns)}, expected {wanted} for {use}")
 
 
+def _is_one_task(name: str) -> str:
+    if name == ALL:
+        raise ValueError("is what all tasks together are called; choose another name")
+    return name
+
+
+TaskName = Annotated[str, Field(pattern=r"^[\w.-]+$"), AfterValidator(_is_one_task)]
+
+
 class TrainSource(Reading):
     """Rows that one training task, a collection of its own, is made of."""
 
-    task: str = Field(pattern=r"^[\w.-]+$")
+    task: TaskName
     """Name of the task; selects the collection searched and the instruction."""
     kind: Literal["retrieval", "sts", "classification"]
     """How positives are made: given; pairs from a similarity on; another text of the class."""
@@ -151,7 +163,7 @@ class ExampleSource(Strict):
 class HeldOutSource(Reading):
     """Rows of one held-out task."""
 
-    task: str = Field(pattern=r"^[\w.-]+$")
+    task: TaskName
     """Name of the task; unique among the held-out tasks."""
     type: Literal[
         "Retrieval", "Reranking", "STS", "Classification", "Clustering", "PairClassification", "Summarization"

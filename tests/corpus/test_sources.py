@@ -3,7 +3,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from anna.corpus.sources import HeldOutSource, Reading, TrainSource, source_columns
+from anna import margins
+from anna.corpus.sources import ALL, HeldOutSource, Reading, TrainSource, source_columns
 
 FILES = {"kind": "files", "path": "x"}
 HUB = {"kind": "hub", "repo": "a/b", "revision": "0" * 40}
@@ -61,6 +62,14 @@ def test_reading_refuses(fields: dict[str, Any], message: str) -> None:
 def test_training_source_refuses(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         TrainSource.model_validate({"task": "T", "origin": FILES, "format": "jsonl", **fields})
+
+
+def test_no_task_is_called_what_all_of_them_are() -> None:
+    assert ALL == margins.ALL
+    of = {"task": ALL, "origin": FILES, "format": "jsonl", "columns": TEXT}
+    for source, fields in ((TrainSource, {"kind": "classification"}), (HeldOutSource, {"type": "Clustering"})):
+        with pytest.raises(ValidationError, match="what all tasks together are called; choose another name"):
+            source.model_validate({**of, **fields})
 
 
 @pytest.mark.parametrize(
