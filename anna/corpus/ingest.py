@@ -44,7 +44,7 @@ def load_held_out(
             raise InputError(f"ingest.held_out has two tasks named {source.task!r}; rename one")
         task = load_task(
             source,
-            drops.of(source.task, "held_out"),
+            drops,
             num_examples=num_examples,
             max_faulty_share=max_faulty_share,
             near_duplicate=near_duplicate,
