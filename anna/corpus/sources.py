@@ -139,7 +139,7 @@ class TrainSource(Reading):
     positive_at: float | None = None
     """Of `sts`: the similarity from which a pair is a positive."""
     distractors: tuple[Reading, ...] = ()
-    """Of `retrieval`: documents that join the collection though no row names them, to be mined for negatives."""
+    """Of `retrieval`: documents that join the collection though no row names them; entries of `examples` need none."""
 
     @model_validator(mode="after")
     def _kind_fits(self) -> Self:
