@@ -162,14 +162,6 @@ def _from_params(settings: Settings, given: Mapping[str, int]) -> Counts:
     return Counts(tuple(tasks), "params alone: lengths of texts are assumed", tuple(dict.fromkeys(assumed)))
 
 
-def _distractors(source: Source, assumed: list[str]) -> float:
-    """Return how many documents join a task that no row names; where that is not known, the task joins `assumed`."""
-    if any(part.rows is None and _known(part) is None for part in source.distractors):
-        assumed.append(source.task)
-    rows = (part.rows or (_known(part) or ASSUMED).rows for part in source.distractors)
-    return sum(rows) * KEPT[source.kind][1]
-
-
 def _task(sources: tuple[Source, ...], queries: int, docs: int, settings: Settings) -> Task:
     first, prompts = sources[0], settings.prompts
     asked, read = ASSUMED_LENGTHS[first.kind]
@@ -202,6 +194,14 @@ def _by_task(settings: Settings) -> list[tuple[Source, ...]]:
 def _known(source: Source) -> Known | None:
     origin = source.origin
     return ROWS.get((origin.repo, origin.split)) if isinstance(origin, HubOrigin) else None
+
+
+def _distractors(source: Source, assumed: list[str]) -> float:
+    """Return how many documents join a task that no row names; where that is not known, the task joins `assumed`."""
+    if any(part.rows is None and _known(part) is None for part in source.distractors):
+        assumed.append(source.task)
+    rows = (part.rows or (_known(part) or ASSUMED).rows for part in source.distractors)
+    return sum(rows) * KEPT[source.kind][1]
 
 
 def _lengths(path: Path) -> dict[str, Lengths]:

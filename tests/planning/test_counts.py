@@ -68,6 +68,17 @@ def test_the_user_knows_better(paper: Settings) -> None:
         count(paper, PAPER, {"NoSuchTask": 3})
 
 
+def test_tables_count_while_their_sources_are_the_same(tmp_path: Path) -> None:
+    settings, lock = Settings.load(REPO / "params.yaml"), tmp_path / "dvc.lock"
+    assert not is_ingested(settings, lock)
+    ingest = yaml.safe_load((REPO / "params.yaml").read_text(encoding="utf-8"))["ingest"]
+    own = ingest["train"][0]["rows"]
+    for rows, is_same in ((own, True), (own - 1, False)):
+        ingest["train"][0]["rows"] = rows
+        lock.write_text(yaml.safe_dump({"stages": {"ingest": {"params": {"params.yaml": {"ingest": ingest}}}}}))
+        assert is_ingested(settings, lock) == is_same
+
+
 @pytest.mark.parametrize(("rows", "docs", "is_assumed"), [(5000, 5000, False), (None, 50_000, True)])
 def test_distractors_are_counted(paper: Settings, rows: int | None, docs: int, is_assumed: bool) -> None:
     source = paper.ingest.train[0].model_copy(update={"rows": 1000})
@@ -80,17 +91,6 @@ def test_distractors_are_counted(paper: Settings, rows: int | None, docs: int, i
     without, found = counted
     assert found.tasks[0].docs - without.tasks[0].docs == round(docs * 0.92)
     assert (found.assumed, without.assumed) == ((source.task,) if is_assumed else (), ())
-
-
-def test_tables_count_while_their_sources_are_the_same(tmp_path: Path) -> None:
-    settings, lock = Settings.load(REPO / "params.yaml"), tmp_path / "dvc.lock"
-    assert not is_ingested(settings, lock)
-    ingest = yaml.safe_load((REPO / "params.yaml").read_text(encoding="utf-8"))["ingest"]
-    own = ingest["train"][0]["rows"]
-    for rows, is_same in ((own, True), (own - 1, False)):
-        ingest["train"][0]["rows"] = rows
-        lock.write_text(yaml.safe_dump({"stages": {"ingest": {"params": {"params.yaml": {"ingest": ingest}}}}}))
-        assert is_ingested(settings, lock) == is_same
 
 
 def test_held_out_tables_are_counted_without_repetitions(tmp_path: Path) -> None:
