@@ -182,17 +182,16 @@ def conform(path: Path, table: pa.Table, schema: pa.Schema) -> pa.Table:
 
 
 def check(path: Path, table: pa.Table, schema: pa.Schema) -> None:
-    """Refuse a table with nulls where none belong, NaN, or keys that repeat or are out of order.
+    """Refuse a table with nulls where none belong, in lists too, NaN, or keys that repeat or are out of order.
 
     Raises:
         SchemaError: With the column or row; `path` is for the message.
     """
-    for field in schema:
-        column = table[field.name]
+    for name, column, field in _flat(table, schema):
         if not field.nullable and column.null_count:
-            raise SchemaError(f"{path}: column {field.name!r} has {column.null_count} nulls, expected none")
+            raise SchemaError(f"{path}: column {name!r} has {column.null_count} nulls, expected none")
         if pa.types.is_floating(field.type) and not pc.all(pc.is_finite(column.drop_null()), min_count=0).as_py():
-            raise SchemaError(f"{path}: column {field.name!r} has NaN or infinite values, expected finite ones")
+            raise SchemaError(f"{path}: column {name!r} has NaN or infinite values, expected finite ones")
     keys = table.select(list(key(schema)))
     if keys.num_rows < 2:
         return
@@ -201,6 +200,14 @@ def check(path: Path, table: pa.Table, schema: pa.Schema) -> None:
         place = pc.index(order, False).as_py() + 1
         row = keys.slice(place, 1).to_pylist()[0]
         raise SchemaError(f"{path}: row {place} {row} repeats or is out of order in key {list(key(schema))}")
+
+
+def _flat(table: pa.Table, schema: pa.Schema) -> Iterator[tuple[str, pa.ChunkedArray, pa.Field]]:
+    """Yield each column, and what the lists of one hold, with the name of the column."""
+    for field in schema:
+        yield field.name, table[field.name], field
+        if pa.types.is_list(field.type):
+            yield field.name, pc.list_flatten(table[field.name]), field.type.value_field
 
 
 def _compare_neighbours(keys: pa.Table) -> pa.ChunkedArray:

@@ -107,7 +107,11 @@ def _read(path: Path) -> dict[str, Any]:
 def _explain(path: Path, cls: type[Params], error: ValidationError) -> str:
     """Return one line that names every faulty key, its value and what was expected."""
     faults = []
-    for fault in error.errors(include_url=False):
+    errors = error.errors(include_url=False)
+    for fault in errors:
+        depth = len(fault["loc"])
+        if fault["type"] == "too_short" and any(each["loc"][:depth] == fault["loc"] != each["loc"] for each in errors):
+            continue  # items that are refused are left out before a list is counted
         place = ".".join([cls.section, *(str(part) for part in fault["loc"])])
         if fault["type"] == "extra_forbidden":
             hint = _did_you_mean(str(fault["loc"][-1]), _names(cls))

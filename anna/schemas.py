@@ -100,8 +100,8 @@ DROPS = _table(
     _field(
         "reason",
         STR,
-        "labelled_positive | above_positive | inside_margin | duplicate_of_positive | beyond_quota; "
-        "for a query: weak_positive | too_few_negatives",
+        "labelled_positive | duplicate_of_positive | relabelled | above_positive | inside_margin | beyond_quota; "
+        "for a query, and its candidates that would pass: weak_positive | too_few_negatives",
     ),
     _field(
         "margin",

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from anna import io, schemas
 from anna.errors import InputError
+from anna.negatives import Verdict
 
 ALL = {name: value for name, value in vars(schemas).items() if isinstance(value, pa.Schema)}
 
@@ -54,6 +56,11 @@ def test_a_column_of_nulls_is_not_called_infinite(tmp_path: Path) -> None:
     assert io.read(tmp_path / "a.parquet", schemas.DROPS).to_pylist() == [row]
 
 
+def test_the_schema_of_drops_names_every_reason() -> None:
+    meaning = schemas.DROPS.field("reason").metadata[b"meaning"].decode()
+    assert set(re.findall(r"\w+_\w+|relabelled", meaning)) == {verdict.reason for verdict in Verdict if verdict}
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_an_empty_table_is_a_table(name: str, tmp_path: Path) -> None:
     io.write(tmp_path / "a.parquet", ALL[name].empty_table(), ALL[name])
@@ -80,6 +87,26 @@ def test_a_table_that_breaks_its_schema_is_not_written(changes: dict[str, Any], 
     with pytest.raises(io.SchemaError, match=message):
         io.write(tmp_path / "a.parquet", pa.Table.from_pylist(run_rows(**changes), schema=loose), schemas.RUN)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([0.5, float("nan")], r"column 'soft_labels' has NaN or infinite"),
+        ([0.5, None], r"column 'soft_labels' has 1 nulls, expected none"),
+    ],
+)
+def test_what_lists_hold_is_checked(labels: list[float | None], message: str, tmp_path: Path) -> None:
+    groups = schemas.GROUPS
+    loose = pa.schema([pa.field("soft_labels", pa.list_(pa.float32()))])
+    row = {"query_id": "q", "positive_id": "p", "negative_ids": ["n"], "soft_labels": [0.5, 0.5]}
+    io.write(tmp_path / "a.parquet", pa.Table.from_pylist([row], schema=groups), groups)
+    table = io.read(tmp_path / "a.parquet", groups)
+    labelled = table.set_column(3, "soft_labels", pa.Table.from_pylist([{"soft_labels": labels}], schema=loose)[0])
+    with pytest.raises(io.SchemaError, match=message):
+        io.write(tmp_path / "b.parquet", labelled, groups)
+    # Of a slice, what its own lists hold alone counts.
+    io.check(tmp_path, pa.concat_tables([table, labelled.cast(table.schema)]).slice(0, 1), groups)
 
 
 def test_wrong_columns_and_types_are_named(tmp_path: Path) -> None:

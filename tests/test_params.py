@@ -19,6 +19,7 @@ class Toy(Params):
 
     margin: float = Field(gt=0)
     inner: Inner
+    more: tuple[Inner, ...] = Field(default=(Inner(depth=1),), min_length=1)
 
 
 GOOD = "filter: {margin: 1e-4, inner: {depth: 3}}\n"
@@ -60,6 +61,18 @@ def test_each_fault_is_one_exact_line(tmp_path: Path, text: str, message: str) -
 def test_all_faults_of_a_section_are_named_at_once(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"margin: missing.* \| .*depth: got -1"):
         load(tmp_path, "filter: {inner: {depth: -1}}")
+
+
+@pytest.mark.parametrize(
+    ("items", "faults"),
+    [
+        ("[{depth: 0}]", r"filter\.more\.0\.depth: got 0: [^|]*"),
+        ("[]", r"filter\.more: got \[\]: [^|]*at least 1 item[^|]*"),
+    ],
+)
+def test_a_list_is_too_short_only_where_its_items_are_right(tmp_path: Path, items: str, faults: str) -> None:
+    with pytest.raises(InputError, match=rf"params\.yaml: {faults}$"):
+        load(tmp_path, f"filter: {{margin: 1, inner: {{depth: 3}}, more: {items}}}")
 
 
 def test_a_missing_file_names_the_folder(tmp_path: Path) -> None:

@@ -70,27 +70,32 @@ def build_collection(
     held_out: HeldOutTexts,
     drop: Drop,
     *,
+    distractors: Sequence[str] = (),
     near_duplicate: float | None,
     seed: int,
 ) -> Collection:
-    """Return the collection that is left of `pairs` once held-out texts and duplicates are gone.
+    """Return the collection that is left of `pairs` and `distractors` once held-out texts and duplicates are gone.
 
     Args:
         task: Name of the task.
         kind: `retrieval`, `sts` or `classification`.
         pairs: All pairs of the task.
-        held_out: Texts that no pair may hold.
-        drop: Counts what goes. `contaminated`, `near_contaminated`, `conflicting_labels`, `positive_is_query` and
-            `duplicate_pair` count pairs; `duplicate_document`, `near_duplicate_document` and `duplicate_query` texts
-            that became another; `query_without_positive` queries.
+        held_out: Texts that no pair and no distractor may hold.
+        drop: Counts what goes. `contaminated` and `near_contaminated` count pairs and distractors,
+            `conflicting_labels`, `positive_is_query` and `duplicate_pair` pairs; `duplicate_document`,
+            `near_duplicate_document` and `duplicate_query` texts that became another; `query_without_positive` queries.
+        distractors: Documents that no pair need hold; none where the task has classes.
         near_duplicate: Jaccard similarity from which documents count as one, in (0, 1]; None: equal ones only.
         seed: Draws the positives of classification.
     """
     pairs = _without_held_out(pairs, held_out, drop)
+    distractors = _distractors_without_held_out(distractors, held_out, drop)
     pairs = _without_conflicts(pairs, drop) if kind == "classification" else pairs
-    pairs = _merge_documents(task, pairs, near_duplicate, drop)
+    survivor = _merge_documents(task, pairs, distractors, near_duplicate, drop)
+    pairs = [pair._replace(doc=survivor[pair.doc]) for pair in pairs]
     pairs = _merge_queries(task, pairs, drop) if kind != "classification" else pairs
-    collection = Collection(task, kind, docs={text_id(task, "d", pair.doc): pair.doc for pair in pairs})
+    docs = (*(pair.doc for pair in pairs), *(survivor[doc] for doc in distractors))
+    collection = Collection(task, kind, docs={text_id(task, "d", doc): doc for doc in docs})
     if kind == "classification":
         _judge_by_class(collection, pairs, seed, drop)
     else:
@@ -109,6 +114,16 @@ def _without_held_out(pairs: Iterable[Pair], held_out: HeldOutTexts, drop: Drop)
     return kept
 
 
+def _distractors_without_held_out(docs: Iterable[str], held_out: HeldOutTexts, drop: Drop) -> list[str]:
+    kept = []
+    for doc in docs:
+        if reason := held_out.verdict(doc):
+            drop(reason, doc)
+        else:
+            kept.append(doc)
+    return kept
+
+
 def _without_conflicts(pairs: Sequence[Pair], drop: Drop) -> list[Pair]:
     """Drop texts that occur with more than one class: at least one of them is wrong."""
     labels = defaultdict(set)
@@ -123,11 +138,13 @@ def _without_conflicts(pairs: Sequence[Pair], drop: Drop) -> list[Pair]:
     return kept
 
 
-def _merge_documents(task: str, pairs: Sequence[Pair], near_duplicate: float | None, drop: Drop) -> list[Pair]:
-    """Put the surviving document in place of its duplicates; texts of different classes are never merged."""
+def _merge_documents(
+    task: str, pairs: Iterable[Pair], distractors: Iterable[str], near_duplicate: float | None, drop: Drop
+) -> dict[str, str]:
+    """Return the document that stands for each and its duplicates; texts of different classes are never merged."""
     by_label: defaultdict[str | None, dict[str, str]] = defaultdict(dict)
-    for pair in pairs:
-        by_label[pair.label][text_id(task, "d", pair.doc)] = pair.doc
+    for label, doc in (*((pair.label, pair.doc) for pair in pairs), *((None, doc) for doc in distractors)):
+        by_label[label][text_id(task, "d", doc)] = doc
     survivor: dict[str, str] = {}
     for texts in by_label.values():
         merged = merge_texts(texts, near_duplicate)
@@ -136,7 +153,7 @@ def _merge_documents(task: str, pairs: Sequence[Pair], near_duplicate: float | N
             drop("duplicate_document", f"{key}: {texts[key]}")
         for key in merged.near:
             drop("near_duplicate_document", f"{key}: {texts[key]}")
-    return [pair._replace(doc=survivor[pair.doc]) for pair in pairs]
+    return survivor
 
 
 def _merge_queries(task: str, pairs: Sequence[Pair], drop: Drop) -> list[Pair]:

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from anna import origins
 from anna.corpus import ontologies
-from anna.corpus.sources import Reading
+from anna.corpus.sources import Reading, repeats
 from anna.errors import InputError
 from anna.origins import HubOrigin, describe
 
@@ -61,38 +61,48 @@ def _json(path: Path, _: Reading) -> Iterator[Raw]:
 
 def _csv(path: Path, reading: Reading) -> Iterator[Raw]:
     with _open(path, newline="") as file:
-        yield from _separated(csv.reader(file, strict=True), reading)
+        yield from _separated(path, csv.reader(file, strict=True), reading)
 
 
 def _tsv(path: Path, reading: Reading) -> Iterator[Raw]:
     """Tab-separated values know no quotes: a quotation mark is one."""
     with _open(path, newline="") as file:
-        yield from _separated(csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE), reading)
+        yield from _separated(path, csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE), reading)
 
 
-def _separated(rows: Any, reading: Reading) -> Iterator[Raw]:
+def _separated(path: Path, rows: Any, reading: Reading) -> Iterator[Raw]:
     csv.field_size_limit(FIELD_CHARACTERS)
     header = list(reading.header) if reading.header else None
     while True:
+        line = rows.line_num
         try:
             row = next(rows)
         except StopIteration:
             return
         except csv.Error:
-            yield None
+            # A quote that is not closed swallows lines, and none of them says where its row was meant to end.
+            yield from [None] * (rows.line_num - line)
             continue
         if header is None:
             header = row
+            if repeated := repeats(header):
+                raise InputError(f"{path}: its first line names columns {repeated} more than once; rename all but one")
         elif row:
             yield dict(zip(header, row, strict=False)) if len(row) <= len(header) else None
 
 
 def _parquet(path: Path, _: Reading) -> Iterator[Raw]:
-    try:
-        for batch in pq.ParquetFile(path).iter_batches():
-            yield from batch.to_pylist()
-    except pa.ArrowException as error:
-        raise InputError(f"{path} is not a readable Parquet file ({error}); correct the path or the file") from None
+    files = [path]
+    if path.is_dir():
+        files = sorted(file for file in path.glob("*.parquet") if not file.name.startswith("."))
+        if not files:
+            raise InputError(f"{path} is a folder without *.parquet; correct the path or the format in params.yaml")
+    for file in files:
+        try:
+            for batch in pq.ParquetFile(file).iter_batches():
+                yield from batch.to_pylist()
+        except (pa.ArrowException, OSError) as error:
+            raise InputError(f"{file} is not a readable Parquet file ({error}); correct the path or the file") from None
 
 
 def _lines(path: Path, reading: Reading) -> Iterator[Raw]:

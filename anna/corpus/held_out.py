@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 
 from anna.corpus.clean import normalise
 from anna.corpus.dedup import merge_texts
-from anna.corpus.drops import Drop
+from anna.corpus.drops import Drop, DropLog
 from anna.corpus.ids import text_id
-from anna.corpus.rows import load_rows, sample
+from anna.corpus.rows import load_distractors, load_rows
 from anna.corpus.sources import HeldOutSource
 from anna.corpus.units import LABELLED, Unit, choose_examples, make_units, shuffle, take_in_turn
 from anna.errors import InputError
@@ -33,7 +33,7 @@ class HeldOutTask:
 
 def load_task(
     source: HeldOutSource,
-    drop: Drop,
+    drops: DropLog,
     *,
     num_examples: int,
     max_faulty_share: float,
@@ -44,7 +44,7 @@ def load_task(
 
     Args:
         source: Where its rows come from.
-        drop: Counts all others: besides the reasons of `load_rows` and `make_units`, `example` units that are shown or
+        drops: Counts all others: besides the reasons of `load_rows` and `make_units`, `example` units that are shown or
             share a text with one that is, `beyond_rows`, and, of retrieval, `duplicate_document` and
             `near_duplicate_document`.
         num_examples: In-context examples to set aside.
@@ -56,9 +56,9 @@ def load_task(
     Raises:
         InputError: If there are not enough rows for the examples and for a score.
     """
-    rows = load_rows(source, drop, max_faulty_share=max_faulty_share)
-    pool = shuffle(make_units(source, rows, drop), derive_seed(seed, "held_out", source.task))
-    examples = _examples(source, pool, num_examples, max_faulty_share, seed)
+    drop = drops.of(source.task, "held_out")
+    pool = _pool(source, drops, max_faulty_share, seed)
+    examples = _examples(source, pool, drops, count=num_examples, max_faulty_share=max_faulty_share, seed=seed)
     shown = frozenset(normalise(text) for example in examples for text in example)
     units = []
     for unit in pool:
@@ -71,16 +71,30 @@ def load_task(
     units = [unit for unit in units if unit not in is_fitted]
     for unit in units[source.rows :] if source.rows else ():
         drop("beyond_rows", unit.text)
-    distractors = _distractors(source, drop, shown, max_faulty_share, seed)
+    distractors = load_distractors(source, drop, max_faulty_share=max_faulty_share, seed=seed)
+    distractors = [doc for doc in distractors if normalise(doc) not in shown]
     task = HeldOutTask(source, units[: source.rows], examples, fitted, distractors)
     if source.type == "Retrieval":
         _merge_documents(task, near_duplicate, drop)
-    _check(task)
+    _check(task, drops.by_reason(source.task, "held_out"))
     return task
 
 
+def _pool(source: HeldOutSource, drops: DropLog, max_faulty_share: float, seed: int) -> list[Unit]:
+    """Return all that can be scored or shown, in the order in which it is drawn."""
+    drop = drops.of(source.task, "held_out")
+    units = make_units(source, load_rows(source, drop, max_faulty_share=max_faulty_share), drop)
+    if not units:
+        hint = ", and `relevant`: compared as text, a JSON true as 'True'" if source.type == "Reranking" else ""
+        raise InputError(
+            f"held-out task {source.task!r}: nothing is left to score; dropped: "
+            f"{drops.by_reason(source.task, 'held_out')}. Correct its columns{hint}"
+        )
+    return shuffle(units, derive_seed(seed, "held_out", source.task))
+
+
 def _examples(
-    source: HeldOutSource, pool: Sequence[Unit], count: int, max_faulty_share: float, seed: int
+    source: HeldOutSource, pool: Sequence[Unit], drops: DropLog, *, count: int, max_faulty_share: float, seed: int
 ) -> list[Example]:
     avoid: frozenset[str] = frozenset()
     candidates = pool
@@ -88,30 +102,18 @@ def _examples(
         # Every row of the task is scored, so no example may hold a text of any.
         avoid = frozenset[str]().union(*(unit.texts for unit in pool))
         other = source.model_copy(update={"origin": source.examples.origin})
-        rows = load_rows(other, _uncounted, max_faulty_share=max_faulty_share)
-        candidates = shuffle(make_units(other, rows, _uncounted), derive_seed(seed, "examples", source.task))
+        drops = DropLog()  # of rows read only to take a few examples from: they are not the task's
+        drop = drops.of(source.task, "held_out")
+        rows = load_rows(other, drop, max_faulty_share=max_faulty_share, is_strict=False)
+        candidates = shuffle(make_units(other, rows, drop), derive_seed(seed, "examples", source.task))
     examples = choose_examples(candidates, count, avoid)
     if len(examples) < count:
         raise InputError(
-            f"held-out task {source.task!r} has rows for {len(examples)} in-context examples, expected {count}; lower "
-            "ingest.examples_per_task or name another source under its `examples`"
+            f"held-out task {source.task!r} has rows for {len(examples)} in-context examples, expected {count}; "
+            f"dropped: {drops.by_reason(source.task, 'held_out')}. Lower ingest.examples_per_task or name another "
+            "source under its `examples`"
         )
     return examples
-
-
-def _uncounted(reason: str, example: str) -> None:
-    """Count nothing: rows read only to take a few examples from are not dropped."""
-
-
-def _distractors(
-    source: HeldOutSource, drop: Drop, shown: frozenset[str], max_faulty_share: float, seed: int
-) -> list[str]:
-    docs: list[str] = []
-    for number, reading in enumerate(source.distractors):
-        rows = load_rows(reading, drop, max_faulty_share=max_faulty_share)
-        for row in sample(rows, reading.rows, drop, seed=derive_seed(seed, "distractors", source.task, number)):
-            docs.extend((*row.texts("doc"), *row.texts("docs")))
-    return [doc for doc in docs if normalise(doc) not in shown]
 
 
 def _merge_documents(task: HeldOutTask, near_duplicate: float | None, drop: Drop) -> None:
@@ -129,10 +131,10 @@ def _merge_documents(task: HeldOutTask, near_duplicate: float | None, drop: Drop
     task.distractors = [survivor[doc] for doc in task.distractors]
 
 
-def _check(task: HeldOutTask) -> None:
+def _check(task: HeldOutTask, dropped: dict[str, int]) -> None:
     """Refuse a task that gives no score."""
     place = f"held-out task {task.source.task!r}"
-    remedy = "raise its rows, or look at its columns and at what is dropped"
+    remedy = f"dropped: {dropped}. Raise its rows or correct its columns"
     if not task.units:
         raise InputError(f"{place}: nothing is left to score; {remedy}")
     if task.source.type in LABELLED and len({unit.label for unit in task.units}) < MIN_DOCS:

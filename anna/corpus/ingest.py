@@ -12,7 +12,7 @@ from anna.corpus.collection import Collection, Pair, build_collection, make_pair
 from anna.corpus.decontaminate import HeldOutTexts
 from anna.corpus.drops import DropLog
 from anna.corpus.held_out import HeldOutTask, held_out_texts, load_task
-from anna.corpus.rows import load_rows, sample
+from anna.corpus.rows import load_distractors, load_rows, sample
 from anna.corpus.sources import HeldOutSource, TrainSource
 from anna.errors import InputError
 from anna.origins import describe
@@ -44,7 +44,7 @@ def load_held_out(
             raise InputError(f"ingest.held_out has two tasks named {source.task!r}; rename one")
         task = load_task(
             source,
-            drops.of(source.task, "held_out"),
+            drops,
             num_examples=num_examples,
             max_faulty_share=max_faulty_share,
             near_duplicate=near_duplicate,
@@ -80,6 +80,7 @@ def load_training(
             query that has a positive.
     """
     pairs: dict[str, list[Pair]] = {}
+    distractors: dict[str, list[str]] = {}
     kinds: dict[str, str] = {}
     for source in log.progress(sources, unit="training sources", desc="ingest"):
         if kinds.setdefault(source.task, source.kind) != source.kind:
@@ -90,6 +91,8 @@ def load_training(
         rows = load_rows(source, drop, max_faulty_share=max_faulty_share)
         kept = sample(rows, source.rows, drop, seed=derive_seed(seed, "train", source.task))
         pairs.setdefault(source.task, []).extend(make_pairs(source, kept, drop))
+        others = load_distractors(source, drop, max_faulty_share=max_faulty_share, seed=derive_seed(seed, "train"))
+        distractors.setdefault(source.task, []).extend(others)
     texts = HeldOutTexts(held_out_texts(held_out), near_duplicate)
     collections = []
     for task, task_pairs in pairs.items():
@@ -100,6 +103,7 @@ def load_training(
             task_pairs,
             texts,
             drop,
+            distractors=distractors[task],
             near_duplicate=near_duplicate,
             seed=derive_seed(seed, "positives", task),
         )

@@ -10,7 +10,7 @@ from typing import Any
 from anna.corpus import formats
 from anna.corpus.clean import UnusableError, clean_text, normalise
 from anna.corpus.drops import Drop
-from anna.corpus.sources import Reading, source_columns
+from anna.corpus.sources import HeldOutSource, Reading, TrainSource, fill, is_template, source_columns
 from anna.errors import InputError
 from anna.origins import describe
 from anna.seeding import derive_seed
@@ -21,6 +21,9 @@ _log = logging.getLogger(__name__)
 
 _TEXT_LISTS = ("docs", "negatives", "summaries")
 _CLASSES = ("label", "relevance")
+
+_SHOWN = 5
+"""Values of a column that an error shows."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ class Row:
         return json.dumps(self.values, sort_keys=True)
 
 
-def load_rows(reading: Reading, drop: Drop, *, max_faulty_share: float) -> list[Row]:
+def load_rows(reading: Reading, drop: Drop, *, max_faulty_share: float, is_strict: bool = True) -> list[Row]:
     """Return all usable rows of a source.
 
     Args:
@@ -60,20 +63,23 @@ def load_rows(reading: Reading, drop: Drop, *, max_faulty_share: float) -> list[
         drop: Counts the rows not returned: `where`, `unless`, `require` and `minus` are choices; `malformed`,
             `missing_column`, `undecodable`, `empty_text` and `not_a_number` are faults.
         max_faulty_share: Share of the chosen rows that may have a fault, in [0, 1].
+        is_strict: Whether some row must have each value of `unless`; not where the declaration is of another source.
 
     Raises:
-        InputError: If the source cannot be read, has no such column, has a list where a string belongs or the reverse,
-            has too many faulty rows, or none that is left.
+        InputError: If the source cannot be read, has no such column, no row with a value that rows are selected by, a
+            list where a string belongs or the reverse, too many faulty rows, or none that is left.
     """
     name = describe(reading.origin)
     number = 0
     rows: list[Row] = []
     faults: list[str] = []
     seen: set[str] = set()
+    values: dict[str, dict[str, None]] = {}
     unwanted = [_minus(other, max_faulty_share) for other in reading.minus]
     for number, raw in enumerate(formats.read(reading), start=1):
         place = f"{name} row {number}"
         seen.update(raw or ())
+        _note_values(reading, raw, values)
         reason = _not_chosen(reading, raw)
         if reason:
             drop(reason, f"{place}: {raw}")
@@ -89,7 +95,8 @@ def load_rows(reading: Reading, drop: Drop, *, max_faulty_share: float) -> list[
             continue
         rows.append(row)
     _log.info("%s: %d rows read, %d usable, %d faulty", name, number, len(rows), len(faults))
-    _check(reading, rows, faults, seen, max_faulty_share)
+    _check_selection(reading, seen, values, is_strict)
+    _check(reading, rows, faults, max_faulty_share)
     return rows
 
 
@@ -109,6 +116,28 @@ def sample(rows: list[Row], size: int | None, drop: Drop, *, seed: int) -> list[
     for content in ordered[size:] if size is not None else ():
         drop("beyond_rows", f"{distinct[content].place}: {content}")
     return [distinct[content] for content in ordered[:size]]
+
+
+def load_distractors(
+    source: TrainSource | HeldOutSource, drop: Drop, *, max_faulty_share: float, seed: int
+) -> list[str]:
+    """Return the documents of a source's distractors, drawn by a seed; see `load_rows` for errors."""
+    docs: list[str] = []
+    for number, reading in enumerate(source.distractors):
+        rows = load_rows(reading, drop, max_faulty_share=max_faulty_share)
+        for row in sample(rows, reading.rows, drop, seed=derive_seed(seed, "distractors", source.task, number)):
+            docs.extend((*row.texts("doc"), *row.texts("docs")))
+    return docs
+
+
+def _note_values(reading: Reading, raw: formats.Raw, values: dict[str, dict[str, None]]) -> None:
+    """Add the row's values that rows are selected by, and a few others, to the `values` of each column."""
+    if raw is None:
+        return
+    for column, value in (*reading.where.items(), *reading.unless.items()):
+        got, noted = str(raw.get(column)), values.setdefault(column, {})
+        if got == str(value) or len(noted) < _SHOWN:
+            noted[got] = None
 
 
 def _not_chosen(reading: Reading, raw: formats.Raw) -> str | None:
@@ -136,9 +165,9 @@ def _value(ours: str, theirs: str, raw: dict[str, Any], place: str) -> Value:
     parts = [raw.get(name) for name in names]
     if any(part is None for part in parts):
         raise UnusableError("missing_column")
-    if theirs not in names:
+    if is_template(theirs):
         texts = {name: _string(part, ours, name, place) for name, part in zip(names, parts, strict=True)}
-        return clean_text(theirs.format_map(texts))
+        return clean_text(fill(theirs, texts))
     part = parts[0]
     if ours in _TEXT_LISTS:
         return tuple(clean_text(_string(item, ours, theirs, place)) for item in _list(part, ours, theirs, place))
@@ -196,13 +225,27 @@ def _as_texts(row: Row, column: str) -> Iterator[str]:
     yield from (str(item) for item in value) if isinstance(value, tuple) else (str(value),)
 
 
-def _check(reading: Reading, rows: list[Row], faults: list[str], seen: set[str], max_faulty_share: float) -> None:
-    """Refuse a source with a column that no row has, with too many faults, or with no row left."""
+def _check_selection(reading: Reading, seen: set[str], values: dict[str, dict[str, None]], is_strict: bool) -> None:
+    """Refuse a column that no row has, and a value of `where` or `unless` that no row has in its column."""
     name = describe(reading.origin)
     mapped = [column for template in reading.columns.values() for column in source_columns(template)]
     for column in (*mapped, *reading.where, *reading.unless, *reading.require):
         if seen and column not in seen:
             raise InputError(f"{name}: no row has a column {column!r}, only {sorted(seen)}; correct it in params.yaml")
+    for rule, wanted in (("where", reading.where), ("unless", reading.unless if is_strict else {})):
+        for column, value in wanted.items():
+            noted = values.get(column, {})
+            if noted and str(value) not in noted:
+                hint = "; YAML reads a bare yes, no, on, off, true or false as a boolean: quote what is text"
+                raise InputError(
+                    f"{name}: no row has {value!r} in column {column!r}, whose first values are "
+                    f"{[text[:60] for text in noted][:_SHOWN]}; correct {rule}{hint if isinstance(value, bool) else ''}"
+                )
+
+
+def _check(reading: Reading, rows: list[Row], faults: list[str], max_faulty_share: float) -> None:
+    """Refuse a source with too many faults, or with no row left."""
+    name = describe(reading.origin)
     if len(faults) > max_faulty_share * (len(rows) + len(faults)):
         raise InputError(
             f"{name}: {len(faults)} of {len(rows) + len(faults)} rows are faulty, more than max_faulty_share "

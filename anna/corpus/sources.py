@@ -1,15 +1,22 @@
 """What params say of a source: where its rows lie, how they are read, and which of our columns theirs become."""
 
 import re
-import string
-from typing import Literal, Self
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from anna.origins import HubOrigin, Origin
 from anna.params import Strict
 
 Format = Literal["jsonl", "json", "csv", "tsv", "parquet", "lines", "folders", "obo", "stix"]
+
+_PLACE = re.compile(r"\{([^{}]*)\}")
+"""A column in a template, whatever its name is."""
+
+ALL = "all"
+"""No task's name: `anna margins` and the report call all tasks together so."""
 
 _PAIRS = (("text1", "text2", "score"),)
 _LABELLED = (("text", "label"),)
@@ -69,12 +76,23 @@ class Reading(Strict):
             raise ValueError("has no named group such as (?P<text>.+)")
         return pattern
 
+    @field_validator("header")
+    @classmethod
+    def _is_unique(cls, header: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if repeated := repeats(header or ()):
+            raise ValueError(f"names columns {repeated} more than once")
+        return header
+
     @field_validator("columns")
     @classmethod
     def _are_templates(cls, columns: dict[str, str]) -> dict[str, str]:
         for ours, theirs in columns.items():
             if not all(source_columns(theirs)):
                 raise ValueError(f"{ours}: {theirs!r} has an empty column name")
+            if is_template(theirs) and ours in ("score", "relevances"):
+                raise ValueError(f"{ours}: {theirs!r} is a template, which makes text, expected the name of a column")
+            if is_template(theirs) and re.search("[{}]", _PLACE.sub("", theirs)):
+                raise ValueError(f"{ours}: {theirs!r} has a brace that is not part of a {{column}}")
         return columns
 
     @model_validator(mode="after")
@@ -102,19 +120,34 @@ class Reading(Strict):
             raise ValueError(f"columns: got {sorted(self.columns)}, expected {wanted} for {use}")
 
 
+def _is_one_task(name: str) -> str:
+    if name == ALL:
+        raise ValueError("is what all tasks together are called; choose another name")
+    return name
+
+
+TaskName = Annotated[str, Field(pattern=r"^[\w.-]+$"), AfterValidator(_is_one_task)]
+
+
 class TrainSource(Reading):
     """Rows that one training task, a collection of its own, is made of."""
 
-    task: str = Field(pattern=r"^[\w.-]+$")
+    task: TaskName
     """Name of the task; selects the collection searched and the instruction."""
     kind: Literal["retrieval", "sts", "classification"]
     """How positives are made: given; pairs from a similarity on; another text of the class."""
     positive_at: float | None = None
     """Of `sts`: the similarity from which a pair is a positive."""
+    distractors: tuple[Reading, ...] = ()
+    """Of `retrieval`: documents that join the collection though no row names them; entries of `examples` need none."""
 
     @model_validator(mode="after")
     def _kind_fits(self) -> Self:
         self.check_columns(self.kind)
+        for reading in self.distractors:
+            reading.check_columns("distractors")
+        if self.distractors and self.kind != "retrieval":
+            raise ValueError("distractors: only for kind retrieval")
         if (self.positive_at is None) == (self.kind == "sts"):
             raise ValueError("positive_at: must be given for kind sts, and for no other")
         return self
@@ -130,7 +163,7 @@ class ExampleSource(Strict):
 class HeldOutSource(Reading):
     """Rows of one held-out task."""
 
-    task: str = Field(pattern=r"^[\w.-]+$")
+    task: TaskName
     """Name of the task; unique among the held-out tasks."""
     type: Literal[
         "Retrieval", "Reranking", "STS", "Classification", "Clustering", "PairClassification", "Summarization"
@@ -158,8 +191,21 @@ class HeldOutSource(Reading):
         return self
 
 
-def source_columns(template: str) -> tuple[str, ...]:
+def repeats(header: Sequence[str]) -> list[str]:
+    """Return the names that a header has more than once; columns without a name cannot be asked for, and may."""
+    return sorted(name for name, times in Counter(header).items() if name and times > 1)
+
+
+def is_template(theirs: str) -> bool:
+    """Return whether this is a template of columns, not the name of one."""
+    return "{" in theirs
+
+
+def source_columns(theirs: str) -> tuple[str, ...]:
     """Return the source columns that a column name or a template with braces names."""
-    if "{" not in template:
-        return (template,)
-    return tuple(name for _, name, _, _ in string.Formatter().parse(template) if name is not None)
+    return tuple(_PLACE.findall(theirs)) if is_template(theirs) else (theirs,)
+
+
+def fill(template: str, texts: Mapping[str, str]) -> str:
+    """Return a template with the text of each column in its place."""
+    return _PLACE.sub(lambda place: texts[place[1]], template)

@@ -157,7 +157,7 @@ def _from_params(settings: Settings, given: Mapping[str, int]) -> Counts:
             rows = given.get(source.task) or min(source.rows or known.rows, known.rows if not source.rows else 10**12)
             per_query, per_row = KEPT[source.kind]
             queries += rows * per_query
-            docs += min(rows * per_row * known.docs, known.at_most or 10**12)
+            docs += min(rows * per_row * known.docs, known.at_most or 10**12) + _distractors(source, assumed)
         tasks.append(_task(sources, round(queries), round(docs), settings))
     return Counts(tuple(tasks), "params alone: lengths of texts are assumed", tuple(dict.fromkeys(assumed)))
 
@@ -194,6 +194,14 @@ def _by_task(settings: Settings) -> list[tuple[Source, ...]]:
 def _known(source: Source) -> Known | None:
     origin = source.origin
     return ROWS.get((origin.repo, origin.split)) if isinstance(origin, HubOrigin) else None
+
+
+def _distractors(source: Source, assumed: list[str]) -> float:
+    """Return how many documents join a task that no row names; where that is not known, the task joins `assumed`."""
+    if any(part.rows is None and _known(part) is None for part in source.distractors):
+        assumed.append(source.task)
+    rows = (part.rows or (_known(part) or ASSUMED).rows for part in source.distractors)
+    return sum(rows) * KEPT[source.kind][1]
 
 
 def _lengths(path: Path) -> dict[str, Lengths]:

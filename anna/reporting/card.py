@@ -88,7 +88,7 @@ def render(made: Made, scored: Scored | None = None) -> str:
         made=made,
         scored=scored,
         base=named(student["model"]),
-        train_sources=[_source(each) for each in made.sections["ingest"]["train"]],
+        train_sources=[_source(each) for each in train_sources(made)],
         example_sources=[_source(each) for each in example_sources(made)],
         dense=named(made.sections["retrieve_dense"]["model"]),
         reranker=named(made.sections["rerank"]["model"]),
@@ -101,7 +101,7 @@ def render(made: Made, scored: Scored | None = None) -> str:
 def front_matter(made: Made, scored: Scored | None) -> dict[str, Any]:
     """Return the hub's metadata: base model and data sets where they are the hub's, and results as a model-index."""
     base = _ORIGIN.validate_python(made.sections["student"]["model"])
-    sources = [_ORIGIN.validate_python(each["origin"]) for each in made.sections["ingest"]["train"]]
+    sources = [_ORIGIN.validate_python(each["origin"]) for each in train_sources(made)]
     repos = sorted({origin.repo for origin in sources if isinstance(origin, HubOrigin)})
     result: dict[str, Any] = {
         "language": ["en"],
@@ -119,6 +119,15 @@ def front_matter(made: Made, scored: Scored | None) -> dict[str, Any]:
         result["tags"] += [] if scored.leaderboard["benchmark"] == HELD_OUT else ["mteb"]
         result["model-index"] = [{"name": "anna", "results": list(_results(scored))}]
     return result
+
+
+def train_sources(made: Made) -> list[Mapping[str, Any]]:
+    """Return the sources that are trained on, each followed by its distractors."""
+    found: list[Mapping[str, Any]] = []
+    for source in made.sections["ingest"]["train"]:
+        others = source.get("distractors", ())
+        found += [source, *({**other, "task": source["task"], "kind": "distractors"} for other in others)]
+    return found
 
 
 def example_sources(made: Made) -> list[Mapping[str, Any]]:

@@ -3,6 +3,7 @@ from typing import Any
 
 import pytest
 
+from anna.corpus.clean import normalise
 from anna.corpus.collection import Collection, Pair, build_collection, make_pairs, training_tables
 from anna.corpus.decontaminate import HeldOutTexts
 from anna.corpus.ids import text_id
@@ -84,6 +85,24 @@ def test_held_out_texts_take_their_pairs_with_them(drops: Counted) -> None:
     assert judged(collection) == {("q", "b"): 1, ("r", "c"): 1}
     assert set(collection.docs.values()) == {"b", "c"}
     assert drops == {"contaminated": 2, "near_contaminated": 1}
+
+
+def test_distractors_join_without_held_out_texts_and_duplicates(drops: Counted) -> None:
+    distractors = ["far", "far", "A!", LONG + " more", "held out", LONG.upper(), "Near by"]
+    collection = build_collection(
+        "T",
+        "retrieval",
+        [pair("q", "a"), pair("r", "near by")],
+        HeldOutTexts(["Held out?", LONG], 0.8),
+        drops,
+        distractors=distractors,
+        near_duplicate=0.8,
+        seed=1,
+    )
+    assert {normalise(doc) for doc in collection.docs.values()} == {"far", "a", "near by"}
+    assert len(collection.docs) == 3
+    assert {normalise(doc) for _, doc in judged(collection)} == {"a", "near by"}, "a positive may be one of them"
+    assert drops == {"contaminated": 2, "near_contaminated": 1, "duplicate_document": 2}
 
 
 def test_a_document_that_is_the_query_is_no_positive(drops: Counted) -> None:

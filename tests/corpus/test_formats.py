@@ -68,6 +68,21 @@ def test_csv_knows_quotes_and_long_fields(write: Callable[..., Path]) -> None:
     ]
 
 
+def test_each_line_that_an_unclosed_quote_swallows_is_a_fault(write: Callable[..., Path]) -> None:
+    lines = ["text,label", "a,1", '"never closed,1', *["b,2"] * 5]
+    assert read(write("\n".join(lines)), "csv") == [{"text": "a", "label": "1"}, *[None] * 6]
+    # The next quote ends it in the middle of a line, and the rows after that line are read again.
+    lines[5] = 'c,"in quotes"'
+    good = [{"text": "b", "label": "2"}] * 2
+    assert read(write("\n".join(lines)), "csv") == [{"text": "a", "label": "1"}, *[None] * 4, *good]
+
+
+def test_a_header_that_repeats_a_name_is_refused(write: Callable[..., Path]) -> None:
+    with pytest.raises(InputError, match=r"its first line names columns \['text'\] more than once; rename"):
+        read(write("id\ttext\ttext\n1\ta\tb\n"), "tsv")
+    assert read(write("text,,\na,b,c\n"), "csv", columns={"text": "text"})[0]["text"] == "a"
+
+
 def test_tsv_knows_no_quotes(write: Callable[..., Path]) -> None:
     assert read(write('1\t"open\n2\tb\n'), "tsv", header=["id", "text"]) == [
         {"id": "1", "text": '"open'},
@@ -101,6 +116,18 @@ def test_parquet(tmp_path: Path) -> None:
     rows = [{"text": "a", "docs": ["x", "y"]}, {"text": None, "docs": []}]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
     assert read(tmp_path / "rows.parquet", "parquet") == rows
+
+
+def test_parquet_in_shards(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"is a folder without \*\.parquet; correct the path or the format"):
+        read(tmp_path, "parquet")
+    for name in ("b", "a", ".c"):
+        pq.write_table(pa.table({"text": [name]}), tmp_path / f"{name}.parquet")
+    (tmp_path / "README.md").write_text("no rows")
+    assert read(tmp_path, "parquet") == [{"text": "a"}, {"text": "b"}]
+    (tmp_path / "b.parquet").write_text("broken")
+    with pytest.raises(InputError, match=r"b\.parquet is not a readable Parquet file"):
+        read(tmp_path, "parquet")
 
 
 def test_broken_parquet_is_refused(write: Callable[..., Path]) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from anna.corpus.clean import normalise
+from anna.corpus.drops import DropLog
 from anna.corpus.held_out import HeldOutTask, held_out_texts, load_task
 from anna.corpus.held_out_tables import held_out_tables
 from anna.corpus.sources import HeldOutSource
@@ -32,7 +33,10 @@ def load(
             **others,
         }
     )
-    return load_task(source, drops, num_examples=count, max_faulty_share=0.0, near_duplicate=0.8, seed=1)
+    log = DropLog()
+    task = load_task(source, log, num_examples=count, max_faulty_share=0.0, near_duplicate=0.8, seed=1)
+    drops.update(log.by_reason("T", "held_out"))
+    return task
 
 
 def texts_of(task: HeldOutTask) -> set[str]:
@@ -84,8 +88,18 @@ def test_whole_sources_take_examples_from_elsewhere(tmp_path: Path, drops: Count
     assert len(task.units) == 12
     assert task.examples == [("y", "z")]
     assert not drops
-    with pytest.raises(InputError, match="has rows for 1 in-context examples, expected 2; lower"):
+    with pytest.raises(InputError, match=r"rows for 1 in-context examples, expected 2; dropped: \{\}\. Lower"):
         load("STS", origin, "text1 text2 score", drops, count=2, examples=examples)
+
+
+def test_the_source_of_examples_need_not_hold_what_the_task_leaves_out(tmp_path: Path, drops: Counted) -> None:
+    rows = [{"text1": f"a{number}", "text2": f"b{number}", "score": 5, "kind": "xy"[number % 2]} for number in range(4)]
+    origin = write(tmp_path / "rows", rows)
+    examples = {"origin": write(tmp_path / "others", [{"text1": "c", "text2": "d", "score": 5, "kind": "y"}])}
+    options = {"count": 1, "examples": examples}
+    assert load("STS", origin, "text1 text2 score", drops, unless={"kind": "x"}, **options).examples == [("c", "d")]
+    with pytest.raises(InputError, match=r"others: no row has 'x' in column 'kind', .* \['y'\]; correct where"):
+        load("STS", origin, "text1 text2 score", drops, where={"kind": "x"}, **options)
 
 
 def test_near_duplicates_of_a_relevant_document_become_it(tmp_path: Path, drops: Counted) -> None:
@@ -122,7 +136,28 @@ def test_unfilled_tables_are_empty_and_typed() -> None:
             "query doc relevance",
             [{"query": "q", "doc": "d", "relevance": "1"}],
             {"relevant": ["1"]},
-            "nothing is left to score",
+            r"nothing is left to score; dropped: \{'one_sided': 1\}\. Correct its columns, and `relevant`",
+        ),
+        (
+            "Reranking",
+            "query doc relevance",
+            [{"query": "q", "doc": doc, "relevance": doc == "d"} for doc in "de"],
+            {"relevant": ["true"], "count": 1},
+            r"nothing is left to score; dropped: \{'one_sided': 1\}\. .* a JSON true as 'True'",
+        ),
+        (
+            "Summarization",
+            "source good bad",
+            [{"source": "s", "good": "g", "bad": "b"}, {"source": "t", "good": "same", "bad": "same"}],
+            {"count": 2},
+            r"rows for 1 in-context examples, expected 2; dropped: \{'duplicate_pair': 1, 'one_sided': 1\}\. Lower",
+        ),
+        (
+            "Retrieval",
+            "query doc",
+            [{"query": "q", "doc": "d"}],
+            {"count": 1},
+            r"nothing is left to score; dropped: \{'example': 1\}\. Raise its rows",
         ),
     ],
 )

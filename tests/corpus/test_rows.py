@@ -25,6 +25,13 @@ def test_maps_names_templates_and_lists(load: Load) -> None:
     assert (rows[0].texts("doc"), rows[0].texts("docs")) == (("Title -- body",), ())
 
 
+def test_templates_take_any_name_of_a_column(load: Load) -> None:
+    rows = load(lines({"a.b": "one", "c[0]": "two {0}", "0": "three"}), columns={"text": "{a.b}, {c[0]}, {0}"})
+    assert rows[0].text("text") == "one, two {0}, three"
+    with pytest.raises(InputError, match=r"no row has a column 'a\.x', only \['a'\]"):
+        load(lines({"a": {"x": "nested"}}), columns={"text": "{a.x}"})
+
+
 def test_numbers_and_classes(load: Load) -> None:
     rows = load(lines({"s": "4.5", "c": 3, "r": True}), columns={"score": "s", "label": "c", "relevance": "r"})
     assert rows[0].numbers("score") == (4.5,)
@@ -119,6 +126,37 @@ def test_selection_is_counted_and_is_no_fault(load: Load, drops: Counted) -> Non
     assert drops == {"where": 2, "unless": 1, "require": 1}
 
 
+CSV = "text,draft,year\na,no,1.5\nb,yes,2\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"unless": {"draft": False}},  # a bare `no` in YAML
+            r"no row has False in column 'draft', whose first values are \['no', 'yes'\]; correct unless; YAML reads a "
+            "bare yes, no, .* as a boolean: quote what is text",
+        ),
+        ({"where": {"draft": "NO"}}, r"no row has 'NO' in column 'draft', .* \['no', 'yes'\]; correct where$"),
+        ({"unless": {"draft": "no", "year": 1}}, r"no row has 1 in column 'year', .* \['1\.5', '2'\]; correct unless$"),
+    ],
+)
+def test_a_value_that_no_row_has_selects_nothing_and_is_refused(
+    load: Load, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        load(CSV, format="csv", columns={"text": "text"}, **options)
+
+
+def test_values_compare_as_text(load: Load) -> None:
+    assert len(load(CSV, format="csv", columns={"text": "text"}, where={"year": 2}, unless={"draft": "no"})) == 1
+    flags = lines({"t": "a", "f": True}, {"t": "b", "f": False}, *({"t": "c", "f": n} for n in range(9)))
+    assert [row.text("text") for row in load(flags, columns={"text": "t"}, where={"f": True})] == ["a"]
+    # The value is found in whatever row, also one that another rule leaves out, and beyond the first few values.
+    assert len(load(flags, columns={"text": "t"}, where={"t": "c"}, unless={"f": 8})) == 8
+    assert len(load(flags, columns={"text": "t"}, where={"t": "c"}, unless={"f": True})) == 9
+
+
 def test_minus_removes_equal_rows(load: Load, drops: Counted, tmp_path: Any) -> None:
     (tmp_path / "dev").write_text(lines({"question": "Second?"}))
     rows = load(
@@ -138,7 +176,7 @@ def test_minus_removes_equal_rows(load: Load, drops: Counted, tmp_path: Any) -> 
 
 def test_nothing_left_is_refused(load: Load) -> None:
     with pytest.raises(InputError, match="no row is left"):
-        load(lines({"t": "a"}), columns={"text": "t"}, where={"t": "b"})
+        load(lines({"t": "a"}), columns={"text": "t"}, unless={"t": "a"})
     with pytest.raises(InputError, match="no row is left"):
         load("", columns={"text": "t"})
 

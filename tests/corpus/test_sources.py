@@ -3,11 +3,13 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from anna.corpus.sources import HeldOutSource, Reading, TrainSource, source_columns
+from anna import margins
+from anna.corpus.sources import ALL, HeldOutSource, Reading, TrainSource, source_columns
 
 FILES = {"kind": "files", "path": "x"}
 HUB = {"kind": "hub", "repo": "a/b", "revision": "0" * 40}
 TEXT = {"text": "text", "label": "label"}
+DOCS = {"origin": FILES, "format": "jsonl", "columns": {"doc": "d"}}
 PAIR = {"text1": "a", "text2": "b", "score": "s"}
 
 
@@ -17,12 +19,15 @@ PAIR = {"text1": "a", "text2": "b", "score": "s"}
         ({"columns": TEXT}, "format: must be given for wheel and files"),
         ({"columns": TEXT, "format": "csv", "origin": HUB}, "left out for the hub"),
         ({"columns": TEXT, "format": "jsonl", "header": ["a"]}, "header: only for format csv or tsv"),
+        ({"columns": TEXT, "format": "csv", "header": ["a", "b", "a"]}, r"names columns \['a'\] more than once"),
         ({"columns": TEXT, "format": "lines"}, "pattern: missing for format lines"),
         ({"columns": TEXT, "format": "lines", "pattern": "(?P<text"}, "not a regular expression"),
         ({"columns": TEXT, "format": "lines", "pattern": ".*"}, "has no named group"),
         ({"columns": TEXT, "format": "obo"}, "records: missing for format obo"),
         ({"columns": {"text": "{}"}, "format": "csv"}, "has an empty column name"),
-        ({"columns": {"text": "{a"}, "format": "csv"}, "expected '}' before end of string"),
+        ({"columns": {"text": "{a"}, "format": "csv"}, "text: '{a' has a brace that is not part of a {column}"),
+        ({"columns": {"text": "{{a}}"}, "format": "csv"}, "has a brace that is not part of a {column}"),
+        ({"columns": {**PAIR, "score": "{s}"}, "format": "csv"}, "score: '{s}' is a template, .* name of a column"),
         ({"columns": {}, "format": "csv"}, "at least 1 item"),
         (
             {
@@ -44,6 +49,11 @@ def test_reading_refuses(fields: dict[str, Any], message: str) -> None:
     [
         ({"kind": "sts", "columns": PAIR}, "positive_at: must be given for kind sts"),
         ({"kind": "classification", "columns": TEXT, "positive_at": 1.0}, "and for no other"),
+        ({"kind": "classification", "columns": TEXT, "distractors": [DOCS]}, "distractors: only for kind retrieval"),
+        (
+            {"kind": "retrieval", "columns": {"query": "q", "doc": "d"}, "distractors": [{**DOCS, "columns": TEXT}]},
+            r"expected \['doc'\] or \['docs'\] for distractors",
+        ),
         ({"kind": "retrieval", "columns": TEXT}, r"got \['label', 'text'\], expected \['doc', 'query'\] or"),
         ({"kind": "retrieval", "columns": {"query": "q", "doc": "d", "docs": "e"}}, "columns: got"),
         ({"kind": "sts", "columns": PAIR, "positive_at": 1.0, "task": "a:b"}, "string_pattern_mismatch|match pattern"),
@@ -52,6 +62,14 @@ def test_reading_refuses(fields: dict[str, Any], message: str) -> None:
 def test_training_source_refuses(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         TrainSource.model_validate({"task": "T", "origin": FILES, "format": "jsonl", **fields})
+
+
+def test_no_task_is_called_what_all_of_them_are() -> None:
+    assert ALL == margins.ALL
+    of = {"task": ALL, "origin": FILES, "format": "jsonl", "columns": TEXT}
+    for source, fields in ((TrainSource, {"kind": "classification"}), (HeldOutSource, {"type": "Clustering"})):
+        with pytest.raises(ValidationError, match="what all tasks together are called; choose another name"):
+            source.model_validate({**of, **fields})
 
 
 @pytest.mark.parametrize(
@@ -71,3 +89,4 @@ def test_held_out_source_refuses(fields: dict[str, Any], message: str) -> None:
 def test_source_columns() -> None:
     assert source_columns("text") == ("text",)
     assert source_columns("{title} -- {passage}") == ("title", "passage")
+    assert source_columns("{a.b} {c[0]}{0}{d:e!r}") == ("a.b", "c[0]", "0", "d:e!r")

@@ -9,9 +9,10 @@ from tokenizers import Tokenizer
 
 from anna import io, schemas
 from anna.errors import InputError
+from anna.origins import FilesOrigin
 from anna.planning import counts, held_out
 from anna.planning.counts import count, is_ingested, mean
-from anna.planning.settings import Settings
+from anna.planning.settings import Settings, Source
 from anna.planning.training import batch_sizes
 from anna.training.batches import Group, plan_epoch
 from tests.planning.conftest import REPO
@@ -76,6 +77,20 @@ def test_tables_count_while_their_sources_are_the_same(tmp_path: Path) -> None:
         ingest["train"][0]["rows"] = rows
         lock.write_text(yaml.safe_dump({"stages": {"ingest": {"params": {"params.yaml": {"ingest": ingest}}}}}))
         assert is_ingested(settings, lock) == is_same
+
+
+@pytest.mark.parametrize(("rows", "docs", "is_assumed"), [(5000, 5000, False), (None, 50_000, True)])
+def test_distractors_are_counted(paper: Settings, rows: int | None, docs: int, is_assumed: bool) -> None:
+    source = paper.ingest.train[0].model_copy(update={"rows": 1000})
+    corpus = Source(origin=FilesOrigin(kind="files", path=Path("corpus.jsonl")), columns={"doc": "text"}, rows=rows)
+    counted = []
+    for distractors in ((), (corpus,)):
+        train = (source.model_copy(update={"distractors": distractors}),)
+        ingest = paper.ingest.model_copy(update={"train": train})
+        counted.append(count(paper.model_copy(update={"ingest": ingest}), PAPER, {}))
+    without, found = counted
+    assert found.tasks[0].docs - without.tasks[0].docs == round(docs * 0.92)
+    assert (found.assumed, without.assumed) == ((source.task,) if is_assumed else (), ())
 
 
 def test_held_out_tables_are_counted_without_repetitions(tmp_path: Path) -> None:

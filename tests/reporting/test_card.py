@@ -55,6 +55,17 @@ def test_every_training_source_stands_with_its_revision_and_licence(file: str) -
     assert "Not scored yet" in text
 
 
+def test_distractors_are_trained_on_and_named_too() -> None:
+    of = made("presets/mistral-7b.yaml")
+    origin = {"kind": "hub", "repo": "owner/corpus", "revision": "0" * 40}
+    part = {"origin": origin, "columns": {"doc": "text"}, "licence": "CC0", "rows": 1000}
+    first = of.sections["ingest"]["train"][0]
+    first["distractors"] = [part]
+    text = card.render(of)
+    assert f"| {first['task']} | distractors | owner/corpus@{'0' * 12} | 1,000 at most | CC0 |" in text
+    assert "owner/corpus" in metadata(text)["datasets"]
+
+
 def test_it_says_which_versions_compute_it() -> None:
     causal = made()
     both_sides = causal._replace(encoder={**causal.encoder, "attention": "bidirectional"})

@@ -166,6 +166,28 @@ def test_sources_of_one_task_make_one_collection(project: dict[str, Any]) -> Non
     assert io.read_json(ingest.METRICS)["train"]["Animals"]["docs"] == 42
 
 
+def test_documents_that_no_query_asks_for_join_the_collection(project: dict[str, Any]) -> None:
+    zoo = [json.loads(line)["doc"] for line in Path("sources/zoo.jsonl").read_text().splitlines()]
+    more = [{"title": "Notes", "text": f"This is note {number} of the keeper."} for number in range(9)]
+    write_jsonl(Path("sources/more.jsonl"), [*more, {"title": "", "text": zoo[0]}])
+    animals = project["train"][0]
+    animals["distractors"] = [
+        {
+            "origin": {"kind": "files", "path": "sources/more.jsonl"},
+            "format": "jsonl",
+            "columns": {"doc": "{title} {text}"},
+        }
+    ]
+    run(project)
+    metrics = io.read_json(ingest.METRICS)["train"]["Animals"]
+    assert metrics == {"docs": 49, "queries": 30, "qrels": 90, "drops": {"contaminated": 1}}
+    assert normalise("Notes This is note 3 of the keeper.") in texts(ingest.CORPUS, "text")
+    animals["distractors"][0]["rows"] = 4
+    run(project)
+    drops = io.read_json(ingest.METRICS)["train"]["Animals"]["drops"]
+    assert drops["beyond_rows"] == 6
+
+
 @pytest.mark.parametrize("name", ["params.yaml", "presets/mistral-7b.yaml"])
 def test_shipped_params_load(name: str) -> None:
     assert ingest.IngestParams.load(ROOT / name).train
