@@ -10,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from anna import negatives, parts, schemas, segments
+from anna import io, negatives, parts, schemas, segments
 from anna.errors import InputError
 from anna.negatives import QUERY_VERDICTS, Candidates, Judgement, Rule, Verdict
 from anna.params import Params
@@ -110,9 +110,7 @@ class Selector:
         return _summarise(queries, drops) | {"tasks": by_task}
 
 
-def select_all(
-    selector: Selector, blocks: Iterable[Block], add_groups: parts.Add, add_drops: parts.Add
-) -> dict[str, Any]:
+def select_all(selector: Selector, blocks: Iterable[Block], add_groups: io.Add, add_drops: io.Add) -> dict[str, Any]:
     """Give the groups and drops of each block to where they are written, and return the metrics.
 
     Raises:
