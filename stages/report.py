@@ -9,8 +9,8 @@ from pathlib import Path
 
 from anna import io, log, schemas
 from anna.params import STAGES, recorded
-from anna.reporting import card, gather, margins, page, plots, results
-from anna.teachers import calibration
+from anna.reporting import card, distributions, gather, margins, page, plots, results
+from anna.teachers import blocks, calibration
 from anna.teachers.filtering import FilterParams
 
 SUMMARY, MEANS = Path("metrics/mteb.json"), Path("metrics/scores.csv")
@@ -50,6 +50,8 @@ SIDECARS = tuple(
 REPORT, PLOTS, TABLE = Path("reports/index.html"), Path("reports/plots"), Path("reports/results.txt")
 CARD = Path("reports/model_card.md")
 
+SOURCES = {"labels": (LABELS, schemas.LABELS), "groups": (GROUPS, schemas.GROUPS), "drops": (DROPS, schemas.DROPS)}
+"""What is read in blocks of queries."""
 CANDIDATES = (CORPUS, QUERIES, QRELS, RERANKER_RUN)
 """What the margins are counted from, besides the labels."""
 SCORES = (SUMMARY, MEANS, TASKS, LEADERBOARD, CONTAMINATION)
@@ -75,12 +77,7 @@ _log = logging.getLogger(__name__)
 
 def main() -> None:
     """Write page and plots, log the result table and where the page lies."""
-    tables = gather.Tables(
-        io.read(LABELS, schemas.LABELS),
-        io.read(GROUPS, schemas.GROUPS),
-        io.read(DROPS, schemas.DROPS),
-        io.read(INGEST_DROPS, schemas.INGEST_DROPS),
-    )
+    counted = (block.rows for block in blocks.query_blocks(io.read(QUERIES, schemas.QUERIES), SOURCES))
     facts = gather.read(
         summary=SUMMARY,
         means=MEANS,
@@ -89,7 +86,8 @@ def main() -> None:
         contamination=CONTAMINATION,
         curve=CURVE,
         validation=VALIDATION,
-        tables=tables,
+        distributions=distributions.measure(LABELS, counted),
+        ingest_drops=io.read(INGEST_DROPS, schemas.INGEST_DROPS),
         stages=COUNTS,
         costs=COSTS,
         sidecars=SIDECARS,

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from anna import fusion, io, schemas, segments
-from anna.reporting import curves, gather, plots
+from anna.reporting import curves, distributions, gather, plots
 from anna.reporting.gather import Facts
 from stages import report
 
@@ -63,15 +63,7 @@ def finished_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def read_facts(folder: Path) -> Facts:
     """Read a run as the stage does."""
-    tables = [
-        io.read(folder / path, schema)
-        for path, schema in (
-            (report.LABELS, schemas.LABELS),
-            (report.GROUPS, schemas.GROUPS),
-            (report.DROPS, schemas.DROPS),
-            (report.INGEST_DROPS, schemas.INGEST_DROPS),
-        )
-    ]
+    tables = {name: io.read(folder / path, schema) for name, (path, schema) in report.SOURCES.items()}
     return gather.read(
         summary=folder / report.SUMMARY,
         means=folder / report.MEANS,
@@ -80,7 +72,8 @@ def read_facts(folder: Path) -> Facts:
         contamination=folder / report.CONTAMINATION,
         curve=folder / report.CURVE,
         validation=folder / report.VALIDATION,
-        tables=gather.Tables(*tables),
+        distributions=distributions.measure(folder / report.LABELS, [tables]),
+        ingest_drops=io.read(folder / report.INGEST_DROPS, schemas.INGEST_DROPS),
         stages=[folder / path for path in report.COUNTS],
         costs=[folder / path for path in report.COSTS],
         sidecars=[folder / path for path in report.SIDECARS],
