@@ -5,9 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pyarrow as pa
-
-from anna import io
+from anna import io, schemas
 from anna.errors import InputError
 from anna.reporting.curves import Curve, Validation, number, read_curve, read_rows, read_validation
 from anna.reporting.distributions import Distributions
@@ -32,20 +30,42 @@ class TableSize(NamedTuple):
     provenance: str
 
 
+class Files(NamedTuple):
+    """Where the facts lie, each under the name that it has in `Facts`; INGEST_DROPS is a table."""
+
+    summary: Path
+    means: Path
+    tasks: Path
+    leaderboard: Path
+    contamination: Path
+    curve: Path
+    validation: Path
+    ingest_drops: Path
+    stages: tuple[Path, ...]
+    costs: tuple[Path, ...]
+    sidecars: tuple[Path, ...]
+    """Of the tables, in the order shown."""
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """All of them."""
+        return tuple(path for part in self for path in ([part] if isinstance(part, Path) else part))
+
+
 @dataclass(frozen=True)
 class Facts:
     """Everything the report shows."""
 
     summary: Mapping[str, Mapping[str, float]]
-    """metrics/mteb.json: model in its mode -> mean and categories."""
+    """Model in its mode -> mean and categories."""
     means: Mapping[str, Mapping[str, float]]
-    """metrics/scores.csv: model in its mode -> category -> mean score."""
+    """Model in its mode -> category -> mean score."""
     tasks: Mapping[str, Mapping[str, Mapping[str, Any]]]
-    """metrics/mteb_tasks.json: model in its mode -> task -> type, metric, score."""
+    """Model in its mode -> task -> type, metric, score."""
     leaderboard: Mapping[str, Any]
-    """metrics/leaderboard.json: notes, and where the public table was used, standings and neighbours."""
+    """Notes, and where the public table was used, standings and neighbours."""
     contamination: Mapping[str, Any]
-    """metrics/contamination.json: mteb's zero-shot share, and the tasks that were trained on."""
+    """mteb's zero-shot share, and the tasks that were trained on."""
     curve: Curve
     validation: Validation
     distributions: Distributions
@@ -57,57 +77,29 @@ class Facts:
     tables: Sequence[TableSize]
 
 
-def read(
-    *,
-    summary: Path,
-    means: Path,
-    tasks: Path,
-    leaderboard: Path,
-    contamination: Path,
-    curve: Path,
-    validation: Path,
-    distributions: Distributions,
-    ingest_drops: pa.Table,
-    stages: Sequence[Path],
-    costs: Sequence[Path],
-    sidecars: Sequence[Path],
-) -> Facts:
-    """Return the facts.
-
-    Args:
-        summary: metrics/mteb.json.
-        means: metrics/scores.csv.
-        tasks: metrics/mteb_tasks.json.
-        leaderboard: metrics/leaderboard.json.
-        contamination: metrics/contamination.json.
-        curve: metrics/training.csv.
-        validation: metrics/validation.csv.
-        distributions: Of scores and labels.
-        ingest_drops: Table INGEST_DROPS.
-        stages: Metrics of each stage, named by it.
-        costs: Cost of each stage, named by it.
-        sidecars: Descriptions of tables, in the order shown.
+def read(files: Files, distributions: Distributions) -> Facts:
+    """Return the facts: what the files say, and the distributions, which are counted elsewhere.
 
     Raises:
         InputError: If a file is missing or not what its stage writes.
     """
     return Facts(
-        summary=io.read_json(summary),
-        means=read_means(means),
+        summary=io.read_json(files.summary),
+        means=read_means(files.means),
         tasks={
             _column(model, mode): scored
-            for model, modes in io.read_json(tasks).items()
+            for model, modes in io.read_json(files.tasks).items()
             for mode, scored in modes.items()
         },
-        leaderboard=io.read_json(leaderboard),
-        contamination=io.read_json(contamination),
-        curve=read_curve(curve),
-        validation=read_validation(validation),
+        leaderboard=io.read_json(files.leaderboard),
+        contamination=io.read_json(files.contamination),
+        curve=read_curve(files.curve),
+        validation=read_validation(files.validation),
         distributions=distributions,
-        ingest_drops=[IngestDrop(**row) for row in ingest_drops.to_pylist()],
-        stages={path.stem: io.read_json(path) for path in stages},
-        costs={path.stem: io.read_json(path) for path in costs},
-        tables=[table_size(path, io.read_json(path)) for path in sidecars],
+        ingest_drops=[IngestDrop(**row) for row in io.read(files.ingest_drops, schemas.INGEST_DROPS).to_pylist()],
+        stages={path.stem: io.read_json(path) for path in files.stages},
+        costs={path.stem: io.read_json(path) for path in files.costs},
+        tables=[table_size(path, io.read_json(path)) for path in files.sidecars],
     )
 
 
