@@ -11,9 +11,7 @@ import pyarrow as pa
 from anna import segments
 from anna.negatives import Candidates
 from anna.teachers.blocks import Block
-from anna.teachers.tables import Known, mark_positives, numbers, with_query
-
-PAIR = ["query_id", "doc_id"]
+from anna.teachers.tables import PAIR, Known, mark_positives, numbers, with_query
 
 _CASED = range(0x20000)
 """Code points among which all letters with case and all punctuation lie; above there are ideographs."""

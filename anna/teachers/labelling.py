@@ -10,9 +10,7 @@ import pyarrow as pa
 from anna import fusion, schemas, segments
 from anna.errors import InputError
 from anna.teachers.blocks import Block
-from anna.teachers.tables import BOTH, Known, mark_positives, numbers, split
-
-PAIR = ["query_id", "doc_id"]
+from anna.teachers.tables import BOTH, PAIR, Known, mark_positives, numbers, split
 
 
 class Labeller:

@@ -9,15 +9,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from anna import io, schemas
-from anna.teachers.tables import frame
+from anna.teachers.tables import PAIR, frame
 
 RRF_K = 60
 """Cormack, Clarke and Büttcher 2009: the constant that worked best in their pilot study, and in all use since."""
 
 MAX_JUDGED = 4
 """Documents judged not relevant that are scored per query; ids are hashes, so the first by id are a random sample."""
-
-PAIR = ["query_id", "doc_id"]
 
 
 def choose_candidates(
