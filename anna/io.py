@@ -7,16 +7,19 @@ import csv
 import json
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from anna.errors import InputError
+
+Add = Callable[[pa.Table], None]
 
 ROW_GROUP_SIZE = 65_536
 """Rows per Parquet row group: fixed, so that bytes depend on content alone."""
@@ -43,12 +46,51 @@ def write(path: Path, table: pa.Table, schema: pa.Schema, **provenance: Any) -> 
     Raises:
         SchemaError: If columns, types, nulls or key break the schema.
     """
-    table = conform(path, table, schema)
-    table = table.sort_by([(name, "ascending") for name in key(schema)]).combine_chunks()
-    check(path, table, schema)
+    conform(path, table.slice(0, 0), schema)
+    # By polars: Arrow would copy the whole table for it, and a string column of over 2 GiB cannot be one array there.
+    rows = pl.DataFrame(table).sort(key(schema))
+    with writing(path, schema, **provenance) as add:
+        for part in rows.iter_slices(ROW_GROUP_SIZE):
+            add(part.to_arrow())
+
+
+@contextmanager
+def writing(path: Path, schema: pa.Schema, **provenance: Any) -> Iterator[Add]:
+    """Yield a function that adds rows to a table; at the end it is there, and its sidecar, as `write` leaves them.
+
+    Rows must come in the order of the key, within a call and from call to call. However they are divided, the bytes are
+    the same.
+
+    Args:
+        path: As for `write`.
+        schema: As for `write`.
+        provenance: As for `write`.
+
+    Raises:
+        SchemaError: From the function, as `write`.
+    """
+    held, last, num_rows = schema.empty_table(), schema.empty_table(), 0
+
+    def add(part: pa.Table) -> None:
+        nonlocal held, last, num_rows
+        table = conform(path, part, schema)
+        check(path, pa.concat_tables([last, table]), schema)
+        held, last, num_rows = pa.concat_tables([held, table]), last_row(last, table), num_rows + table.num_rows
+        while held.num_rows >= ROW_GROUP_SIZE:
+            writer.write_table(held.slice(0, ROW_GROUP_SIZE).combine_chunks())
+            held = held.slice(ROW_GROUP_SIZE)
+
     with atomic(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd", row_group_size=ROW_GROUP_SIZE, store_schema=True)
-    describe(path, schema, table.num_rows, provenance)
+        with pq.ParquetWriter(temporary, schema, compression="zstd", store_schema=True) as writer:
+            yield add
+            if held.num_rows or not num_rows:
+                writer.write_table(held.combine_chunks())
+    describe(path, schema, num_rows, provenance)
+
+
+def last_row(before: pa.Table, table: pa.Table) -> pa.Table:
+    """Return the last row of `table`, or `before` if it has none."""
+    return table.slice(table.num_rows - 1) if table.num_rows else before
 
 
 def read(path: Path, schema: pa.Schema) -> pa.Table:

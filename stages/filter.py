@@ -7,7 +7,7 @@ Seconds on CPU: change `filter.*` freely, no teacher is run again.
 from pathlib import Path
 from typing import Any
 
-from anna import io, log, parts, schemas
+from anna import io, log, schemas
 from anna.teachers import blocks, filtering
 from anna.teachers.filtering import FilterParams
 
@@ -33,7 +33,7 @@ def main() -> None:
     sources = SOURCES
     if params.relabel_margin is not None:
         said["relabel_margin"], sources = params.relabel_margin, SOURCES | RELABELLED_BY
-    with parts.writing(GROUPS, schemas.GROUPS, **said) as groups, parts.writing(DROPS, schemas.DROPS, **said) as drops:
+    with io.writing(GROUPS, schemas.GROUPS, **said) as groups, io.writing(DROPS, schemas.DROPS, **said) as drops:
         metrics = filtering.select_all(selector, blocks.query_blocks(queries, sources), groups, drops)
     io.write_json(METRICS, metrics)
 

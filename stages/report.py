@@ -9,64 +9,57 @@ from pathlib import Path
 
 from anna import io, log, schemas
 from anna.params import STAGES, recorded
-from anna.reporting import card, gather, margins, page, plots, results
-from anna.teachers import calibration
+from anna.reporting import card, distributions, gather, margins, page, plots, results
+from anna.teachers import blocks, calibration
 from anna.teachers.filtering import FilterParams
 
-SUMMARY, MEANS = Path("metrics/mteb.json"), Path("metrics/scores.csv")
-TASKS = Path("metrics/mteb_tasks.json")
-LEADERBOARD, CONTAMINATION = Path("metrics/leaderboard.json"), Path("metrics/contamination.json")
+FILES = gather.Files(
+    summary=Path("metrics/mteb.json"),
+    means=Path("metrics/scores.csv"),
+    tasks=Path("metrics/mteb_tasks.json"),
+    leaderboard=Path("metrics/leaderboard.json"),
+    contamination=Path("metrics/contamination.json"),
+    curve=Path("metrics/training.csv"),
+    validation=Path("metrics/validation.csv"),
+    ingest_drops=Path("data/ingest_drops.parquet"),
+    stages=tuple(Path(f"metrics/{stage}.json") for stage in STAGES[:-2]),
+    costs=tuple(Path(f"metrics/cost/{stage}.json") for stage in STAGES[:-1]),
+    sidecars=tuple(
+        Path(f"data/{table}.json")
+        for table in (
+            "corpus",
+            "queries",
+            "qrels",
+            "ingest_drops",
+            "bm25_run",
+            "dense_run",
+            "reranker_run",
+            "labels",
+            "groups",
+            "drops",
+            "eval/corpus",
+            "eval/queries",
+            "eval/qrels",
+            "eval/pairs",
+            "eval/labelled",
+            "eval/summaries",
+            "eval/examples",
+        )
+    ),
+)
 MODEL = Path("models/sentence-transformer")
-CURVE, VALIDATION = Path("metrics/training.csv"), Path("metrics/validation.csv")
 CORPUS, QUERIES = Path("data/corpus.parquet"), Path("data/queries.parquet")
 QRELS, RERANKER_RUN = Path("data/qrels.parquet"), Path("data/reranker_run.parquet")
 LABELS, GROUPS = Path("data/labels.parquet"), Path("data/groups.parquet")
-DROPS, INGEST_DROPS = Path("data/drops.parquet"), Path("data/ingest_drops.parquet")
-
-COUNTS = tuple(Path(f"metrics/{stage}.json") for stage in STAGES[:-2])
-COSTS = tuple(Path(f"metrics/cost/{stage}.json") for stage in STAGES[:-1])
-SIDECARS = tuple(
-    Path(f"data/{table}.json")
-    for table in (
-        "corpus",
-        "queries",
-        "qrels",
-        "ingest_drops",
-        "bm25_run",
-        "dense_run",
-        "reranker_run",
-        "labels",
-        "groups",
-        "drops",
-        "eval/corpus",
-        "eval/queries",
-        "eval/qrels",
-        "eval/pairs",
-        "eval/labelled",
-        "eval/summaries",
-        "eval/examples",
-    )
-)
+DROPS = Path("data/drops.parquet")
 REPORT, PLOTS, TABLE = Path("reports/index.html"), Path("reports/plots"), Path("reports/results.txt")
 CARD = Path("reports/model_card.md")
 
+SOURCES = {"labels": (LABELS, schemas.LABELS), "groups": (GROUPS, schemas.GROUPS), "drops": (DROPS, schemas.DROPS)}
+"""What is read in blocks of queries."""
 CANDIDATES = (CORPUS, QUERIES, QRELS, RERANKER_RUN)
 """What the margins are counted from, besides the labels."""
-SCORES = (SUMMARY, MEANS, TASKS, LEADERBOARD, CONTAMINATION)
-INPUTS = (
-    *SCORES,
-    MODEL,
-    CURVE,
-    VALIDATION,
-    LABELS,
-    GROUPS,
-    DROPS,
-    INGEST_DROPS,
-    *CANDIDATES,
-    *COUNTS,
-    *COSTS,
-    *SIDECARS,
-)
+INPUTS = (*FILES.paths, MODEL, LABELS, GROUPS, DROPS, *CANDIDATES)
 OUTPUTS, PARAMS = (REPORT, PLOTS, TABLE, CARD), tuple(recorded(section) for section in card.SECTIONS)
 CODE_FILES = (Path("anna/reporting/page.html.j2"), Path("anna/reporting/card.md.j2"))
 
@@ -75,25 +68,8 @@ _log = logging.getLogger(__name__)
 
 def main() -> None:
     """Write page and plots, log the result table and where the page lies."""
-    tables = gather.Tables(
-        io.read(LABELS, schemas.LABELS),
-        io.read(GROUPS, schemas.GROUPS),
-        io.read(DROPS, schemas.DROPS),
-        io.read(INGEST_DROPS, schemas.INGEST_DROPS),
-    )
-    facts = gather.read(
-        summary=SUMMARY,
-        means=MEANS,
-        tasks=TASKS,
-        leaderboard=LEADERBOARD,
-        contamination=CONTAMINATION,
-        curve=CURVE,
-        validation=VALIDATION,
-        tables=tables,
-        stages=COUNTS,
-        costs=COSTS,
-        sidecars=SIDECARS,
-    )
+    counted = (block.rows for block in blocks.query_blocks(io.read(QUERIES, schemas.QUERIES), SOURCES))
+    facts = gather.read(FILES, distributions.measure(LABELS, counted))
     drawn = [*plots.render(facts), margins.render(calibration.of_run(LABELS.parent, FilterParams.load()))]
     plots.save(PLOTS, drawn)
     page.write(REPORT, facts, drawn)

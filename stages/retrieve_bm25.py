@@ -20,7 +20,9 @@ def main() -> None:
     corpus, queries = io.read(CORPUS, schemas.CORPUS), io.read(QUERIES, schemas.QUERIES)
     run = bm25.retrieve(corpus, queries, k1=params.k1, b=params.b, depth=params.depth)
     io.write(RUN, run, schemas.RUN, unit="bm25", teacher=f"BM25 ({bm25.METHOD}), k1={params.k1}, b={params.b}")
-    io.write_json(METRICS, runs.summarise_run(run, queries))
+    metrics = runs.summarise_run(run, queries)
+    bm25.warn_of_misses(metrics)
+    io.write_json(METRICS, metrics)
 
 
 if __name__ == "__main__":

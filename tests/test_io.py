@@ -67,6 +67,19 @@ def test_an_empty_table_is_a_table(name: str, tmp_path: Path) -> None:
     assert io.read(tmp_path / "a.parquet", ALL[name]).num_rows == 0
 
 
+def test_a_column_may_hold_more_than_2_gib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(io, "ROW_GROUP_SIZE", 1_024)  # 64 MiB of text each, as there are 33 times over
+    text = pa.chunked_array([pa.array(["x" * 2**16] * 1_024)] * 33)
+    names = [f"d{(7 * row) % len(text):05d}" for row in range(len(text))]
+    columns = {"doc_id": pa.array(names), "task": pa.nulls(len(text), pa.string()).fill_null("t"), "text": text}
+    table = pa.table({**columns, "label": pa.nulls(len(text), pa.string())}, schema=schemas.CORPUS)
+    assert table["text"].nbytes > 2**31
+    io.write(tmp_path / "a.parquet", table, schemas.CORPUS)
+    with io.opened(tmp_path / "a.parquet", schemas.CORPUS) as file:
+        assert file.metadata.num_rows == len(text)
+        assert file.read(["doc_id"])["doc_id"].to_pylist() == sorted(names)
+
+
 def run_rows(**changes: Any) -> list[dict[str, Any]]:
     content: list[dict[str, Any]] = [{"query_id": "q", "rank": n, "doc_id": f"d{n}", "score": 0.5} for n in (1, 2)]
     content[1].update(changes)

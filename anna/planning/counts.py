@@ -149,17 +149,28 @@ def _from_params(settings: Settings, given: Mapping[str, int]) -> Counts:
     tasks, assumed = [], []
     for sources in _by_task(settings):
         queries = docs = 0.0
-        for source in sources:
+        for place, source in enumerate(sources):
             known = _known(source)
             if known is None and source.rows is None and source.task not in given:
                 assumed.append(source.task)
+            # What is given of a task is shared among its sources; the parts add up to it.
+            part = (given[source.task] + place) // len(sources) if source.task in given else None
+            rows = _rows_of(source, known, part)
             known = known or (ASSUMED if "negatives" in source.columns else Known(ASSUMED.rows))
-            rows = given.get(source.task) or min(source.rows or known.rows, known.rows if not source.rows else 10**12)
             per_query, per_row = KEPT[source.kind]
             queries += rows * per_query
             docs += min(rows * per_row * known.docs, known.at_most or 10**12) + _distractors(source, assumed)
         tasks.append(_task(sources, round(queries), round(docs), settings))
     return Counts(tuple(tasks), "params alone: lengths of texts are assumed", tuple(dict.fromkeys(assumed)))
+
+
+def _rows_of(source: Source, known: Known | None, given: int | None) -> int:
+    """Return the rows of a source: what the user says of them, else what there are, at most what params ask for."""
+    if given is not None:
+        return given
+    if source.rows is None:
+        return (known or ASSUMED).rows
+    return min(source.rows, known.rows) if known else source.rows
 
 
 def _task(sources: tuple[Source, ...], queries: int, docs: int, settings: Settings) -> Task:
@@ -200,8 +211,7 @@ def _distractors(source: Source, assumed: list[str]) -> float:
     """Return how many documents join a task that no row names; where that is not known, the task joins `assumed`."""
     if any(part.rows is None and _known(part) is None for part in source.distractors):
         assumed.append(source.task)
-    rows = (part.rows or (_known(part) or ASSUMED).rows for part in source.distractors)
-    return sum(rows) * KEPT[source.kind][1]
+    return sum(_rows_of(part, _known(part), None) for part in source.distractors) * KEPT[source.kind][1]
 
 
 def _lengths(path: Path) -> dict[str, Lengths]:

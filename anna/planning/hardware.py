@@ -84,8 +84,10 @@ def parse(text: str, share: float = GPU_SHARE) -> Hardware:
         share: Of the peak that the models reach.
 
     Raises:
-        InputError: If the table has no such GPU.
+        InputError: If the table has no such GPU, or `share` is none.
     """
+    if not 0 < share <= 1:
+        raise InputError(f"--share {share:g}: expected a share of the peak, above 0 and at most 1, e.g. {GPU_SHARE}")
     wanted = text.lower()
     match = None if wanted in GPUS else re.fullmatch(r"(?P<name>.+?)x(?P<count>[1-9]\d*)", wanted)
     name, count = (match["name"], int(match["count"])) if match else (wanted, 1)

@@ -7,18 +7,16 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from anna.params import STAGES
 from anna.reporting import style
+from anna.reporting.distributions import SHARE_EDGES
 from anna.reporting.gather import Facts
 from anna.reporting.marks import WIDTH, bars, dots, histogram, legend_above, line, percent, thousands
 from anna.reporting.style import light
-
-_BINS = 48
 
 
 def draw_scores(facts: Facts) -> Figure | None:
@@ -91,17 +89,15 @@ def draw_training(facts: Facts) -> Figure | None:
 
 def draw_spread(facts: Facts) -> Figure | None:
     """Draw histograms of fused scores: positives against candidates before the filter, against negatives after."""
-    spread = facts.spread
-    scores = np.concatenate([spread.positives, spread.others])
-    if not len(scores):
+    edges, positives, others, group_positives, negatives = facts.distributions.spread
+    if not (positives.any() or others.any()):
         return None
-    bins = np.histogram_bin_edges(scores, _BINS)
     figure = Figure(figsize=(WIDTH, 4.6), layout="constrained")
     panels: list[Axes] = list(figure.subplots(2, 1, sharex=True, sharey=True))
-    histogram(panels[0], spread.others, bins, "candidate", "other candidates")
-    histogram(panels[0], spread.positives, bins, "positive", "labelled positives")
-    histogram(panels[1], spread.negatives, bins, "negative", "hard negatives kept")
-    histogram(panels[1], spread.group_positives, bins, "positive", "positives of the groups")
+    histogram(panels[0], others, edges, "candidate", "other candidates")
+    histogram(panels[0], positives, edges, "positive", "labelled positives")
+    histogram(panels[1], negatives, edges, "negative", "hard negatives kept")
+    histogram(panels[1], group_positives, edges, "positive", "positives of the groups")
     for axes, title in zip(panels, ("Before the filter", "After: what the student is trained on"), strict=True):
         axes.set_title(title)
         percent(axes.yaxis)
@@ -113,17 +109,13 @@ def draw_spread(facts: Facts) -> Figure | None:
 
 def draw_entropy(facts: Facts) -> Figure | None:
     """Draw histograms of the soft labels' entropy as a share of log n, over all candidates and over the groups."""
-    shares = {
-        "all candidates of a query": ("candidate", facts.entropies.candidates),
-        "its training group": ("positive", facts.entropies.groups),
-    }
-    finite = {name: (role, values[np.isfinite(values)]) for name, (role, values) in shares.items()}
-    if not any(len(values) for _, values in finite.values()):
+    candidates, groups = facts.distributions.entropies
+    if not (candidates.any() or groups.any()):
         return None
     figure = Figure(figsize=(WIDTH, 3.0), layout="constrained")
     axes = figure.add_subplot()
-    for name, (role, values) in finite.items():
-        histogram(axes, values, np.linspace(0, 1, 41), role, name)
+    histogram(axes, candidates, SHARE_EDGES, "candidate", "all candidates of a query")
+    histogram(axes, groups, SHARE_EDGES, "positive", "its training group")
     percent(axes.xaxis)
     percent(axes.yaxis)
     axes.set_xlim(0, 1)

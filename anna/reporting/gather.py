@@ -5,32 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-import polars as pl
-import pyarrow as pa
-
-from anna import fusion, io, segments
+from anna import io, schemas
 from anna.errors import InputError
-from anna.reporting.curves import Curve, Floats, Validation, number, read_curve, read_rows, read_validation
-
-
-class Spread(NamedTuple):
-    """Fused scores before and after the filter."""
-
-    positives: Floats
-    """Of all labelled positives."""
-    others: Floats
-    """Of all other candidates."""
-    group_positives: Floats
-    negatives: Floats
-    """Hard negatives kept."""
-
-
-class Entropies(NamedTuple):
-    """Entropy of soft labels as a share of log n, one per query; NaN for a single candidate, which has none."""
-
-    candidates: Floats
-    groups: Floats
+from anna.reporting.curves import Curve, Validation, number, read_curve, read_rows, read_validation
+from anna.reporting.distributions import Distributions
 
 
 class IngestDrop(NamedTuple):
@@ -52,24 +30,45 @@ class TableSize(NamedTuple):
     provenance: str
 
 
+class Files(NamedTuple):
+    """Where the facts lie, each under the name that it has in `Facts`; INGEST_DROPS is a table."""
+
+    summary: Path
+    means: Path
+    tasks: Path
+    leaderboard: Path
+    contamination: Path
+    curve: Path
+    validation: Path
+    ingest_drops: Path
+    stages: tuple[Path, ...]
+    costs: tuple[Path, ...]
+    sidecars: tuple[Path, ...]
+    """Of the tables, in the order shown."""
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """All of them."""
+        return tuple(path for part in self for path in ([part] if isinstance(part, Path) else part))
+
+
 @dataclass(frozen=True)
 class Facts:
     """Everything the report shows."""
 
     summary: Mapping[str, Mapping[str, float]]
-    """metrics/mteb.json: model in its mode -> mean and categories."""
+    """Model in its mode -> mean and categories."""
     means: Mapping[str, Mapping[str, float]]
-    """metrics/scores.csv: model in its mode -> category -> mean score."""
+    """Model in its mode -> category -> mean score."""
     tasks: Mapping[str, Mapping[str, Mapping[str, Any]]]
-    """metrics/mteb_tasks.json: model in its mode -> task -> type, metric, score."""
+    """Model in its mode -> task -> type, metric, score."""
     leaderboard: Mapping[str, Any]
-    """metrics/leaderboard.json: notes, and where the public table was used, standings and neighbours."""
+    """Notes, and where the public table was used, standings and neighbours."""
     contamination: Mapping[str, Any]
-    """metrics/contamination.json: mteb's zero-shot share, and the tasks that were trained on."""
+    """mteb's zero-shot share, and the tasks that were trained on."""
     curve: Curve
     validation: Validation
-    spread: Spread
-    entropies: Entropies
+    distributions: Distributions
     ingest_drops: Sequence[IngestDrop]
     stages: Mapping[str, Mapping[str, Any]]
     """Stage -> what it counted."""
@@ -78,68 +77,29 @@ class Facts:
     tables: Sequence[TableSize]
 
 
-class Tables(NamedTuple):
-    """The tables that are read whole."""
-
-    labels: pa.Table
-    groups: pa.Table
-    drops: pa.Table
-    ingest_drops: pa.Table
-
-
-def read(
-    *,
-    summary: Path,
-    means: Path,
-    tasks: Path,
-    leaderboard: Path,
-    contamination: Path,
-    curve: Path,
-    validation: Path,
-    tables: Tables,
-    stages: Sequence[Path],
-    costs: Sequence[Path],
-    sidecars: Sequence[Path],
-) -> Facts:
-    """Return the facts.
-
-    Args:
-        summary: metrics/mteb.json.
-        means: metrics/scores.csv.
-        tasks: metrics/mteb_tasks.json.
-        leaderboard: metrics/leaderboard.json.
-        contamination: metrics/contamination.json.
-        curve: metrics/training.csv.
-        validation: metrics/validation.csv.
-        tables: As read from disk.
-        stages: Metrics of each stage, named by it.
-        costs: Cost of each stage, named by it.
-        sidecars: Descriptions of tables, in the order shown.
+def read(files: Files, distributions: Distributions) -> Facts:
+    """Return the facts: what the files say, and the distributions, which are counted elsewhere.
 
     Raises:
         InputError: If a file is missing or not what its stage writes.
     """
     return Facts(
-        summary=io.read_json(summary),
-        means=read_means(means),
+        summary=io.read_json(files.summary),
+        means=read_means(files.means),
         tasks={
             _column(model, mode): scored
-            for model, modes in io.read_json(tasks).items()
+            for model, modes in io.read_json(files.tasks).items()
             for mode, scored in modes.items()
         },
-        leaderboard=io.read_json(leaderboard),
-        contamination=io.read_json(contamination),
-        curve=read_curve(curve),
-        validation=read_validation(validation),
-        spread=spread(tables),
-        entropies=Entropies(
-            _entropy_shares(tables.labels, "soft_label"),
-            _entropy_shares(_exploded(tables.groups, "soft_labels"), "soft_labels"),
-        ),
-        ingest_drops=[IngestDrop(**row) for row in tables.ingest_drops.to_pylist()],
-        stages={path.stem: io.read_json(path) for path in stages},
-        costs={path.stem: io.read_json(path) for path in costs},
-        tables=[table_size(path, io.read_json(path)) for path in sidecars],
+        leaderboard=io.read_json(files.leaderboard),
+        contamination=io.read_json(files.contamination),
+        curve=read_curve(files.curve),
+        validation=read_validation(files.validation),
+        distributions=distributions,
+        ingest_drops=[IngestDrop(**row) for row in io.read(files.ingest_drops, schemas.INGEST_DROPS).to_pylist()],
+        stages={path.stem: io.read_json(path) for path in files.stages},
+        costs={path.stem: io.read_json(path) for path in files.costs},
+        tables=[table_size(path, io.read_json(path)) for path in files.sidecars],
     )
 
 
@@ -155,21 +115,6 @@ def read_means(path: Path) -> dict[str, dict[str, float]]:
     return result
 
 
-def spread(tables: Tables) -> Spread:
-    """Return the fused scores before and after the filter."""
-    labels = _frame(tables.labels.select(["query_id", "doc_id", "fused_score"]))
-    drops = _frame(tables.drops.select(["query_id", "doc_id", "reason"]))
-    groups = _frame(tables.groups)
-    positive = drops.filter(pl.col("reason") == "labelled_positive").select("query_id", "doc_id")
-    chosen = groups.select("query_id", pl.col("positive_id").alias("doc_id"))
-    kept = groups.select("query_id", pl.col("negative_ids").alias("doc_id")).explode("doc_id")
-
-    def scores(pairs: pl.DataFrame, how: Any = "semi") -> Floats:
-        return labels.join(pairs, on=["query_id", "doc_id"], how=how)["fused_score"].to_numpy().astype(np.float64)
-
-    return Spread(scores(positive), scores(positive, "anti"), scores(chosen), scores(kept))
-
-
 def table_size(path: Path, sidecar: Mapping[str, Any]) -> TableSize:
     """Return what the sidecar at `path` says.
 
@@ -183,21 +128,5 @@ def table_size(path: Path, sidecar: Mapping[str, Any]) -> TableSize:
     return TableSize(path.with_suffix(".parquet").as_posix(), int(sidecar["rows"]), len(sidecar["fields"]), provenance)
 
 
-def _entropy_shares(table: pa.Table, column: str) -> Floats:
-    """Return each query's entropy as a share of its largest value, (Q,); `table` is sorted by query."""
-    if not table.num_rows:
-        return np.zeros(0)
-    starts_Q = segments.find_starts(table["query_id"].to_numpy())
-    return fusion.entropies(table[column].to_numpy().astype(np.float64), starts_Q)[1]
-
-
-def _exploded(groups: pa.Table, column: str) -> pa.Table:
-    return _frame(groups.select(["query_id", column])).explode(column).to_arrow()
-
-
 def _column(model: str, mode: str) -> str:
     return model if mode == "zero_shot" else f"{model}_{mode}"
-
-
-def _frame(table: pa.Table) -> pl.DataFrame:
-    return pl.DataFrame(pl.from_arrow(table))

@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
@@ -11,6 +10,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 
 from anna.reporting import style
 from anna.reporting.curves import Floats
+from anna.reporting.distributions import Counts
 from anna.reporting.results import smooth
 from anna.reporting.style import light, words
 
@@ -24,12 +24,13 @@ def line(axes: Axes, x: Floats, y: Floats, role: str, label: str | None) -> None
     axes.plot(x, smooth(y), color=light(role), linewidth=1.8, label=label)
 
 
-def histogram(axes: Axes, values: Floats, bins: Floats, role: str, label: str) -> None:
+def histogram(axes: Axes, counts: Counts, edges: Floats, role: str, label: str) -> None:
     """Draw a filled outline whose heights sum to 1; an empty set has a legend entry that says so."""
-    heights = np.histogram(values, bins)[0] / max(1, len(values))
-    name = f"{label} ({style.count(len(values))})" if len(values) else f"{label} (none)"
-    axes.stairs(heights, bins, fill=True, color=light(role), alpha=0.35)
-    axes.stairs(heights, bins, color=light(role), linewidth=1.6, label=name)
+    total = int(counts.sum())
+    heights = counts / max(1, total)
+    name = f"{label} ({style.count(total)})" if total else f"{label} (none)"
+    axes.stairs(heights, edges, fill=True, color=light(role), alpha=0.35)
+    axes.stairs(heights, edges, color=light(role), linewidth=1.6, label=name)
 
 
 def dots(parts: Mapping[str, Counter[str]], unit: str) -> Figure | None:

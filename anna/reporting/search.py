@@ -93,7 +93,8 @@ def _encode_docs(
 def rank(docs: pa.Table, scores_N: NDArray[np.float32], top: int) -> list[Hit]:
     """Return the best `top` of `docs`, best first; ties by doc_id, the order of the table."""
     best = np.argsort(-scores_N, kind="stable")[:top]
-    rows = docs.take(pa.array(best)).to_pylist()
+    # Row by row: Arrow would copy all texts to take some, and refuses over 2 GiB.
+    rows = [docs.slice(place, 1).to_pylist()[0] for place in best.tolist()]
     return [Hit(row["doc_id"], row["text"], float(scores_N[place])) for row, place in zip(rows, best, strict=True)]
 
 

@@ -13,7 +13,7 @@ from anna.errors import InputError
 from anna.modeling.hardware import Dtype, compute_dtype
 from anna.teachers import reranker
 from anna.teachers.engine import Items
-from anna.teachers.tables import frame
+from anna.teachers.tables import PAIR, frame
 
 Score = Callable[[Items], NDArray[np.float32]]
 """From (query, document) texts, (N, 2), to their scores, (N,)."""
@@ -50,7 +50,7 @@ def check(
         return {}
     chosen = reranker.choose_queries(queries, num_queries)
     rows = frame(run.select(["query_id", "doc_id", "score"])).join(chosen, on="query_id", how="semi")
-    found = correlations(rows, score(reranker.texts_of(rows.select(reranker.PAIR), corpus, queries)))
+    found = correlations(rows, score(reranker.texts_of(rows.select(PAIR), corpus, queries)))
     if found["queries"] and found["mean"] < least:
         name = str(used).removeprefix("torch.")
         raise InputError(

@@ -13,7 +13,7 @@ from anna.modeling.batching import token_batches
 from anna.modeling.hardware import pick_device
 from anna.teachers.padding import PADDED_TO, padded
 
-VERSION = 2
+VERSION = 3
 """Part of what vectors are stored under: to be raised when this module gives other vectors for the same texts."""
 
 TOKENISED_AT_ONCE = 10_000
@@ -48,6 +48,7 @@ def load_model(path: Path, max_tokens: int, dtype: torch.dtype = torch.float32) 
     if longest is not None and max_tokens > longest:
         raise InputError(f"retrieve_dense.max_tokens is {max_tokens}, but {path} takes {longest}; lower it")
     model.max_seq_length = max_tokens
+    model.default_prompt_name = None  # else an empty prompt in params.yaml would mean that one
     return model.eval()
 
 

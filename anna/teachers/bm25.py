@@ -3,8 +3,9 @@
 Texts are cut into lower-case words of at least two word characters; English stopwords are left out; nothing is stemmed.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import ClassVar
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar
 
 import bm25s
 import numpy as np
@@ -26,6 +27,12 @@ TOKEN_PATTERN = r"(?u)\b\w\w+\b"
 
 STOPWORDS = "english"
 """Lucene's 33 words."""
+
+
+MOST = 0.5
+"""Share of a task's queries without a result above which there is a warning."""
+
+_log = logging.getLogger(__name__)
 
 
 class Bm25Params(Params):
@@ -104,6 +111,19 @@ def bm25_search(
         ids = query_ids[start : start + len(scores_QN)]
         parts.append(to_run(ids, [doc_ids[index] for index in order], *top_k(scores_QN, depth)))
     return join_runs(parts)
+
+
+def warn_of_misses(metrics: Mapping[str, Any]) -> None:
+    """Warn of each task for most of whose queries nothing was found; `metrics` as `runs.summarise_run` gives them."""
+    for task, counts in metrics["tasks"].items():
+        share = counts["queries_without_result"] / counts["queries"]
+        if share > MOST:
+            _log.warning(
+                "task %s: BM25 finds nothing for %.0f %% of its queries, which share no word with any document; a text "
+                "in a language without spaces is one word to it. Their candidates come from the dense teacher alone",
+                task,
+                100 * share,
+            )
 
 
 def tokenize(texts: Sequence[str]) -> list[list[str]]:

@@ -1,5 +1,7 @@
 """What is known of every candidate before any margin: whether it is a positive, the text of one, or taken for one."""
 
+import unicodedata
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -9,9 +11,10 @@ import pyarrow as pa
 from anna import segments
 from anna.negatives import Candidates
 from anna.teachers.blocks import Block
-from anna.teachers.tables import Known, mark_positives, numbers, with_query
+from anna.teachers.tables import PAIR, Known, mark_positives, numbers, with_query
 
-PAIR = ["query_id", "doc_id"]
+_CASED = range(0x20000)
+"""Code points among which all letters with case and all punctuation lie; above there are ideographs."""
 
 
 class Marked(NamedTuple):
@@ -68,11 +71,31 @@ class Marker:
 
 def plain_texts(texts: pl.Series) -> pl.Series:
     """Return a number for each text that is the same for texts equal but for case, punctuation and spacing."""
-    words = pl.col("text").str.normalize("NFKC").str.to_lowercase().str.replace_all(r"[^\p{L}\p{N}]+", " ")
-    plain = words.str.strip_chars(" ")
+    number = fold(pl.col("text")).hash(0).rank("dense").cast(pl.UInt64)
+    return texts.to_frame("text").select(number.alias("plain"))["plain"]
+
+
+def fold(text: pl.Expr) -> pl.Expr:
+    """Return what `ingest` compares texts by, `anna.corpus.clean.normalise`, of a whole column at once."""
+    folded = _foldings()
+    words = text.str.replace_many(list(folded), list(folded.values()))
+    words = words.str.replace_all(" {2,}", " ").str.strip_chars(" ")
     # A text of nothing but punctuation equals only itself.
-    plain = pl.when(plain == "").then(pl.col("text")).otherwise(plain).hash(0)
-    return texts.to_frame("text").select(plain.rank("dense").cast(pl.UInt64).alias("plain"))["plain"]
+    return pl.when(words == "").then(text).otherwise(words)
+
+
+@cache
+def _foldings() -> dict[str, str]:
+    """Return what is put in place of each character that is not its own: case folded, punctuation and spaces a space.
+
+    A table of Python's own: lower case and classes of characters in polars are not quite those of `normalise`.
+    """
+    folded = {char: "".join(map(_spaced, char.casefold())) for char in map(chr, _CASED)}
+    return {char: other for char, other in folded.items() if other != char}
+
+
+def _spaced(char: str) -> str:
+    return " " if char.isspace() or unicodedata.category(char).startswith("P") else char
 
 
 def mark_duplicates(rows: pl.DataFrame, plain: pl.Series) -> pl.DataFrame:

@@ -1,6 +1,6 @@
 """Turn labelled candidates into training groups, with a reason for every candidate that is in none."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -10,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from anna import negatives, parts, schemas, segments
+from anna import io, negatives, parts, schemas, segments
 from anna.errors import InputError
 from anna.negatives import QUERY_VERDICTS, Candidates, Judgement, Rule, Verdict
 from anna.params import Params
@@ -72,6 +72,7 @@ class Selector:
 
     def __init__(self, corpus: pa.Table, queries: pa.Table, params: FilterParams) -> None:
         """Number all ids of tables CORPUS and QUERIES."""
+        self.params = params
         self._marker = Marker(corpus, queries, relabel_margin=params.relabel_margin)
         self._judge: Callable[[Candidates], Judgement] = partial(
             negatives.judge_candidates, margin=params.margin, **params.judging()
@@ -110,9 +111,7 @@ class Selector:
         return _summarise(queries, drops) | {"tasks": by_task}
 
 
-def select_all(
-    selector: Selector, blocks: Iterable[Block], add_groups: parts.Add, add_drops: parts.Add
-) -> dict[str, Any]:
+def select_all(selector: Selector, blocks: Iterable[Block], add_groups: io.Add, add_drops: io.Add) -> dict[str, Any]:
     """Give the groups and drops of each block to where they are written, and return the metrics.
 
     Raises:
@@ -124,10 +123,24 @@ def select_all(
     metrics = selector.metrics()
     if not metrics["groups"]:
         raise InputError(
-            f"no query of {metrics['queries']} gives a training group ({metrics['drops']}); lower filter.margin or "
-            "filter.min_negatives, or raise filter.max_positive_rank in params.yaml"
+            f"no query of {metrics['queries']} gives a training group (queries: {metrics['query_drops']}, candidates: "
+            f"{metrics['drops']}); {_remedies(metrics, selector.params)} in params.yaml"
         )
     return metrics
+
+
+def _remedies(metrics: Mapping[str, Any], params: FilterParams) -> str:
+    """Return what would let queries give a group, by why they give none."""
+    is_weak, is_short = (metrics["query_drops"][verdict.reason] > 0 for verdict in QUERY_VERDICTS)
+    background = {"adaptive": params.background_quantile, "percent": 0.0}.get(params.rule)
+    remedies = {
+        "lower filter.margin": is_short and metrics["drops"][Verdict.INSIDE_MARGIN.reason] > 0,
+        "lower filter.min_negatives": is_short,
+        "raise filter.max_positive_rank": is_weak and params.max_positive_rank is not None,
+        "lower filter.background_quantile": is_weak and bool(background),
+        "set filter.rule to absolute": is_weak and background == 0,
+    }
+    return " or ".join(remedy for remedy, helps in remedies.items() if helps)
 
 
 def _groups(rows: pl.DataFrame, judgement: Judgement, known: Known) -> pa.Table:

@@ -10,9 +10,7 @@ import pyarrow as pa
 from anna import fusion, schemas, segments
 from anna.errors import InputError
 from anna.teachers.blocks import Block
-from anna.teachers.tables import BOTH, Known, mark_positives, numbers, split
-
-PAIR = ["query_id", "doc_id"]
+from anna.teachers.tables import BOTH, PAIR, Known, mark_positives, numbers, split
 
 
 class Labeller:
@@ -91,7 +89,7 @@ class Labeller:
             pl.col("candidates").sum(),
             pl.col("reranked").sum().alias("reranked_queries"),
             *(pl.col(name).mean().round(6) for name in ("positive_first", "bm25_recall", "dense_recall", "entropy")),
-            # A query with one candidate has no entropy to share; where all are such, labels are as good as one-hot.
+            # A query with one candidate has no entropy to share.
             pl.col("share").fill_nan(None).mean().fill_null(0.0).round(6).alias("entropy_share"),
         ]
         tasks = by_query.group_by("task").agg(measures).sort("task").to_dicts()
@@ -119,6 +117,11 @@ def refuse_degenerate(metrics: Mapping[str, Any], *, min_entropy_share: float, m
         InputError: If the share is outside.
     """
     share = metrics["entropy_share"]
+    if share < min_entropy_share and metrics["candidates"] == metrics["queries"]:
+        raise InputError(
+            f"each of {metrics['queries']} queries has one candidate alone, its positive, so there is nothing to rank "
+            "below it; raise retrieve_bm25.depth and retrieve_dense.depth in params.yaml"
+        )
     if share < min_entropy_share:
         raise InputError(
             f"soft labels are nearly one-hot: their mean entropy is {share:.4f} of the largest possible, below "

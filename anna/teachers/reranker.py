@@ -8,16 +8,14 @@ import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from anna import schemas
-from anna.teachers.tables import frame
+from anna import io, schemas
+from anna.teachers.tables import PAIR, frame
 
 RRF_K = 60
 """Cormack, Clarke and Büttcher 2009: the constant that worked best in their pilot study, and in all use since."""
 
 MAX_JUDGED = 4
 """Documents judged not relevant that are scored per query; ids are hashes, so the first by id are a random sample."""
-
-PAIR = ["query_id", "doc_id"]
 
 
 def choose_candidates(
@@ -92,7 +90,9 @@ def to_run(pairs: pl.DataFrame, scores: NDArray[np.float32]) -> pa.Table:
     scored = pairs.with_columns(pl.Series("score", scores, dtype=pl.Float32))
     ordered = scored.sort("query_id", "score", "doc_id", descending=[False, True, False])
     ranked = ordered.with_columns(pl.int_range(1, pl.len() + 1, dtype=pl.Int32).over("query_id").alias("rank"))
-    return ranked.select(schemas.RUN.names).to_arrow().cast(schemas.RUN)
+    # In slices: a column of over 2 GiB cannot be one Arrow array of strings.
+    slices = ranked.select(schemas.RUN.names).iter_slices(io.ROW_GROUP_SIZE)
+    return pa.concat_tables([schemas.RUN.empty_table(), *(part.to_arrow().cast(schemas.RUN) for part in slices)])
 
 
 def summarise(run: pa.Table, queries: pa.Table) -> dict[str, Any]:

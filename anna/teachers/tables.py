@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 
 from anna.errors import InputError
 
+PAIR = ["query_id", "doc_id"]
+"""The columns that name a candidate of a query."""
+
 
 def frame(table: pa.Table) -> pl.DataFrame:
     """Return an Arrow table as a polars frame."""

@@ -12,6 +12,7 @@ from anna.errors import InputError
 from anna.origins import FilesOrigin
 from anna.planning import counts, held_out
 from anna.planning.counts import count, is_ingested, mean
+from anna.planning.known_rows import Known
 from anna.planning.settings import Settings, Source
 from anna.planning.training import batch_sizes
 from anna.training.batches import Group, plan_epoch
@@ -66,6 +67,24 @@ def test_the_user_knows_better(paper: Settings) -> None:
     assert {task.name: task.queries for task in found.tasks}["ELI5"] == 970
     with pytest.raises(InputError, match="--rows NoSuchTask: no task of ingest"):
         count(paper, PAPER, {"NoSuchTask": 3})
+
+
+def test_rows_of_a_task_are_shared_among_its_sources(paper: Settings) -> None:
+    eli5 = next(source for source in paper.ingest.train if source.task == "ELI5")
+    ingest = paper.ingest.model_copy(update={"train": (*paper.ingest.train, eli5, eli5)})
+    for given in (1000, 1, 0):
+        found = count(paper.model_copy(update={"ingest": ingest}), PAPER, {"ELI5": given})
+        assert {task.name: task.queries for task in found.tasks}["ELI5"] == round(given * 0.97)
+        assert "ELI5" not in found.assumed
+
+
+def test_params_ask_for_no_more_rows_than_there_are(paper: Settings) -> None:
+    source = paper.ingest.train[0]
+    asks = [source.model_copy(update={"rows": rows}) for rows in (None, 3, 500_000)]
+    known, unknown = Known(4_065), None
+    assert [counts._rows_of(ask, known, None) for ask in asks] == [4_065, 3, 4_065]
+    assert [counts._rows_of(ask, unknown, None) for ask in asks] == [50_000, 3, 500_000]
+    assert [counts._rows_of(ask, known, given) for ask in asks for given in (0, 7)] == [0, 7] * 3
 
 
 def test_tables_count_while_their_sources_are_the_same(tmp_path: Path) -> None:

@@ -122,6 +122,13 @@ def test_hardware_by_name() -> None:
         parse("v100x8")
 
 
+@pytest.mark.parametrize("share", [0.0, -0.4, 1.01, float("nan")])
+def test_a_share_of_the_peak_is_a_share(share: float) -> None:
+    message = f"--share {share:g}: expected a share of the peak, above 0 and at most 1, e.g. 0.4"
+    with pytest.raises(InputError, match=f"^{message}$"):
+        parse("h200", share)
+
+
 def test_this_machine_is_measured() -> None:
     here = this_machine(seconds=0.05)
     assert here.memory > GIB / 4

@@ -1,5 +1,6 @@
 """A finished run, made up but of real shapes and sizes, with names that would break a careless page."""
 
+import contextlib
 import csv
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 import yaml
 
 from anna import fusion, io, schemas, segments
-from anna.reporting import curves, gather, plots
+from anna.reporting import curves, distributions, gather, plots
 from anna.reporting.gather import Facts
 from stages import report
 
@@ -63,28 +64,9 @@ def finished_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def read_facts(folder: Path) -> Facts:
     """Read a run as the stage does."""
-    tables = [
-        io.read(folder / path, schema)
-        for path, schema in (
-            (report.LABELS, schemas.LABELS),
-            (report.GROUPS, schemas.GROUPS),
-            (report.DROPS, schemas.DROPS),
-            (report.INGEST_DROPS, schemas.INGEST_DROPS),
-        )
-    ]
-    return gather.read(
-        summary=folder / report.SUMMARY,
-        means=folder / report.MEANS,
-        tasks=folder / report.TASKS,
-        leaderboard=folder / report.LEADERBOARD,
-        contamination=folder / report.CONTAMINATION,
-        curve=folder / report.CURVE,
-        validation=folder / report.VALIDATION,
-        tables=gather.Tables(*tables),
-        stages=[folder / path for path in report.COUNTS],
-        costs=[folder / path for path in report.COSTS],
-        sidecars=[folder / path for path in report.SIDECARS],
-    )
+    with contextlib.chdir(folder):
+        tables = {name: io.read(path, schema) for name, (path, schema) in report.SOURCES.items()}
+        return gather.read(report.FILES, distributions.measure(report.LABELS, [tables]))
 
 
 def write_run(folder: Path, num_queries: int = 240) -> None:
@@ -93,13 +75,13 @@ def write_run(folder: Path, num_queries: int = 240) -> None:
     _write_scores(folder, rng)
     _write_curve(folder, rng)
     counts = _write_tables(folder, rng, num_queries)
-    for path in report.COUNTS:
+    for path in report.FILES.stages:
         io.write_json(folder / path, counts.get(path.stem, {"queries": num_queries, "rows": num_queries * 10}))
-    for place, path in enumerate(report.COSTS):
+    for place, path in enumerate(report.FILES.costs):
         seconds = (9.2, 6.1, 95.0, 181.3, 1.4, 1.2, 353.8, 12.0, 128.6)[place]
         io.write_json(folder / path, {"seconds": seconds, "peak_memory_mib": 700 + 300 * place, "cpus": 2})
     _write_model(folder)
-    for path in report.SIDECARS:
+    for path in report.FILES.sidecars:
         if not (folder / path).is_file():
             io.write_json(folder / path, {"table": path.stem, "key": [], "rows": 2400, "unit": "bm25", "fields": [{}]})
 
@@ -123,13 +105,13 @@ def _write_scores(folder: Path, rng: np.random.Generator) -> None:
             shown = means if column == "student" else {"Retrieval": means["Retrieval"]} if mode == "zero_shot" else {}
             full = {"mean": float(np.mean(list(means.values())))} if len(means) > 1 else {}
             summary[column] = {key: round(value, 5) for key, value in (full | shown).items()}
-    io.write_json(folder / report.SUMMARY, summary)
-    io.write_json(folder / report.TASKS, tasks)
+    io.write_json(folder / report.FILES.summary, summary)
+    io.write_json(folder / report.FILES.tasks, tasks)
     note = "not ranked: held_out is not MTEB(eng, v2), whose public scores come with the project"
     unranked = {"benchmark": "held_out", "notes": [note], "standings": {}, "around": []}
-    io.write_json(folder / report.LEADERBOARD, unranked)
+    io.write_json(folder / report.FILES.leaderboard, unranked)
     io.write_json(
-        folder / report.CONTAMINATION,
+        folder / report.FILES.contamination,
         {
             "zero_shot_percentage": 87,
             "tasks": 8,
@@ -138,7 +120,7 @@ def _write_scores(folder: Path, rng: np.random.Generator) -> None:
             "same_source": {"HPOSynonyms": ["HPODefinitions"]},
         },
     )
-    _write_csv(folder / report.MEANS, [("model", "category", "score"), *rows])
+    _write_csv(folder / report.FILES.means, [("model", "category", "score"), *rows])
 
 
 def _write_model(folder: Path) -> None:
@@ -172,9 +154,9 @@ def _write_curve(folder: Path, rng: np.random.Generator, steps: int = 96) -> Non
                 TRAIN_TASKS[task],
             )
         )
-    _write_csv(folder / report.CURVE, rows)
+    _write_csv(folder / report.FILES.curve, rows)
     validated = [(step, step * 64, round(0.9 - 0.5 / step, 6)) for step in range(20, steps, 20)]
-    _write_csv(folder / report.VALIDATION, [("step", "queries", "ndcg_at_10"), *validated])
+    _write_csv(folder / report.FILES.validation, [("step", "queries", "ndcg_at_10"), *validated])
 
 
 def _write_tables(folder: Path, rng: np.random.Generator, num_queries: int) -> dict[str, dict[str, Any]]:
@@ -236,7 +218,7 @@ def _write_tables(folder: Path, rng: np.random.Generator, num_queries: int) -> d
         (report.LABELS, labels, schemas.LABELS),
         (report.GROUPS, groups, schemas.GROUPS),
         (report.DROPS, drops, schemas.DROPS),
-        (report.INGEST_DROPS, ingest, schemas.INGEST_DROPS),
+        (report.FILES.ingest_drops, ingest, schemas.INGEST_DROPS),
     ):
         io.write(folder / path, pa.Table.from_pylist(rows, schema=schema), schema)
     per_task = num_queries // len(TRAIN_TASKS)

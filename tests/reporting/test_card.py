@@ -169,7 +169,7 @@ def test_energy_is_hours_times_power_and_unknown_without_a_power(facts: Facts) -
 def test_the_report_writes_the_card_of_the_run(finished_run: Path) -> None:
     report.main()
     text = report.CARD.read_text(encoding="utf-8")
-    student = json.loads(report.TASKS.read_text())["student"]["zero_shot"]["BoolQ"]["score"]
+    student = json.loads(report.FILES.tasks.read_text())["student"]["zero_shot"]["BoolQ"]["score"]
     assert f"| BoolQ | Retrieval | ndcg at 10 | {100 * student:.2f} |" in text
     assert "3,330 queries, 105 optimizer steps, 234,312 tokens computed." in text
     assert 'prompt_name="BoolQ"' in text

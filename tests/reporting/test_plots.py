@@ -12,12 +12,14 @@ from matplotlib.figure import Figure
 
 from anna.reporting import figures, plots, style
 from anna.reporting.curves import CURVE_COLUMNS, Curve
-from anna.reporting.gather import Entropies, Facts, IngestDrop, Spread
+from anna.reporting.distributions import Distributions, Entropies, Spread
+from anna.reporting.gather import Facts, IngestDrop
 from anna.reporting.plots import Plot
 
 NAMES = ["scores", "training", "fused_scores", "entropy", "ingest_drops", "filter_drops", "cost"]
 
 NOTHING = np.zeros(0)
+EDGES, NONE = np.array([0.0, 1.0]), np.zeros(1, dtype=np.int64)
 
 
 def svg_of(draw: Callable[[Facts], Figure | None], facts: Facts) -> str:
@@ -55,8 +57,7 @@ def test_nothing_to_draw_gives_no_figure(facts: Facts) -> None:
         facts,
         means={},
         curve=Curve({name: NOTHING for name in CURVE_COLUMNS[:-1]}, []),
-        spread=Spread(NOTHING, NOTHING, NOTHING, NOTHING),
-        entropies=Entropies(NOTHING, np.array([np.nan])),
+        distributions=Distributions(Spread(EDGES, NONE, NONE, NONE, NONE), Entropies(NONE, NONE)),
         ingest_drops=[],
         stages={"filter": {"drops": {"inside_margin": 0}}},
         costs={},
@@ -72,7 +73,7 @@ def test_one_model_one_step_and_one_drop_are_enough(facts: Facts) -> None:
         means={"student": {"STS": -0.2}},
         summary={},
         curve=Curve({name: np.array([1.0]) for name in CURVE_COLUMNS[:-1]}, ["t"]),
-        spread=Spread(np.array([0.5]), NOTHING, NOTHING, NOTHING),
+        distributions=Distributions(Spread(EDGES, np.array([1]), NONE, NONE, NONE), Entropies(NONE, NONE)),
         ingest_drops=[IngestDrop("t", "train", "empty_text", 1, "")],
         costs={"train": {"seconds": 0.0}},
     )

@@ -35,7 +35,7 @@ def test_the_stage_writes_page_and_plots_and_logs_the_result(
 def test_a_missing_input_leaves_the_old_report(finished_run: Path) -> None:
     report.REPORT.parent.mkdir()
     report.REPORT.write_text("old", encoding="utf-8")
-    report.SUMMARY.unlink()
+    report.FILES.summary.unlink()
     with pytest.raises(InputError, match=r"metrics/mteb.json does not exist; make it with: dvc repro"):
         report.main()
     assert report.REPORT.read_text(encoding="utf-8") == "old"
@@ -43,4 +43,4 @@ def test_a_missing_input_leaves_the_old_report(finished_run: Path) -> None:
 
 
 def test_costs_cover_every_stage_before() -> None:
-    assert tuple(path.stem for path in report.COSTS) == STAGES[:-1]
+    assert tuple(path.stem for path in report.FILES.costs) == STAGES[:-1]

@@ -39,6 +39,14 @@ def test_ties_are_broken_by_doc_id() -> None:
     ]
 
 
+def test_a_corpus_may_hold_more_than_2_gib() -> None:
+    text = pa.chunked_array([pa.array(["x" * 2**16] * 1_024)] * 33)
+    names = pa.array([f"d{row:05d}" for row in range(len(text))])
+    docs = pa.table({"doc_id": names, "task": names, "text": text, "label": names}, schema=schemas.CORPUS)
+    assert docs["text"].nbytes > 2**31
+    assert search.rank(docs, np.arange(len(text), dtype=np.float32), 2)[1].doc_id == f"d{len(text) - 2:05d}"
+
+
 @pytest.mark.parametrize(
     ("task", "prefixed"), [("Capitals", False), ("Similar", True)], ids=["asymmetric", "symmetric"]
 )

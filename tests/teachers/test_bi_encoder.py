@@ -76,6 +76,17 @@ def test_prompt_comes_before_the_text(model: SentenceTransformer) -> None:
     np.testing.assert_array_equal(with_prompt, by_hand)
 
 
+def test_no_prompt_is_none_whatever_the_model_has_by_default(model_path: Path, tmp_path: Path) -> None:
+    saved = SentenceTransformer(str(model_path), device="cpu")
+    saved.prompts, saved.default_prompt_name = {"query": "capital of "}, "query"
+    saved.save(str(tmp_path / "prompted"))
+    vectors = [
+        bi_encoder.encode_batch(bi_encoder.load_model(path, 32), ["river"], "")
+        for path in (model_path, tmp_path / "prompted")
+    ]
+    np.testing.assert_array_equal(*vectors)
+
+
 def test_texts_are_cut_to_max_tokens(model_path: Path) -> None:
     model = bi_encoder.load_model(model_path, 16)
     long, short = bi_encoder.encode_batch(model, [" ".join(WORDS), " ".join(WORDS[:14])], "")

@@ -7,9 +7,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from anna import schemas
 from anna.errors import InputError
-from anna.teachers import bm25
-from tests.teachers.conftest import Toy
+from anna.teachers import bm25, runs
+from tests.teachers.conftest import Toy, table
 
 DOCS = {
     "d3": "the river runs through the city, the river is long",
@@ -94,3 +95,28 @@ def test_a_query_is_searched_for_in_its_own_task(toy: Toy) -> None:
     run = bm25.retrieve(toy.corpus, toy.queries, k1=1.5, b=0.75, depth=10)
     pairs = zip(run["query_id"].to_pylist(), run["doc_id"].to_pylist(), strict=True)
     assert {(query[0], doc[0]) for query, doc in pairs} == {("A", "A"), ("B", "B")}
+
+
+def test_a_task_whose_words_match_nothing_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    docs = [
+        ("zh:d:1", "zh", "塞纳河流经巴黎。"),
+        ("zh:d:2", "zh", "山很高"),
+        ("en:d:1", "en", "a river"),
+        ("en:d:2", "en", "hills"),
+    ]
+    asked = [
+        ("zh:q:1", "哪条河流经巴黎"),
+        ("zh:q:2", "什么很高"),
+        ("zh:q:3", "山很高 吗"),
+        ("en:q:1", "which river"),
+        ("en:q:2", "who"),
+    ]
+    corpus = table(schemas.CORPUS, [(*doc, None) for doc in docs])
+    queries = table(schemas.QUERIES, [(query, query[:2], "retrieval", "train", text, None) for query, text in asked])
+    metrics = runs.summarise_run(bm25.retrieve(corpus, queries, **SETTINGS), queries)
+    assert {task: each["queries_without_result"] for task, each in metrics["tasks"].items()} == {"en": 1, "zh": 2}
+    bm25.warn_of_misses(metrics)
+    (message,) = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert message.startswith(
+        "task zh: BM25 finds nothing for 67 % of its queries, which share no word with any document;"
+    )

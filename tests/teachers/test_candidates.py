@@ -1,5 +1,6 @@
 """Which candidates the reranker's scores make positives, by hand and by a loop."""
 
+import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -9,10 +10,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anna.teachers.candidates import mark_duplicates, mark_relabelled
+from anna.corpus.clean import normalise
+from anna.teachers.candidates import fold, mark_duplicates, mark_relabelled, plain_texts
 
 PLAIN = pl.Series("plain", [7, 8, 9, 7, 8], dtype=pl.UInt64)
 """Of the documents d0 to d4: d3 has the text of d0, d4 that of d1."""
+
+
+NASTY = [
+    text
+    for line in (
+        "C++/c++ /C/C#/price $5/price €5/Price: $5!/a - b/a\u2014b/AB/A B/a\u00a0\u3000b\x1c/_a_/a_b/a b/`a`/^a/a|b",
+        "कि/की/क/caf\u00e9/cafe\u0301/CAFÉ/cafe/I\u0307/\u0130/i/STRASSE/straße/ΟΔΟΣ/\u03bfδ\u03bf\u03c3/ὀδυσσεύς/ὈΔΥΣΣΕΎΣ",
+        "\ufb01n/fin/\u13a0\uab70/😀/😁/👍🏽/👍/東京。/東京/東/\uff45\uff31/eq/\u2460/1/x²/x2/١٢/12/\u05d0\u05b7/\u05d0",
+        "?!/.../.// / ?  ! /a\u200db/≤/≥",
+    )
+    for text in line.split("/")
+]
 
 
 class Row(NamedTuple):
@@ -115,3 +129,26 @@ def test_a_text_of_the_relabelled_is_a_duplicate_too() -> None:
     marked = mark_duplicates(told, PLAIN)
     assert marked["is_duplicate"].to_list() == [False, False, True, True]
     assert marked.drop("is_duplicate").equals(told)
+
+
+def folded(texts: Sequence[str]) -> list[str]:
+    return pl.DataFrame({"text": texts}).select(fold(pl.col("text")))["text"].to_list()
+
+
+def test_texts_are_compared_as_ingest_compares_them() -> None:
+    assert folded(NASTY) == [normalise(text) for text in NASTY]
+    plain = plain_texts(pl.Series(NASTY)).to_list()
+    for (one, number), (other, same) in itertools.combinations(zip(NASTY, plain, strict=True), 2):
+        assert (number == same) == (normalise(one) == normalise(other)), (one, other)
+
+
+def test_every_character_is_folded_as_ingest_folds_it() -> None:
+    characters = [chr(code) for code in range(0x20000) if not 0xD800 <= code < 0xE000]
+    assert folded(characters) == [normalise(text) for text in characters]
+    higher = "".join(map(chr, range(0x20000, 0x110000)))
+    assert folded([higher]) == [normalise(higher)] == [higher]
+
+
+@given(st.lists(st.text(st.sampled_from("aAßΣ\u03c3ς .,!$+#\u0301éÉ की\t")), min_size=1))
+def test_any_text_is_folded_as_ingest_folds_it(texts: list[str]) -> None:
+    assert folded(texts) == [normalise(text) for text in texts]

@@ -120,6 +120,16 @@ def test_degenerate_labels_are_refused(toy: Toy, runs: dict[str, pa.Table], temp
         labelling.refuse_degenerate(metrics, min_entropy_share=0.3, max_entropy_share=0.98)
 
 
+def test_positives_without_other_candidates_are_not_called_one_hot(toy: Toy, runs: dict[str, pa.Table]) -> None:
+    qrels = table(schemas.QRELS, [("A:q:1", "A:d:1", 1), ("A:q:2", "A:d:4", 1), ("B:q:1", "B:d:2", 1)])
+    _, metrics = label(toy._replace(qrels=qrels), {name: run.slice(0, 0) for name, run in runs.items()})
+    labelling.refuse_degenerate(metrics, min_entropy_share=0.0, max_entropy_share=1.0)
+    with pytest.raises(
+        InputError, match=r"^each of 3 queries has one candidate alone.*; raise retrieve_bm25.depth and"
+    ):
+        labelling.refuse_degenerate(metrics, min_entropy_share=0.1, max_entropy_share=1.0)
+
+
 def test_ids_of_other_data_are_refused(toy: Toy, runs: dict[str, pa.Table]) -> None:
     runs["dense"] = table(schemas.RUN, [("A:q:1", 1, "A:d:99", 1.0)])
     with pytest.raises(InputError, match=r"dense run has doc_id 'A:d:99', which is not in the doc table"):

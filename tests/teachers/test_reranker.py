@@ -2,8 +2,9 @@
 
 import numpy as np
 import polars as pl
+import pytest
 
-from anna import schemas
+from anna import io, schemas
 from anna.teachers import reranker
 from tests.teachers.conftest import Toy, table
 
@@ -72,3 +73,11 @@ def test_run_is_ranked_with_ties_by_id_and_texts_are_in_order(toy: Toy) -> None:
         "docs": 3,
         "tasks": {"A": {"queries": 1, "pairs": 3, "docs": 3}},
     }
+
+
+def test_no_array_of_a_run_is_larger_than_a_row_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(io, "ROW_GROUP_SIZE", 2)  # an Arrow array of strings holds 2 GiB, and a run may hold more
+    pairs = pl.DataFrame({"query_id": ["q"] * 5, "doc_id": list("abcde")})
+    run = reranker.to_run(pairs, np.arange(5, dtype=np.float32))
+    assert [chunk.to_pylist() for chunk in run["doc_id"].chunks if len(chunk)] == [["e", "d"], ["c", "b"], ["a"]]
+    assert reranker.to_run(pairs.head(0), np.zeros(0, dtype=np.float32)).equals(schemas.RUN.empty_table())

@@ -21,7 +21,7 @@ VERSIONS = {
 }
 
 SEEN = {
-    "bi_encoder.VERSION": (2, "bi_encoder padding", "d9ecb8075b0ad8ed f621a8e9eb55d440"),
+    "bi_encoder.VERSION": (3, "bi_encoder padding", "1ffde95deb0bca01 f621a8e9eb55d440"),
     "scoring.VERSIONS['cross_encoder']": (2, "cross_encoder padding", "9cbf31391c3ba9ea f621a8e9eb55d440"),
     "scoring.VERSIONS['query_likelihood']": (1, "query_likelihood", "1142014c242a11f1"),
 }
