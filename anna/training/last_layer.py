@@ -7,7 +7,7 @@ from anna.errors import InputError
 from anna.modeling import readout
 from anna.modeling.batching import shared_prefix
 from anna.modeling.encoder import Encoder
-from anna.modeling.readout import Reading
+from anna.modeling.readout_fit import Reading
 from anna.training.batches import Group, Texts, plan_epoch
 from anna.training.recipe import TrainParams
 from anna.training.step import tokenize_batch

@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -25,6 +25,17 @@ _log = logging.getLogger(__name__)
 
 _FALL = 0.1
 """In nDCG@10, from which a run is warned of: with a few dozen validation queries less can be chance (ours)."""
+
+
+class Place(NamedTuple):
+    """Where in a run a step is."""
+
+    step: int
+    """From 1."""
+    steps: int
+    """Of the whole run."""
+    queries_before: int
+    """That earlier steps have seen."""
 
 
 def train(
@@ -60,8 +71,8 @@ def train(
     before = {"ndcg_at_10_before": round(validate(), 6)} if validate and not records else {}
     engine.train()
     for number, batch in log.progress(list(enumerate(batches, 1))[len(records) :], unit="step", desc="training"):
-        queries = int(records[-1]["queries"]) if records else 0
-        record = _take(engine, encoder, batch, texts, recipe, place=(number, len(batches), queries))
+        place = Place(number, len(batches), int(records[-1]["queries"]) if records else 0)
+        record = _take(engine, encoder, batch, texts, recipe, place=place)
         records.append(record)
         if number == 1:
             record |= before
@@ -94,7 +105,9 @@ def _warn_of_loss(records: Sequence[Record], recipe: TrainParams) -> None:
     if after < before - _FALL:
         _log.warning(
             "validation nDCG@10 was %.4f before training and is %.4f after it: lower train.learning_rate (%s)",
-            *(before, after, recipe.learning_rate),
+            before,
+            after,
+            recipe.learning_rate,
         )
 
 
@@ -102,16 +115,13 @@ def _is_due(number: int, interval: int | None) -> bool:
     return interval is not None and number % interval == 0
 
 
-def _take(
-    engine: Any, encoder: Encoder, batch: Batch, texts: Texts, recipe: TrainParams, *, place: tuple[int, int, int]
-) -> Record:
+def _take(engine: Any, encoder: Encoder, batch: Batch, texts: Texts, recipe: TrainParams, *, place: Place) -> Record:
     """Take an optimizer step and return its record.
 
     Raises:
         InputError: If loss or gradient norm is not finite.
     """
-    number, total, queries = place
-    rate = learning_rate(number - 1, total, recipe.learning_rate, recipe.warmup_steps)
+    rate = learning_rate(place.step - 1, place.steps, recipe.learning_rate, recipe.warmup_steps)
     for group in engine.optimizer.param_groups:
         group["lr"] = rate
     started = time.perf_counter()
@@ -119,7 +129,7 @@ def _take(
     seconds = time.perf_counter() - started
     if not math.isfinite(got["loss"]) or not math.isfinite(got["gradient_norm"]):
         raise InputError(
-            f"step {number} ({batch.task}): loss {got['loss']}, gradient norm {got['gradient_norm']}; nothing is "
+            f"step {place.step} ({batch.task}): loss {got['loss']}, gradient norm {got['gradient_norm']}; nothing is "
             f"saved. Lower train.learning_rate ({recipe.learning_rate}) or raise train.temperature"
         )
     got |= {"soft_label_entropy": _mean_entropy(batch), "learning_rate": rate}
@@ -127,14 +137,26 @@ def _take(
     cost = {"tokens_per_second": counts["tokens"] / seconds, "peak_memory_gib": log.peak_memory_mib() / 1024}
     if torch.cuda.is_available():
         cost["peak_gpu_memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
-    if number % 10 == 0:
-        terms = (got[name] for name in ("loss", "info_nce", "soft_label_ce", "gradient_norm"))
+    if place.step % 10 == 0:
         _log.info(
             "step %d/%d %s: loss %.3f (InfoNCE %.3f, soft labels %.3f), gradient norm %.2f, %.1f queries/s",
-            *(number, total, batch.task, *terms, len(batch.groups) / seconds),
+            place.step,
+            place.steps,
+            batch.task,
+            got["loss"],
+            got["info_nce"],
+            got["soft_label_ce"],
+            got["gradient_norm"],
+            len(batch.groups) / seconds,
         )
     values = {name: round(value, 6) for name, value in (got | cost).items()}
-    return {"step": number, "queries": queries + len(batch.groups), **counts, **values, "task": batch.task}
+    return {
+        "step": place.step,
+        "queries": place.queries_before + len(batch.groups),
+        **counts,
+        **values,
+        "task": batch.task,
+    }
 
 
 def _mean_entropy(batch: Batch) -> float:

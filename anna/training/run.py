@@ -149,8 +149,13 @@ def _say(
 ) -> None:
     _log.info(
         "%d groups of %d tasks, %d steps of about %d queries on %d process(es), ZeRO %d, %s",
-        *(len(groups), len({group.task for group in groups}), len(batches)),
-        *(recipe.batch_queries, world_size, recipe.zero_stage, recipe.method),
+        len(groups),
+        len({group.task for group in groups}),
+        len(batches),
+        recipe.batch_queries,
+        world_size,
+        recipe.zero_stage,
+        recipe.method,
     )
     _log.info(
         "validation on %d queries of %d tasks, against %d documents",

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from anna.errors import InputError
-from anna.modeling import readout
+from anna.modeling import readout, readout_fit
 from anna.modeling.encoder import Encoder
 from anna.modeling.encoder_config import EncoderConfig
 from tests.conftest import as_loaded, encoder_with, save_tiny
@@ -18,7 +18,7 @@ COMMON = ["water", "music", "science", "a city"]
 RARE = ["Paris", "Berlin", "Madrid", "mountains", "rivers", "book"]
 
 
-def sample(encoder: Encoder) -> tuple[list[readout.Reading], list[list[int]]]:
+def sample(encoder: Encoder) -> tuple[list[readout_fit.Reading], list[list[int]]]:
     """Texts in which some words come up again and again, as queries with a prompt and as documents."""
     texts = [
         f"{RARE[n % 6]} {COMMON[n % 4]} {COMMON[n % 3]} near the sea {RARE[n * 5 % 6]} {COMMON[n % 2]}"[: 20 + n % 30]
@@ -29,7 +29,7 @@ def sample(encoder: Encoder) -> tuple[list[readout.Reading], list[list[int]]]:
     for number, text in enumerate(texts):
         before = "" if number % 2 else prefix
         (tokens,) = encoder.tokenize([text], prefix=before, max_tokens=40)
-        readings.append(readout.Reading(tokens, max(encoder.count(before) - 1, 0), is_query=number % 2 == 0))
+        readings.append(readout_fit.Reading(tokens, max(encoder.count(before) - 1, 0), is_query=number % 2 == 0))
     return readings, encoder.tokenize(texts, max_tokens=40)
 
 
@@ -80,7 +80,7 @@ def test_rare_tokens_get_more_of_eos_than_common_ones_and_a_prompt_little(tiny_e
     assert rare > 1.25 * prompt
 
 
-def shares_of_examples(encoder: Encoder, reading: readout.Reading) -> Tensor:
+def shares_of_examples(encoder: Encoder, reading: readout_fit.Reading) -> Tensor:
     """Which part of EOS's attention goes to what stands before the text, by head; by transformers alone."""
     plain = as_loaded(encoder.backbone)
     plain.set_attn_implementation("eager")
@@ -89,13 +89,13 @@ def shares_of_examples(encoder: Encoder, reading: readout.Reading) -> Tensor:
     return weights[0, :, -1, : reading.num_prompt].sum(dim=1)  # type: ignore[no-any-return]
 
 
-def after_examples(encoder: Encoder) -> list[readout.Reading]:
+def after_examples(encoder: Encoder) -> list[readout_fit.Reading]:
     """Queries in a prompt with two examples."""
     prefix, words = encoder.config.prefix("Capitals", 2), [*RARE, *COMMON]
     texts = [f"{words[n % 10]} {words[n * 3 % 10]}" for n in range(40)]
     shared = encoder.count(prefix) - 1
     rows = encoder.tokenize(texts, prefix=prefix, max_tokens=40)
-    return [readout.Reading(row, shared, is_query=True, has_examples=True) for row in rows]
+    return [readout_fit.Reading(row, shared, is_query=True, has_examples=True) for row in rows]
 
 
 def test_after_examples_eos_looks_back_less_far_and_elsewhere_as_far_as_before(
@@ -127,7 +127,7 @@ def test_what_is_read_outweighs_the_constant_by_the_strength(tiny_encoder: Encod
     read = before[0].reshape(-1, 32)
     deviation = (read - read.mean(0)).norm(dim=1).mean()
     eos = torch.stack([states(tiny_encoder, list(reading.tokens))[1] for reading in readings]).norm(dim=1).mean()
-    assert 0.7 * readout.STRENGTH < deviation / eos < 1.3 * readout.STRENGTH
+    assert 0.7 * readout_fit.STRENGTH < deviation / eos < 1.3 * readout_fit.STRENGTH
 
 
 def test_all_weights_of_the_last_layer_get_gradients_but_those_before_the_empty_matrix(tiny_encoder: Encoder) -> None:
@@ -152,8 +152,8 @@ def test_the_same_sample_gives_the_same_bits(tiny_checkpoint: Path, tiny_config:
 
 
 def test_information_is_the_log_of_the_share_of_documents() -> None:
-    got = readout.information([3, 4, 5, 3], Counter({3: 1, 4: 9}), num_docs=9)
-    assert got.tolist() == pytest.approx([math.log(5), readout.LEAST_INFORMATION, math.log(10), math.log(5)])
+    got = readout_fit.information([3, 4, 5, 3], Counter({3: 1, 4: 9}), num_docs=9)
+    assert got.tolist() == pytest.approx([math.log(5), readout_fit.LEAST_INFORMATION, math.log(10), math.log(5)])
 
 
 def test_whitening_takes_both_kinds_to_zero_and_evens_out_variances(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,8 +163,8 @@ def test_whitening_takes_both_kinds_to_zero_and_evens_out_variances(monkeypatch:
     mean = torch.randn(4000, 12, dtype=torch.float64) * torch.logspace(0, -1.5, 12)
     mean = mean + torch.where(is_query[:, None], torch.linspace(1, 2, 12), torch.linspace(3, 0, 12))
     for power, spread in ((0.0, 20.0), (1.0, 1.5)):
-        monkeypatch.setattr(readout, "WHITENING", power)
-        value, output = readout.whiten(mean, is_query, 10)
+        monkeypatch.setattr(readout_fit, "WHITENING", power)
+        value, output = readout_fit.whiten(mean, is_query, 10)
         torch.testing.assert_close(output.T @ output, torch.eye(10, dtype=torch.float64))
         read = mean @ (output @ value).T
         for kind in (is_query, ~is_query):

@@ -6,7 +6,7 @@ import torch
 from anna.errors import InputError
 from anna.modeling import readout
 from anna.modeling.encoder import Encoder
-from anna.modeling.readout import Reading
+from anna.modeling.readout_fit import Reading
 from anna.training.last_layer import start_as_mean
 from tests.training.worker import recipe, toy_groups, toy_texts
 
