@@ -15,7 +15,7 @@ from anna.corpus.collection import training_tables
 from anna.corpus.drops import DropLog
 from anna.corpus.held_out_tables import SCHEMAS, held_out_tables
 from anna.corpus.sources import HeldOutSource, TrainSource
-from anna.params import Params, RandomParams
+from anna.params import Params, RandomParams, recorded
 from anna.seeding import derive_seed
 
 CORPUS, QUERIES, QRELS = Path("data/corpus.parquet"), Path("data/queries.parquet"), Path("data/qrels.parquet")
@@ -46,11 +46,15 @@ class IngestParams(Params):
 
 INPUTS, OUTPUTS = (), (CORPUS, QUERIES, QRELS, *EVAL_TABLES.values(), DROPS, METRICS)
 PARAMS = (RandomParams, IngestParams)
+PROMPTS = recorded("prompts")
+HOW = (PROMPTS,)
 
 
 def main() -> None:
     """Run the stage."""
     params, drops = IngestParams.load(), DropLog()
+    tasks = [source.task for source in (*params.train, *params.held_out, *params.examples)]
+    ingest.check_prompts(tasks, PROMPTS.load().values().get("tasks") or {})
     seed = derive_seed(RandomParams.load().seed, "ingest")
     held_out = ingest.load_held_out(
         params.held_out,

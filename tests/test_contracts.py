@@ -27,9 +27,10 @@ PLUMBING = {"anna.params", "anna.schemas", "anna.log", "anna.errors"}
 """Modules that are no code dependency of a stage: their values are tracked otherwise (params by DVC, schemas by the
 sidecars and by `io.read`), and a new column or log line elsewhere must not rerun a GPU-day."""
 
-HOW = {"scoring"}
-"""Sections that cannot change what a stage writes, only how it gets there: DVC does not watch them, or a run that moves
-to a cluster would be a new one."""
+HOW = {"scoring", "prompts"}
+"""Sections that cannot change what a stage writes, only how it gets there, or whether it does. DVC does not watch them:
+a run that moves to a cluster would be a new one, and so would `ingest`, which refuses tasks without a prompt, with every
+word of one."""
 
 CARRIERS = {
     *(f"anna.{name}" for name in "errors fingerprints io log origins params schemas shards store".split()),

@@ -1,7 +1,7 @@
 """All of ingestion: sources in, held-out tasks and training collections out."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,17 @@ MIN_DOCS = 2
 """A collection of one document has no negative."""
 
 _log = logging.getLogger(__name__)
+
+
+def check_prompts(tasks: Iterable[str], prompts: Container[str]) -> None:
+    """Refuse tasks without a prompt at once: `train` would do so too, but after the teachers have run.
+
+    Raises:
+        InputError: With all of them.
+    """
+    missing = sorted({task for task in tasks if task not in prompts})
+    if missing:
+        raise InputError(f"prompts.tasks has no instruction for {missing}, tasks of ingest; add one for each there")
 
 
 def load_held_out(

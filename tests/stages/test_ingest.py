@@ -1,5 +1,6 @@
 import json
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,10 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 def run(params: dict[str, Any], seed: int = 1) -> dict[str, bytes]:
     """Run the stage and return the bytes of all it wrote, but for the examples of drops, which name row numbers."""
-    Path("params.yaml").write_text(yaml.safe_dump({"random": {"seed": seed}, "ingest": params}))
+    parts = [*params["train"], *params["held_out"], *params.get("examples", ())]
+    prompts = {"tasks": {part["task"]: {"instruction": "do", "symmetric": False} for part in parts if "task" in part}}
+    sections = {"random": {"seed": seed}, "ingest": params, "prompts": prompts}
+    Path("params.yaml").write_text(yaml.safe_dump(sections))
     ingest.main()
     written = {str(path): path.read_bytes() for path in ingest.OUTPUTS if path != ingest.DROPS}
     drops = io.read(ingest.DROPS, schemas.INGEST_DROPS).drop_columns(["example"])
@@ -36,6 +40,17 @@ def run(params: dict[str, Any], seed: int = 1) -> dict[str, bytes]:
 def texts(path: Path, *columns: str) -> set[str]:
     table = pq.read_table(path)
     return {normalise(text) for column in columns for text in table[column].to_pylist()}
+
+
+def test_tasks_without_a_prompt_are_refused_before_anything_is_read(project: dict[str, Any]) -> None:
+    known = {source["task"]: {} for source in project["train"][1:]} | {project["held_out"][0]["task"]: {}}
+    sections = {"random": {"seed": 1}, "ingest": project, "prompts": {"tasks": known}}
+    Path("params.yaml").write_text(yaml.safe_dump(sections))
+    missing = sorted({source["task"] for source in (*project["train"], *project["held_out"])} - set(known))
+    assert len(missing) > 1
+    with pytest.raises(InputError, match=re.escape(f"prompts.tasks has no instruction for {missing}")):
+        ingest.main()
+    assert not ingest.CORPUS.exists()
 
 
 def test_writes_every_table_and_counts(project: dict[str, Any]) -> None:
