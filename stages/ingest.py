@@ -43,6 +43,12 @@ class IngestParams(Params):
     examples: tuple[TrainSource, ...] = ()
     """Where in-context examples of mteb's own tasks come from, by task; what the task scores is never among them."""
 
+    @property
+    def tasks(self) -> set[str]:
+        """Names of all tasks."""
+        trained_or_shown = {source.task for source in (*self.train, *self.examples)}
+        return trained_or_shown | {source.task for source in self.held_out}
+
 
 INPUTS, OUTPUTS = (), (CORPUS, QUERIES, QRELS, *EVAL_TABLES.values(), DROPS, METRICS)
 PARAMS = (RandomParams, IngestParams)
@@ -53,8 +59,7 @@ HOW = (PROMPTS,)
 def main() -> None:
     """Run the stage."""
     params, drops = IngestParams.load(), DropLog()
-    tasks = [source.task for source in (*params.train, *params.held_out, *params.examples)]
-    ingest.check_prompts(tasks, PROMPTS.load().values().get("tasks") or {})
+    ingest.check_prompts(params.tasks, PROMPTS.load().values().get("tasks") or {})
     seed = derive_seed(RandomParams.load().seed, "ingest")
     held_out = ingest.load_held_out(
         params.held_out,

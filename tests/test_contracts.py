@@ -29,8 +29,8 @@ sidecars and by `io.read`), and a new column or log line elsewhere must not reru
 
 HOW = {"scoring", "prompts"}
 """Sections that cannot change what a stage writes, only how it gets there, or whether it does. DVC does not watch them:
-a run that moves to a cluster would be a new one, and so would `ingest`, which refuses tasks without a prompt, with every
-word of one."""
+a run that moves to a cluster would be a new one, and so would one with another word in a prompt, whose absence `ingest`
+refuses."""
 
 CARRIERS = {
     *(f"anna.{name}" for name in "errors fingerprints io log origins params schemas shards store".split()),
