@@ -74,7 +74,7 @@ def explain(query_id: str, folder: Path = DATA) -> Story:
     found = {name: _of(io.read(folder / f"{name}.parquet", schema), query_id) for name, schema in known.items()}
     corpus = io.read(folder / "corpus.parquet", schemas.CORPUS)
     missing = [name for name in _SCHEMAS if name not in known]
-    return Story(query[0], _candidates(found, corpus), _outcome(found), missing)
+    return Story(query[0], _candidates(found, corpus), _outcome(query[0], found), missing)
 
 
 def describe(story: Story) -> str:
@@ -138,15 +138,16 @@ def _reason(row: Mapping[str, Any]) -> str:
     return f"dropped: {style.words(row['reason'])}{gap}"
 
 
-def _outcome(found: Mapping[str, Rows]) -> str:
+def _outcome(query: Mapping[str, Any], found: Mapping[str, Rows]) -> str:
     """Return in one sentence what came of the query."""
+    use = {"train": "training", "validation": "validation"}[query["split"]]
     if "groups" not in found or "drops" not in found:
         return "The filter has not run, so there is no group yet."
     for group in found["groups"]:
         number = len(group["negative_ids"])
-        return f"Gives a training group: 1 positive, {number} hard negative{'' if number == 1 else 's'}."
+        return f"Gives a {use} group: 1 positive, {number} hard negative{'' if number == 1 else 's'}."
     reasons = [style.words(row["reason"]) for row in found["drops"] if not row["doc_id"]]
-    return f"Gives no training group: {', '.join(reasons) or 'no reason recorded'}."
+    return f"Gives no {use} group: {', '.join(reasons) or 'no reason recorded'}."
 
 
 def _describe_candidate(candidate: Candidate) -> list[str]:

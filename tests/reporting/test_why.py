@@ -109,6 +109,13 @@ def test_a_query_without_group_says_why(data: Path) -> None:
     assert why.explain("T:q:02", data).outcome == "Gives no training group: weak positive."
 
 
+def test_a_query_of_the_validation_split_trains_nothing(data: Path) -> None:
+    queries = io.read(data / "queries.parquet", schemas.QUERIES).to_pylist()
+    rows = [{**row, "split": "validation"} for row in queries]
+    io.write(data / "queries.parquet", pa.Table.from_pylist(rows, schema=schemas.QUERIES), schemas.QUERIES)
+    assert why.explain(QUERY, data).outcome == "Gives a validation group: 1 positive, 1 hard negative."
+
+
 def test_stages_that_have_not_run_are_named(data: Path) -> None:
     for name in ("labels", "groups", "drops", "reranker_run"):
         (data / f"{name}.parquet").unlink()
