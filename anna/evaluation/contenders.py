@@ -77,10 +77,20 @@ class EncodeSettings:
 
 
 def student(folder: Path, settings: EncodeSettings) -> Contender:
-    """Return the exported model at `folder`."""
+    """Return the exported model at `folder`.
+
+    Raises:
+        InputError: If there is none, or no task of it has as many in-context examples as it is to show.
+    """
     if not folder.is_dir():
         raise InputError(f"{folder} does not exist; make it with: dvc repro export")
     config = EncoderConfig.load(folder)
+    most = max((len(prompt.examples) for prompt in config.tasks.values()), default=0)
+    if settings.examples > most:
+        raise InputError(
+            f"evaluate.examples is {settings.examples}, but no task of {folder} has more than {most} in-context "
+            f"examples; lower it, or raise ingest.examples_per_task and run: dvc repro"
+        )
     identity = {"content": content_hash(folder, encoder_config.CONFIG_FILE, _CARD_FILE)}
     return _prompted("student", config, partial(Encoder.load, folder), identity, settings)
 

@@ -73,15 +73,12 @@ class EncoderConfig(Strict):
     def prefix(self, task: str, num_examples: int = 0) -> str:
         """Return the prompt of `task` before the query text, with its first `num_examples` in-context examples.
 
+        A task with fewer shows all that it has; `ingest` has said which tasks those are.
+
         Raises:
-            InputError: If the encoder has no prompt for the task, or fewer examples; a task without any is shown none.
+            InputError: If the encoder has no prompt for the task.
         """
         prompt = self.task(task)
-        if 0 < len(prompt.examples) < num_examples:
-            raise InputError(
-                f"{CONFIG_FILE} has {len(prompt.examples)} in-context examples for task {task!r}, not {num_examples}; "
-                "show fewer (evaluate.examples), or set more aside (ingest.examples_per_task) and train again"
-            )
         return query_prefix(prompt.instruction, prompt.examples[:num_examples])
 
     def task(self, name: str) -> TaskPrompt:

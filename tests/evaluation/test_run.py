@@ -136,6 +136,12 @@ def test_tasks_without_a_prompt_are_named_before_anything_runs(tmp_path, exporte
     assert not (tmp_path / "results").exists()
 
 
+def test_more_examples_than_any_task_has_are_refused(exported):
+    contenders.student(exported, replace(SETTINGS, examples=1))
+    with pytest.raises(InputError, match=r"evaluate.examples is 2, but no task of .* has more than 1 in-context exam"):
+        contenders.student(exported, replace(SETTINGS, examples=2))
+
+
 def test_a_model_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"absent does not exist; make it with: dvc repro export"):
         contenders.student(tmp_path / "absent", SETTINGS)

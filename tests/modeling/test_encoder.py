@@ -82,15 +82,6 @@ def test_an_unknown_task_is_refused_with_the_known_ones(tiny_config: EncoderConf
         tiny_config.prefix("Nope")
 
 
-def test_more_examples_than_a_task_has_are_refused_but_for_a_task_without_any(tiny_config: EncoderConfig) -> None:
-    assert tiny_config.prefix("Capitals", 2).count("Response") == 2
-    with pytest.raises(InputError, match=r"has 1 in-context examples for task 'Similar', not 2; .*examples_per_task"):
-        tiny_config.prefix("Similar", 2)
-    bare = tiny_config.tasks["Similar"].model_copy(update={"examples": ()})
-    tiny_config = tiny_config.model_copy(update={"tasks": {"Similar": bare}})
-    assert tiny_config.prefix("Similar", 2) == tiny_config.prefix("Similar")
-
-
 def test_config_round_trip(tiny_config: EncoderConfig, tmp_path: Path) -> None:
     tiny_config.save(tmp_path)
     assert EncoderConfig.load(tmp_path) == tiny_config
