@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from anna import io, log, schemas
+from anna.allocation import keep_freed_memory
 from anna.errors import InputError
 from anna.params import PARAMS_FILE
 
@@ -23,6 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status: 0, or 1 after a message that says what was wrong."""
     arguments = _parser().parse_args(argv)
     log.setup()
+    keep_freed_memory()
     try:
         _out(arguments.run(arguments))
     except InputError as error:

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from anna.allocation import keep_freed_memory
 from anna.errors import InputError
 
 T = TypeVar("T")
@@ -58,6 +59,7 @@ def run_stage(name: str, main: Callable[[], Mapping[str, int] | None]) -> None:
     Exits with status 1 on `InputError`; any other exception is a bug and keeps its traceback.
     """
     setup()
+    keep_freed_memory()
     started = time.perf_counter()
     _log.info("%s starts (Python %s, %d CPUs)", name, platform.python_version(), os.cpu_count() or 1)
     try:

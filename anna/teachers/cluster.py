@@ -22,6 +22,7 @@ import torch
 from ray.data import ActorPoolStrategy, DataContext
 
 from anna import log
+from anna.allocation import keep_freed_memory
 from anna.errors import InputError
 from anna.shards import Values
 from anna.teachers.engine import Items, Teacher
@@ -66,6 +67,7 @@ class Here(NamedTuple):
         os.chdir(self.folder)
         torch.set_num_threads(self.threads)
         faiss.omp_set_num_threads(self.threads)
+        keep_freed_memory()
 
 
 @contextmanager

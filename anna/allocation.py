@@ -1,0 +1,24 @@
+"""How the C library's allocator treats what tensors free."""
+
+import ctypes
+import platform
+
+_MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1
+"""Parameters of glibc's `mallopt`, from its malloc.h."""
+
+_LARGE = 32 * 2**20
+"""Bytes from which a piece of memory is mapped by itself and given back when freed: glibc's own upper limit."""
+
+
+def keep_freed_memory() -> None:
+    """Make this process keep the memory that tensors free for its next ones; the largest are given back as before.
+
+    A layer's activations are freed and asked for again with every batch. In between glibc gives them back to the
+    system, which then fills each page with zeros anew: a tenth of the time of encoding on two cores (docs/LOG.md). No
+    result depends on it. With another C library it does nothing.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return
+    libc = ctypes.CDLL(None)
+    libc.mallopt(_MMAP_THRESHOLD, _LARGE)
+    libc.mallopt(_TRIM_THRESHOLD, 2**31 - 1)

@@ -1,0 +1,38 @@
+"""The allocator's setting, as glibc itself tells it."""
+
+import platform
+import subprocess
+import sys
+
+import pytest
+
+ALLOCATIONS = """
+import ctypes
+from anna.allocation import keep_freed_memory
+
+class Info(ctypes.Structure):  # struct mallinfo2 of malloc.h
+    _fields_ = [(name, ctypes.c_size_t) for name in "arena ordblks smblks hblks hblkhd a b c d e".split()]
+
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.mallinfo2.restype = ctypes.c_void_p, Info
+keep_freed_memory()
+before = libc.mallinfo2()
+large = ctypes.c_void_p(libc.malloc(ctypes.c_size_t(40 * 2**20)))
+mapped = libc.mallinfo2()
+libc.free(large)
+pieces = [ctypes.c_void_p(libc.malloc(ctypes.c_size_t(30 * 2**20))) for _ in range(8)]
+held = libc.mallinfo2()
+for piece in pieces:
+    libc.free(piece)
+freed = libc.mallinfo2()
+print(mapped.hblks - before.hblks, held.hblks - before.hblks, (held.arena - before.arena) // 2**20)
+print(freed.arena == held.arena)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc's")
+def test_small_pieces_are_kept_when_freed_and_large_ones_are_the_systems() -> None:
+    said = subprocess.run([sys.executable, "-c", ALLOCATIONS], capture_output=True, text=True, check=True).stdout
+    num_mapped, num_still_mapped, grown, is_kept = said.split()
+    assert (num_mapped, num_still_mapped, is_kept) == ("1", "0", "True")
+    assert int(grown) >= 8 * 30 - 1
