@@ -13,7 +13,7 @@ Legend: D hidden dimensions, R dimensions of all value heads together.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -23,13 +23,13 @@ from anna import log
 from anna.errors import InputError
 from anna.modeling import lookback
 from anna.modeling.encoder import Encoder
-from anna.modeling.packing import Text, pack
+from anna.modeling.packing import Packing, Text, pack
 from anna.modeling.readout_fit import Reading, State, constant, fit_gate, fit_key, fit_values
 
 REACH = 0.9
 """Share of queries that EOS sees whole after examples."""
 
-_BATCH = 16
+_BATCH = 32
 """Texts read at once."""
 
 _EVERY = 8
@@ -63,8 +63,8 @@ def start(encoder: Encoder, texts: Sequence[Reading], docs: Sequence[Sequence[in
             len(plain),
             num_dims,
         )
-    states = list(_states(encoder, plain))
-    after_examples = list(_states(encoder, [text for text in texts if text.has_examples], every=_EVERY))
+    states = read_states(encoder, plain)
+    after_examples = read_states(encoder, [text for text in texts if text.has_examples], every=_EVERY)
     key_D = fit_key([state.normed for state in states], plain, docs)
     query_D = constant(torch.stack([state.normed[-1] for state in [*states, *after_examples]]))
     is_query = torch.tensor([text.is_query for text in plain])
@@ -93,23 +93,45 @@ def _check(encoder: Encoder) -> int:
     return num_values
 
 
-def _states(encoder: Encoder, texts: Sequence[Reading], *, every: int = 1) -> Iterator[State]:
+@torch.no_grad()
+def read_states(encoder: Encoder, texts: Sequence[Reading], *, every: int = 1) -> list[State]:
+    """Return what the last layer is given of each text, at each `every`-th token and at EOS.
+
+    Texts with the same prompt are read together, and the prompt once for them: equal to each alone, to rounding.
+    """
     layer = encoder.backbone.layers[-1]
+    order = sorted(range(len(texts)), key=lambda number: tuple(texts[number].prompt))
     given: list[Tensor] = []
+    found: dict[int, State] = {}
     hook = layer.register_forward_pre_hook(lambda _, args: given.append(args[0][0]), prepend=True)
     try:
         for first in log.progress(range(0, len(texts), _BATCH), unit="batch", desc="reading a sample of texts"):
-            batch = texts[first : first + _BATCH]
-            packing = pack([Text(text.tokens) for text in batch])
+            batch = order[first : first + _BATCH]
+            packing, places = _pack([texts[number] for number in batch])
             encoder.hidden(packing.to(encoder.device))
             hidden_TD = given.pop()
             normed_TD = layer.input_layernorm(hidden_TD)
-            for text, begin in zip(batch, packing.starts, strict=True):
-                last = begin + len(text.tokens) - 1
-                kept = [*range(begin, last, every), last]
-                yield State(normed_TD[kept].double().cpu(), hidden_TD[last].double().cpu())
+            for number, own in zip(batch, places, strict=True):
+                kept = [*own[:-1:every], own[-1]]
+                found[number] = State(normed_TD[kept].double().cpu(), hidden_TD[own[-1]].double().cpu())
     finally:
         hook.remove()
+    return [found[number] for number in range(len(texts))]
+
+
+def _pack(texts: Sequence[Reading]) -> tuple[Packing, list[list[int]]]:
+    """Return the row of the texts' prompts, each once, and the texts; and where in it each text's tokens are."""
+    prompts = list(dict.fromkeys(tuple(text.prompt) for text in texts if text.num_prompt))
+    numbers = [prompts.index(tuple(text.prompt)) if text.num_prompt else None for text in texts]
+    packing = pack(
+        [Text(text.tokens[text.num_prompt :], number) for text, number in zip(texts, numbers, strict=True)], prompts
+    )
+    places = []
+    for text, number, start in zip(texts, numbers, packing.starts[len(prompts) :], strict=True):
+        begin = 0 if number is None else packing.starts[number]
+        own = range(start, start + len(text.tokens) - text.num_prompt)
+        places.append([*range(begin, begin + text.num_prompt), *own])
+    return packing, places
 
 
 def _limit_reach(encoder: Encoder, plain: Sequence[State], after_examples: Sequence[State], *, reach: int) -> None:

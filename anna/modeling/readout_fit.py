@@ -50,6 +50,11 @@ class Reading(NamedTuple):
     is_query: bool
     has_examples: bool = False
 
+    @property
+    def prompt(self) -> Sequence[int]:
+        """The tokens of its prompt."""
+        return self.tokens[: self.num_prompt]
+
 
 class State(NamedTuple):
     """What the last layer is given of a text, float64."""

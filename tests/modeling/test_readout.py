@@ -61,6 +61,20 @@ def test_eos_becomes_the_weighted_mean_that_the_weights_say(tiny_encoder: Encode
         torch.testing.assert_close(got, torch.nn.functional.normalize(expected, dim=0), atol=2e-3, rtol=0)
 
 
+@pytest.mark.parametrize("every", [1, 3])
+def test_states_are_those_of_each_text_alone_in_the_given_order(tiny_encoder: Encoder, every: int) -> None:
+    texts = [*sample(tiny_encoder)[0], *after_examples(tiny_encoder)]  # three prompts, of which one is none
+    read = readout.read_states(tiny_encoder, texts, every=every)
+    assert len(read) == len(texts)
+    for text, state in zip(texts, read, strict=True):
+        with torch.no_grad():
+            normed, eos = states(tiny_encoder, list(text.tokens))
+        torch.testing.assert_close(
+            state.normed, torch.cat([normed[:-1:every], normed[-1:]]).double(), atol=1e-5, rtol=0
+        )
+        torch.testing.assert_close(state.at_eos, eos.double(), atol=1e-5, rtol=0)
+
+
 def test_rare_tokens_get_more_of_eos_than_common_ones_and_a_prompt_little(tiny_encoder: Encoder) -> None:
     readings, docs = sample(tiny_encoder)
     readout.start(tiny_encoder, readings, docs)
