@@ -89,7 +89,7 @@ def student(folder: Path, settings: EncodeSettings) -> Contender:
     if settings.examples > most:
         raise InputError(
             f"evaluate.examples is {settings.examples}, but no task of {folder} has more than {most} in-context "
-            f"examples; lower it, or raise ingest.examples_per_task and run: dvc repro"
+            "examples; lower it, or raise ingest.examples_per_task and run: dvc repro"
         )
     identity = {"content": content_hash(folder, encoder_config.CONFIG_FILE, _CARD_FILE)}
     return _prompted("student", config, partial(Encoder.load, folder), identity, settings)

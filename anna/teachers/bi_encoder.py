@@ -11,13 +11,10 @@ from sentence_transformers import SentenceTransformer
 from anna.errors import InputError
 from anna.modeling.batching import token_batches
 from anna.modeling.hardware import pick_device
-from anna.teachers.padding import PADDED_TO, padded
+from anna.teachers.padding import PADDED_TO, count_tokens, padded
 
 VERSION = 3
 """Part of what vectors are stored under: to be raised when this module gives other vectors for the same texts."""
-
-TOKENISED_AT_ONCE = 10_000
-"""Texts; only their lengths are kept."""
 
 
 def load_model(path: Path, max_tokens: int, dtype: torch.dtype = torch.float32) -> SentenceTransformer:
@@ -63,12 +60,9 @@ def plan_batches(
         prompt: Put before each text.
         tokens_per_batch: Largest number of tokens computed at once, padding included.
     """
-    lengths: list[int] = []
-    for start in range(0, len(texts), TOKENISED_AT_ONCE):
-        part = [prompt + text for text in texts[start : start + TOKENISED_AT_ONCE]]
-        rows = model.tokenizer(part, truncation=True, max_length=model.max_seq_length)["input_ids"]
-        lengths += [padded(len(row)) for row in rows]
-    return token_batches(lengths, tokens_per_batch)
+    longest = model.max_seq_length
+    lengths = count_tokens(model.tokenizer, texts, prefix=prompt, truncation=True, max_length=longest)
+    return token_batches([padded(length) for length in lengths], tokens_per_batch)
 
 
 def encode_batch(

@@ -10,10 +10,7 @@ from sentence_transformers import CrossEncoder
 
 from anna.errors import InputError
 from anna.modeling.hardware import pick_device
-from anna.teachers.padding import PADDED_TO, ROWS, padded, whole_batches
-
-TOKENISED_AT_ONCE = 10_000
-"""Pairs; only their lengths are kept."""
+from anna.teachers.padding import PADDED_TO, ROWS, count_tokens, padded, whole_batches
 
 
 def load_cross_encoder(path: Path, max_tokens: int, dtype: torch.dtype = torch.float32) -> CrossEncoder:
@@ -63,12 +60,9 @@ def plan_batches(
         max_tokens: Longest pair.
         tokens_per_batch: Largest number of tokens computed at once, padding included.
     """
-    lengths: list[int] = []
-    for start in range(0, len(pairs), TOKENISED_AT_ONCE):
-        queries, docs = zip(*pairs[start : start + TOKENISED_AT_ONCE], strict=True)
-        rows = model.tokenizer(list(queries), list(docs), truncation=True, max_length=max_tokens)["input_ids"]
-        lengths += [padded(len(row)) for row in rows]
-    return whole_batches(lengths, tokens_per_batch)
+    queries, docs = [query for query, _ in pairs], [doc for _, doc in pairs]
+    lengths = count_tokens(model.tokenizer, queries, docs, truncation=True, max_length=max_tokens)
+    return whole_batches([padded(length) for length in lengths], tokens_per_batch)
 
 
 def score_batch(

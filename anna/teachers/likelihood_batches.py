@@ -4,10 +4,8 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerFast
 
+from anna.teachers.padding import count_tokens
 from anna.teachers.query_likelihood import HEAD, TAIL
-
-TOKENISED_AT_ONCE = 10_000
-"""Texts; only their lengths are kept."""
 
 
 def plan_batches(
@@ -69,8 +67,4 @@ def group_by_passage(
 
 def _count(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> dict[str, int]:
     """Return how many tokens each text has."""
-    lengths: list[int] = []
-    for start in range(0, len(texts), TOKENISED_AT_ONCE):
-        rows = tokenizer(texts[start : start + TOKENISED_AT_ONCE], add_special_tokens=False)["input_ids"]
-        lengths += map(len, rows)
-    return dict(zip(texts, lengths, strict=True))
+    return dict(zip(texts, count_tokens(tokenizer, texts, add_special_tokens=False), strict=True))

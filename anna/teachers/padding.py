@@ -1,16 +1,36 @@
-"""How far batches are padded, so that a text or pair gets the same result to the last bit in whatever company.
+"""How long texts are, and how far batches are padded.
 
-Padding adds zeros to sums, which changes no sum; but how a CPU groups the terms of a sum, and so how it rounds, depends
-on sizes. With these sizes no size does.
+A text or pair is to get the same result to the last bit in whatever company. Padding adds zeros to sums, which changes
+no sum; but how a CPU groups the terms of a sum, and so how it rounds, depends on sizes. With these sizes no size does.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 PADDED_TO = 16
 """Tokens of a row: as many numbers as one instruction takes at once."""
 
 ROWS = 4
 """Rows of a batch whose rows become one vector each: as many as a matrix product takes at once."""
+
+TOKENISED_AT_ONCE = 10_000
+"""Texts, or pairs of them; only their lengths are kept."""
+
+
+def count_tokens(tokenizer: Any, *columns: Sequence[str], prefix: str = "", **options: Any) -> list[int]:
+    """Return how many tokens each text has, or each pair of texts of two columns.
+
+    Args:
+        tokenizer: Of transformers.
+        columns: Texts; of pairs, their first and their second ones.
+        prefix: Put before each text.
+        options: The tokenizer's own.
+    """
+    lengths: list[int] = []
+    for start in range(0, len(columns[0]), TOKENISED_AT_ONCE):
+        parts = ([prefix + text for text in column[start : start + TOKENISED_AT_ONCE]] for column in columns)
+        lengths += map(len, tokenizer(*parts, **options)["input_ids"])
+    return lengths
 
 
 def padded(length: int) -> int:

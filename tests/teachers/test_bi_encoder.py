@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 
 from anna.errors import InputError
-from anna.teachers import bi_encoder
+from anna.teachers import bi_encoder, padding
 from tests.teachers.models import WORDS, save_bi_encoder
 
 TEXTS = [" ".join(WORDS[start : start + length]) for start in range(4) for length in (1, 2, 5, 9, 13, 14, 15)]
@@ -66,7 +66,7 @@ def test_lengths_do_not_depend_on_how_many_texts_are_tokenised_at_once(
     model: SentenceTransformer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = bi_encoder.plan_batches(model, TEXTS, "", 64)
-    monkeypatch.setattr(bi_encoder, "TOKENISED_AT_ONCE", 3)
+    monkeypatch.setattr(padding, "TOKENISED_AT_ONCE", 3)
     assert bi_encoder.plan_batches(model, TEXTS, "", 64) == whole
 
 
