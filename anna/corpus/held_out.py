@@ -14,7 +14,8 @@ from anna.errors import InputError
 from anna.prompts import Example
 from anna.seeding import derive_seed
 
-MIN_DOCS = 2
+FEWEST = 2
+"""Documents, or classes, among which there is anything to tell apart."""
 
 
 @dataclass
@@ -137,14 +138,14 @@ def _check(task: HeldOutTask, dropped: dict[str, int]) -> None:
     remedy = f"dropped: {dropped}. Raise its rows or correct its columns"
     if not task.units:
         raise InputError(f"{place}: nothing is left to score; {remedy}")
-    if task.source.type in LABELLED and len({unit.label for unit in task.units}) < MIN_DOCS:
+    if task.source.type in LABELLED and len({unit.label for unit in task.units}) < FEWEST:
         raise InputError(f"{place}: its texts are all of class {task.units[0].label!r}, expected two or more; {remedy}")
     unknown = {unit.label for unit in task.units} - {unit.label for unit in task.fitted}
     if task.source.type == "Classification" and unknown:
         raise InputError(f"{place}: no text of classes {sorted(unknown)} to fit on; raise its train_rows")
     docs = {other for unit in task.units for other in unit.others}.union(task.distractors)
-    if task.source.type == "Retrieval" and len(docs) < MIN_DOCS:
-        raise InputError(f"{place}: has {len(docs)} document, expected {MIN_DOCS} or more; {remedy}")
+    if task.source.type == "Retrieval" and len(docs) < FEWEST:
+        raise InputError(f"{place}: has {len(docs)} document, expected {FEWEST} or more; {remedy}")
 
 
 def held_out_texts(tasks: Iterable[HeldOutTask]) -> set[str]:
