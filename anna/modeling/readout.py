@@ -29,7 +29,7 @@ from anna.modeling.readout_fit import Reading, State, constant, fit_gate, fit_ke
 REACH = 0.9
 """Share of queries that EOS sees whole after examples."""
 
-_BATCH = 32
+BATCH = 32
 """Texts read at once."""
 
 _EVERY = 8
@@ -105,8 +105,8 @@ def read_states(encoder: Encoder, texts: Sequence[Reading], *, every: int = 1) -
     found: dict[int, State] = {}
     hook = layer.register_forward_pre_hook(lambda _, args: given.append(args[0][0]), prepend=True)
     try:
-        for first in log.progress(range(0, len(texts), _BATCH), unit="batch", desc="reading a sample of texts"):
-            batch = order[first : first + _BATCH]
+        for first in log.progress(range(0, len(texts), BATCH), unit="batch", desc="reading a sample of texts"):
+            batch = order[first : first + BATCH]
             packing, places = _pack([texts[number] for number in batch])
             encoder.hidden(packing.to(encoder.device))
             hidden_TD = given.pop()

@@ -21,12 +21,14 @@ AROUND_EXAMPLE = 5
 VALIDATION_DOCS = 6
 """Documents that each validation query brings into its pool."""
 
-
 SAMPLE = 1000
 """Groups that `anna.training.last_layer` reads."""
 
 EXAMPLED, EXAMPLED_PER_BATCH = 240, 4
 """Texts that it reads in prompts with examples, and of how many groups of a batch at most."""
+
+READ_AT_ONCE = 32
+"""Texts that it reads together; those with the same prompt share it."""
 
 
 class Pass(NamedTuple):
@@ -132,9 +134,10 @@ def last_layer(settings: Settings, counts: Counts, shape: Shape) -> float:
     shown = (train.max_examples + 1) / 2
     for task in counts.tasks:
         asked, read = mean(task.query_lengths, train.query_tokens), mean(task.doc_lengths, train.doc_tokens)
-        tokens += share * task.groups * (asked + read + task.prompt_tokens * (1 + task.is_symmetric))
+        plain = task.prompt_tokens * (1 + task.is_symmetric) / READ_AT_ONCE
+        tokens += share * task.groups * (asked + read + plain)
         prompt = task.prompt_tokens + shown * (task.prompt_tokens + example_tokens(task, settings))
-        tokens += exampled * task.groups / total * (asked + prompt)
+        tokens += exampled * task.groups / total * (asked + prompt / EXAMPLED_PER_BATCH)
     return tokens * work.forward_read(shape, 0.0, 0.0)
 
 

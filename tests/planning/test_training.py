@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from anna.modeling import readout
 from anna.planning import training, work
 from anna.planning.counts import Counts, Task
 from anna.planning.settings import Settings
@@ -113,16 +114,19 @@ def test_each_rank_reads_the_sample_that_the_last_layer_starts_from() -> None:
     student = plain.student.model_copy(update={"last_layer": "weighted_mean"})
     made = plain.model_copy(update={"student": student})
     more = training.plan(made, counts, SHAPE, 2).operations - training.plan(plain, counts, SHAPE, 2).operations
-    sample = 160 * (20 + 10 + 48) * work.forward_read(SHAPE, 0, 0)  # all of the groups: there are fewer than SAMPLE
+    sample = (
+        160 * (20 / 32 + 10 + 48) * work.forward_read(SHAPE, 0, 0)
+    )  # all of the groups: there are fewer than SAMPLE
     assert more == pytest.approx(2 * sample)
     assert training.SAMPLE == last_layer.SAMPLE
     many = Counts((replace(TASK, groups=4000),), "", ())
     assert training.last_layer(made, many, SHAPE) == pytest.approx(sample * training.SAMPLE / 160)
     shown = made.model_copy(update={"train": made.train.model_copy(update={"max_examples": 2})})
     exampled = training.last_layer(shown, counts, SHAPE) - training.last_layer(made, counts, SHAPE)
-    length = 10 + 20 + 1.5 * (20 + 10 + 48 + training.AROUND_EXAMPLE)  # of 4 queries of each of 10 batches
-    assert exampled == pytest.approx(40 * length * work.forward_read(SHAPE, 0, 0))
+    prompt = 20 + 1.5 * (20 + 10 + 48 + training.AROUND_EXAMPLE)  # once for the 4 queries of each of 10 batches
+    assert exampled == pytest.approx((40 * 10 + 10 * prompt) * work.forward_read(SHAPE, 0, 0))
     assert (training.EXAMPLED, training.EXAMPLED_PER_BATCH) == (last_layer.EXAMPLED, last_layer.EXAMPLED_PER_BATCH)
+    assert training.READ_AT_ONCE == readout.BATCH
 
 
 def test_validations_are_counted_by_their_interval() -> None:
