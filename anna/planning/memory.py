@@ -11,7 +11,7 @@ LIBRARIES = {
     "retrieve_dense": 800 * MIB,
     "rerank": 640 * MIB,
     "train": 790 * MIB,
-    "export": 700 * MIB,
+    "export": 780 * MIB,
     "evaluate": 800 * MIB,
 }
 """Resident memory beside weights and what is computed: Python, libraries, tokenizers, tables (default, on a CPU: 440 to
