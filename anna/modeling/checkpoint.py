@@ -108,7 +108,7 @@ def _converted(path: Path) -> Path:
 
 
 def _as_mistral(model: PreTrainedModel) -> PreTrainedModel:
-    """Return the Llama model's weights in a Mistral model."""
+    """Return the Llama model's weights, not copied, in a Mistral model."""
     old = model.config
     if getattr(old, "attention_bias", False) or getattr(old, "mlp_bias", False):
         raise InputError(
@@ -132,8 +132,10 @@ def _as_mistral(model: PreTrainedModel) -> PreTrainedModel:
         eos_token_id=old.eos_token_id,
         pad_token_id=old.pad_token_id,
     )
-    mistral = MistralForCausalLM(config).to(model.dtype)
-    mistral.load_state_dict(model.state_dict(), strict=True)
+    with torch.device("meta"):
+        mistral = MistralForCausalLM(config)
+    mistral.load_state_dict(model.state_dict(), strict=True, assign=True)
+    mistral.model.rotary_emb = type(mistral.model.rotary_emb)(config)  # its frequencies are no part of the state
     if config.tie_word_embeddings:
         mistral.tie_weights()
     return mistral
