@@ -87,7 +87,7 @@ def estimate(case: Case) -> list[Estimate]:
         "train": train,
         "export": _export,
         "evaluate": _evaluate,
-        "report": lambda _: Estimate("report", 0, 0, LIBRARIES["ingest"], MIB, 3.0),
+        "report": lambda _: Estimate("report", 0, 0, LIBRARIES["tables"], MIB, 3.0),
     }
     return [make(case) for make in makers.values()]
 
@@ -103,7 +103,7 @@ def _bm25(case: Case) -> Estimate:
     pairs = sum(float(task.queries) * task.docs for task in case.counts.tasks)
     largest = max(task.docs * mean(task.doc_lengths, 1e9) for task in case.counts.tasks)
     rows = sum(task.queries for task in case.counts.tasks) * case.settings.retrieve_bm25.depth
-    memory = LIBRARIES["ingest"] + 8 * largest
+    memory = LIBRARIES["tables"] + 8 * largest
     return Estimate("retrieve_bm25", 0, 0, memory, rows * ROW_BYTES, 1 + pairs * BM25_SECONDS, "on one CPU core")
 
 
@@ -153,7 +153,7 @@ def _tables(stage: str, case: Case) -> Estimate:
     settings = case.settings
     depth = settings.retrieve_bm25.depth + settings.retrieve_dense.depth
     rows = sum(task.queries * min(depth, task.docs) for task in case.counts.tasks) * 0.85
-    return Estimate(stage, 0, 0, LIBRARIES["ingest"], rows * ROW_BYTES, 0.3 + rows * LABEL_SECONDS)
+    return Estimate(stage, 0, 0, LIBRARIES["tables"], rows * ROW_BYTES, 0.3 + rows * LABEL_SECONDS)
 
 
 def setup(case: Case) -> Setup:

@@ -40,9 +40,9 @@ def test_the_whole_takes_what_it_took(estimates: dict[str, Estimate]) -> None:
     assert sum(one.seconds for one in estimates.values()) == pytest.approx(measured, rel=0.2)
 
 
-@pytest.mark.parametrize("stage", ["rerank", "train", "export"])
-def test_memory_is_what_it_was(stage: str, estimates: dict[str, Estimate]) -> None:
-    assert estimates[stage].memory / 2**20 == pytest.approx(cost(stage)["peak_memory_mib"], rel=0.15)
+def test_memory_is_what_it_was(estimates: dict[str, Estimate]) -> None:
+    for stage, one in estimates.items():
+        assert one.memory / 2**20 == pytest.approx(cost(stage)["peak_memory_mib"], rel=0.15), stage
 
 
 def test_reranked_pairs_are_counted_as_they_were(estimates: dict[str, Estimate]) -> None:
