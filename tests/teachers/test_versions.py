@@ -21,8 +21,8 @@ VERSIONS = {
 }
 
 SEEN = {
-    "bi_encoder.VERSION": (3, "bi_encoder padding", "1ffde95deb0bca01 f621a8e9eb55d440"),
-    "scoring.VERSIONS['cross_encoder']": (2, "cross_encoder padding", "9cbf31391c3ba9ea f621a8e9eb55d440"),
+    "bi_encoder.VERSION": (3, "bi_encoder padding", "dc125a1e09102bf4 b33a5550c1cbc8e2"),
+    "scoring.VERSIONS['cross_encoder']": (2, "cross_encoder padding", "62199ab9e495a2e9 b33a5550c1cbc8e2"),
     "scoring.VERSIONS['query_likelihood']": (1, "query_likelihood", "1142014c242a11f1"),
 }
 """Version, modules that score, and hash of their code."""
