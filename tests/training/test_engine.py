@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,9 @@ def check_same(got: dict[str, Any], expected: dict[str, Any]) -> None:
 def results(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, Any]]:
     """Every run, by number of ranks."""
     folder = tmp_path_factory.mktemp("engine")
-    return {ranks: train_all(tiny_checkpoint, folder / f"{ranks}.pt", ranks) for ranks in (1, 2)}
+    with ThreadPoolExecutor() as pool:  # each waits for processes of its own
+        running = {ranks: pool.submit(train_all, tiny_checkpoint, folder / f"{ranks}.pt", ranks) for ranks in (1, 2)}
+        return {ranks: future.result() for ranks, future in running.items()}
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
