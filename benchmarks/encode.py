@@ -17,6 +17,7 @@ import numpy as np
 import polars as pl
 import torch
 
+from anna.allocation import keep_freed_memory
 from anna.modeling.encoder import Encoder
 from anna.modeling.encoder_config import EncoderConfig, TaskPrompt
 from anna.modeling.export import export
@@ -32,6 +33,7 @@ EXAMPLE_TOKENS, NUM_EXAMPLES = 64, 5
 
 def ours(folder: Path, texts: list[str], num_examples: int, vectors: Path) -> Figures:
     """Encode with our encoder, the prompt shared."""
+    keep_freed_memory()
     encoder, work = Encoder.load(folder), Work()
     prefix = encoder.config.prefix(TASK, num_examples) if num_examples else ""
     work.count(encoder.backbone.embed_tokens)

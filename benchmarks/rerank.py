@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch.nn.utils.rnn import pad_sequence
 
 from anna import io, schemas
+from anna.allocation import keep_freed_memory
 from anna.modeling.batching import token_batches
 from anna.modeling.checkpoint import load_causal_lm
 from anna.origins import fetch_model
@@ -53,6 +54,7 @@ def read_pairs(num_queries: int, depth: int) -> Pairs:
 
 def our_cross_encoder(path: Path, pairs: Pairs, scores: Path) -> Figures:
     """Score in length-sorted batches of a budget of tokens."""
+    keep_freed_memory()
     model = cross_encoder.load_cross_encoder(path, LONGEST)
 
     def act(part: Pairs) -> NDArray[np.float32]:
@@ -77,6 +79,7 @@ def their_cross_encoder(path: Path, pairs: Pairs, batch_size: int, scores: Path)
 
 def our_likelihood(path: Path, pairs: Pairs, scores: Path) -> Figures:
     """Score on packed rows, each passage once."""
+    keep_freed_memory()
     model, tokenizer = load_causal_lm(path)
     limits = {**LIMITS, "tokens_per_batch": BUDGET}
 

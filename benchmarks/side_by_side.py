@@ -1,4 +1,7 @@
-"""Ours and a peer on the same work in one run: each side in a process of its own, in turn, several rounds."""
+"""Ours and a peer on the same work in one run: each side in a process of its own, in turn, several rounds.
+
+Our sides keep freed memory, as our stages do; peers run as their users run them.
+"""
 
 import json
 import multiprocessing

@@ -21,6 +21,7 @@ import polars as pl
 import torch
 from transformers import AutoModel
 
+from anna.allocation import keep_freed_memory
 from anna.modeling.encoder import Encoder
 from anna.modeling.export import export
 from anna.modeling.student import StudentParams
@@ -55,6 +56,7 @@ def new_encoder() -> Encoder:
 
 def ours(count: int, num_examples: int, num_steps: int) -> Figures:
     """Take our optimizer steps: packed rows, the prompt once, DeepSpeed."""
+    keep_freed_memory()
     torch.manual_seed(0)
     engines.init_distributed()
     recipe = TrainParams.load().model_copy(
