@@ -122,10 +122,10 @@ def read_states(encoder: Encoder, texts: Sequence[Reading], *, every: int = 1) -
 def _pack(texts: Sequence[Reading]) -> tuple[Packing, list[list[int]]]:
     """Return the row of the texts' prompts, each once, and the texts; and where in it each text's tokens are."""
     prompts = list(dict.fromkeys(tuple(text.prompt) for text in texts if text.num_prompt))
-    numbers = [prompts.index(tuple(text.prompt)) if text.num_prompt else None for text in texts]
-    packing = pack(
-        [Text(text.tokens[text.num_prompt :], number) for text, number in zip(texts, numbers, strict=True)], prompts
-    )
+    number_of = {prompt: number for number, prompt in enumerate(prompts)}
+    numbers = [number_of.get(tuple(text.prompt)) for text in texts]
+    own_parts = [Text(text.tokens[text.num_prompt :], number) for text, number in zip(texts, numbers, strict=True)]
+    packing = pack(own_parts, prompts)
     places = []
     for text, number, start in zip(texts, numbers, packing.starts[len(prompts) :], strict=True):
         begin = 0 if number is None else packing.starts[number]
