@@ -25,7 +25,7 @@ PARAM_FILES = ["params.yaml", *sorted(str(path.relative_to(REPO)) for path in (R
 
 PLUMBING = {"anna.params", "anna.schemas", "anna.log", "anna.allocation", "anna.errors"}
 """Modules that are no code dependency of a stage: their values are tracked otherwise (params by DVC, schemas by the
-sidecars and by `io.read`), and a new column or log line elsewhere must not rerun a GPU-day."""
+sidecars and by `io.read`) or change no result, and a new column or log line elsewhere must not rerun a GPU-day."""
 
 HOW = {"scoring", "prompts"}
 """Sections that cannot change what a stage writes, only how it gets there, or whether it does. DVC does not watch them:

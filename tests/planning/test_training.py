@@ -114,9 +114,8 @@ def test_each_rank_reads_the_sample_that_the_last_layer_starts_from() -> None:
     student = plain.student.model_copy(update={"last_layer": "weighted_mean"})
     made = plain.model_copy(update={"student": student})
     more = training.plan(made, counts, SHAPE, 2).operations - training.plan(plain, counts, SHAPE, 2).operations
-    sample = (
-        160 * (20 / 32 + 10 + 48) * work.forward_read(SHAPE, 0, 0)
-    )  # all of the groups: there are fewer than SAMPLE
+    # All of the groups, since there are fewer than SAMPLE.
+    sample = 160 * (20 / 32 + 10 + 48) * work.forward_read(SHAPE, 0, 0)
     assert more == pytest.approx(2 * sample)
     assert training.SAMPLE == last_layer.SAMPLE
     many = Counts((replace(TASK, groups=4000),), "", ())
