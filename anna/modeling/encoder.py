@@ -48,7 +48,7 @@ class Encoder(nn.Module):
         self.backbone, self.tokenizer, self.config, self.dtype = backbone, tokenizer, config, dtype
         use_packing(backbone)
         backbone.config.is_causal = config.attention == "causal"
-        self._reads_early = config.pooling == "last_token" and read_early(backbone)
+        self.reads_early = config.pooling == "last_token" and read_early(backbone)
 
     @classmethod
     def load(cls, folder: Path, dtype: torch.dtype = torch.float32) -> Self:
@@ -160,7 +160,7 @@ class Encoder(nn.Module):
         if self.config.pooling == "mean":
             before = beginning and (beginning.hidden_sum, beginning.num_tokens)
             return normalise(mean(hidden_TD, packing.piece, *packing.parts(), before))
-        last_SD = hidden_TD if self._reads_early else hidden_TD[packing.last()]
+        last_SD = hidden_TD if self.reads_early else hidden_TD[packing.last()]
         return normalise(last_SD[packing.texts])
 
     def hidden(self, packing: Packing) -> Tensor:
@@ -170,6 +170,23 @@ class Encoder(nn.Module):
                 input_ids=packing.ids, position_ids=packing.positions, packing=packing, use_cache=False
             ).last_hidden_state[0]
         return hidden_TD
+
+    def finish(self, packing: Packing, given_TD: Tensor) -> Tensor:
+        """Return the unit vectors of a packed row's texts from what the last layer is given, (texts, D).
+
+        Gradients are those of the last layer, the final norm and `given_TD`.
+
+        Args:
+            packing: The row.
+            given_TD: What the layers below make of the row's tokens; of all but texts' last ones the length is of no
+                matter. For encoders that read early.
+        """
+        packing, given = packing.to(self.device), given_TD[None]
+        with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
+            turned = self.backbone.rotary_emb(given, packing.positions)
+            hidden = self.backbone.layers[-1](given, position_embeddings=turned, packing=packing, use_cache=False)
+            last_SD: Tensor = self.backbone.norm(hidden)[0]
+        return normalise(last_SD[packing.texts])
 
     def _begin(self, tokens: Sequence[int]) -> Beginning:
         kept: dict[int, KeysValues] = {}

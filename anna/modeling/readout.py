@@ -13,7 +13,7 @@ Legend: D hidden dimensions, R dimensions of all value heads together.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -95,32 +95,40 @@ def _check(encoder: Encoder) -> int:
 
 @torch.no_grad()
 def read_states(encoder: Encoder, texts: Sequence[Reading], *, every: int = 1) -> list[State]:
-    """Return what the last layer is given of each text, at each `every`-th token and at EOS.
-
-    Texts with the same prompt are read together, and the prompt once for them: equal to each alone, to rounding.
-    """
-    layer = encoder.backbone.layers[-1]
-    order = sorted(range(len(texts)), key=lambda number: tuple(texts[number].prompt))
-    given: list[Tensor] = []
+    """Return what the last layer is given of each text, at each `every`-th token and at EOS."""
+    norm = encoder.backbone.layers[-1].input_layernorm
     found: dict[int, State] = {}
-    hook = layer.register_forward_pre_hook(lambda _, args: given.append(args[0][0]), prepend=True)
-    try:
-        for first in log.progress(range(0, len(texts), BATCH), unit="batch", desc="reading a sample of texts"):
-            batch = order[first : first + BATCH]
-            packing, places = _pack([texts[number] for number in batch])
-            encoder.hidden(packing.to(encoder.device))
-            hidden_TD = given.pop()
-            normed_TD = layer.input_layernorm(hidden_TD)
-            for number, own in zip(batch, places, strict=True):
-                kept = [*own[:-1:every], own[-1]]
-                found[number] = State(normed_TD[kept].double().cpu(), hidden_TD[own[-1]].double().cpu())
-    finally:
-        hook.remove()
+    for number, hidden_TD in read_hidden(encoder, texts):
+        normed_TD = norm(hidden_TD)
+        kept = [*range(0, len(hidden_TD) - 1, every), len(hidden_TD) - 1]
+        found[number] = State(normed_TD[kept].double().cpu(), hidden_TD[-1].double().cpu())
     return [found[number] for number in range(len(texts))]
 
 
-def _pack(texts: Sequence[Reading]) -> tuple[Packing, list[list[int]]]:
-    """Return the row of the texts' prompts, each once, and the texts; and where in it each text's tokens are."""
+@torch.no_grad()
+def read_hidden(encoder: Encoder, texts: Sequence[Reading]) -> Iterator[tuple[int, Tensor]]:
+    """Yield each text's number, in no order, and what the last layer is given of its tokens, (tokens, D).
+
+    Texts with the same prompt are read together, and the prompt once for them: equal to each alone, to rounding.
+    """
+    order = sorted(range(len(texts)), key=lambda number: tuple(texts[number].prompt))
+    given: list[Tensor] = []
+    layer = encoder.backbone.layers[-1]
+    hook = layer.register_forward_pre_hook(lambda _, args: given.append(args[0][0]), prepend=True)
+    try:
+        for first in log.progress(range(0, len(texts), BATCH), unit="batch", desc="reading texts"):
+            batch = order[first : first + BATCH]
+            packing, places = pack_readings([texts[number] for number in batch])
+            encoder.hidden(packing.to(encoder.device))
+            hidden_TD = given.pop()
+            for number, (prompt, own) in zip(batch, places, strict=True):
+                yield number, hidden_TD[[*prompt, *own]]
+    finally:
+        hook.remove()
+
+
+def pack_readings(texts: Sequence[Reading]) -> tuple[Packing, list[tuple[range, range]]]:
+    """Return the row of the texts' prompts, each once, and the texts; and where in it each text's two parts are."""
     prompts = list(dict.fromkeys(tuple(text.prompt) for text in texts if text.num_prompt))
     number_of = {prompt: number for number, prompt in enumerate(prompts)}
     numbers = [number_of.get(tuple(text.prompt)) for text in texts]
@@ -130,7 +138,7 @@ def _pack(texts: Sequence[Reading]) -> tuple[Packing, list[list[int]]]:
     for text, number, start in zip(texts, numbers, packing.starts[len(prompts) :], strict=True):
         begin = 0 if number is None else packing.starts[number]
         own = range(start, start + len(text.tokens) - text.num_prompt)
-        places.append([*range(begin, begin + text.num_prompt), *own])
+        places.append((range(begin, begin + text.num_prompt), own))
     return packing, places
 
 

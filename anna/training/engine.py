@@ -63,13 +63,16 @@ def add_lora(encoder: Encoder, *, rank: int, alpha: int, dropout: float) -> None
     encoder.backbone = get_peft_model(encoder.backbone, config)
 
 
+def adamw(weights: Sequence[nn.Parameter], learning_rate: float, weight_decay: float) -> torch.optim.Optimizer:
+    """Return the optimizer of all training here."""
+    return torch.optim.AdamW(weights, lr=learning_rate, weight_decay=weight_decay, betas=(0.9, 0.98), fused=True)
+
+
 def start_engine(encoder: Encoder, recipe: TrainParams) -> Any:
     """Return a DeepSpeed engine over the encoder's trainable weights, with AdamW; it moves them to the GPU if any."""
     module = BatchEncoder(encoder)
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(
-        trained, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, betas=(0.9, 0.98), fused=True
-    )
+    optimizer = adamw(trained, recipe.learning_rate, recipe.weight_decay)
     is_bf16 = torch.cuda.is_available() and encoder.dtype == torch.bfloat16
     config = {
         # One DeepSpeed micro-batch is one contrastive batch, so the sizes that it would derive are not used.

@@ -18,6 +18,16 @@ class LoraParams(Strict):
     dropout: float = Field(ge=0, lt=1)
 
 
+class AloneParams(Strict):
+    """Training of the last layer alone, before that of all."""
+
+    epochs: int = Field(gt=0)
+    batch_queries: int = Field(ge=2)
+    """Queries per batch."""
+    learning_rate: float = Field(gt=0)
+    """Peak."""
+
+
 class TrainParams(Params):
     """How the student is trained."""
 
@@ -71,6 +81,8 @@ class TrainParams(Params):
     """In-batch documents with a cosine above the positive's by this are masked (Qwen3-Embedding: 0.1); null: none."""
     matryoshka_dims: tuple[Annotated[int, Field(gt=0)], ...]
     """The loss is averaged over the whole vector and its first so many dimensions, each below the student's."""
+    last_layer_first: AloneParams | None
+    """How the last layer is trained alone before all are (full only, ours); null: it is not."""
     learning_rate: float = Field(gt=0)
     """Peak (BGE-EN-ICL: 1e-4 with LoRA)."""
     warmup_steps: int = Field(ge=0)
@@ -84,6 +96,13 @@ class TrainParams(Params):
     """Queries of the validation split that are ranked, at most, of all tasks together; 0: no validation."""
     keep: Literal["best", "last"]
     """Which weights are saved: those of the highest validation nDCG@10, or those after the last step."""
+
+    @field_validator("last_layer_first")
+    @classmethod
+    def _is_whole(cls, alone: AloneParams | None, info: ValidationInfo) -> AloneParams | None:
+        if alone and info.data.get("method") == "lora":
+            raise ValueError("an adapter holds none of the last layer's own weights; set method full, or this to null")
+        return alone
 
     @field_validator("quantize")
     @classmethod

@@ -18,6 +18,7 @@ from anna.modeling.hardware import compute_dtype, pick_device
 from anna.modeling.student import StudentParams, load_student, recompute
 from anna.origins import describe, fetch_model
 from anna.training import engine as engines
+from anna.training.alone import train_alone
 from anna.training.batches import Batch, Group, Texts, check_world, plan_epoch
 from anna.training.checkpoint import Checkpoints, Record
 from anna.training.checks import check_dims, check_prompts
@@ -116,6 +117,7 @@ def train_encoder(
     checkpoints = Checkpoints(scratch.checkpoints, identity, conditions(world_size))
     if student.last_layer == "weighted_mean":
         start_as_mean(encoder.to(pick_device()), data.groups, data.texts, recipe)
+    train_alone(encoder.to(pick_device()), data.groups, data.texts, recipe)
     engine = engines.start_engine(encoder, recipe)
     before = engines.weights(encoder.backbone, trained_only=True)
     records = train(

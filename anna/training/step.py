@@ -56,13 +56,7 @@ def take(engine: Any, encoder: Encoder, batch: Batch, texts: Texts, recipe: Trai
     layout = lay_out(batch, world_size, texts.positives, batch.task in texts.group_only)
     shares = [batch.share(number, world_size) for number in range(world_size)]
     sides = tokenize_batch(encoder, batch, shares[rank], layout.doc_ids[rank], texts=texts, recipe=recipe)
-    loss = partial(
-        _loss,
-        targets=_targets(layout, rank, shares[rank], device=encoder.device),
-        relations=_relations(shares, layout, rank, texts, encoder.device) if recipe.batch_kd_weight else None,
-        sizes=Sizes([len(share) for share in shares], [len(block) for block in layout.doc_ids]),
-        recipe=recipe,
-    )
+    loss = loss_of(layout, shares, rank, texts=texts, recipe=recipe, device=encoder.device)
     sums, num_tokens = gradcache.backward(engine, sides, loss, recipe.max_micro_step_tokens)
     norm = engines.step(engine)
     plain = sum(len(row) for side in sides for row in side.rows)
@@ -95,6 +89,25 @@ def tokenize_batch(
     return (
         gradcache.Side(queries, encoder.num_shared(queries)),
         gradcache.Side(docs, encoder.num_shared(docs) if doc_prefix else 0),
+    )
+
+
+def loss_of(
+    layout: Layout,
+    shares: Sequence[Sequence[Group]],
+    rank: int,
+    *,
+    texts: Texts,
+    recipe: TrainParams,
+    device: torch.device,
+) -> gradcache.Loss:
+    """Return the loss of a batch as a function of the vectors of a rank's queries and of its documents."""
+    return partial(
+        _loss,
+        targets=_targets(layout, rank, shares[rank], device=device),
+        relations=_relations(shares, layout, rank, texts, device) if recipe.batch_kd_weight else None,
+        sizes=Sizes([len(share) for share in shares], [len(block) for block in layout.doc_ids]),
+        recipe=recipe,
     )
 
 

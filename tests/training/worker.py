@@ -68,6 +68,7 @@ def recipe(zero_stage: int, method: str, max_tokens: int | None = None) -> Train
             "batch_teacher_temperature": 0.3,
             "false_negative_margin": 0.1,
             "matryoshka_dims": [],
+            "last_layer_first": None,
             "learning_rate": 0.003,
             "warmup_steps": 1,
             "weight_decay": 0.01,

@@ -1,0 +1,155 @@
+"""The last layer trained alone, before the whole student is.
+
+What lies below it stays as it is, so every text goes through that once, however many epochs follow; and where EOS alone
+is a query in the last layer, all that an epoch computes are its keys and values, and one token per text. So epochs are
+many and batches large, which the whole student could not afford.
+
+Reference: a head first and then the whole, Kumar et al. 2022, arXiv:2202.10054 (theirs is linear).
+
+Legend: T tokens of a packed row, D hidden dimensions.
+"""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from anna import log, seeding
+from anna.errors import InputError
+from anna.modeling import readout
+from anna.modeling.encoder import Encoder
+from anna.modeling.readout_fit import Reading
+from anna.training import engine as engines
+from anna.training import step
+from anna.training.batches import Batch, Group, Texts, lay_out, plan_epoch
+from anna.training.recipe import AloneParams, TrainParams
+from anna.training.schedule import learning_rate
+
+MOST = 10_000
+"""Groups that are read: what is known of a text stays in memory, 1.2 kB per token of the default's student."""
+
+_log = logging.getLogger(__name__)
+
+
+class Known(NamedTuple):
+    """A text, and what the last layer is given of the tokens after its prompt."""
+
+    reading: Reading
+    own: Tensor
+    """Divided by its root mean square, as the layer does in any case, (tokens, D), float16."""
+    at_eos: Tensor
+    """What the layer adds to at EOS, (D,)."""
+
+
+class Library(NamedTuple):
+    """All that has been read."""
+
+    texts: Mapping[str, Known]
+    """By query_id and doc_id."""
+    prompts: Mapping[tuple[int, ...], Tensor]
+    """What the last layer is given of each prompt, as of texts."""
+
+
+def train_alone(encoder: Encoder, groups: Sequence[Group], texts: Texts, recipe: TrainParams) -> None:
+    """Train the last layer and the final norm on at most `MOST` groups, as `train.last_layer_first` says.
+
+    A query is shown with the in-context examples that it has in the first epoch of the whole student. The loss is
+    training's own. Every rank does all of it: all begin with the same weights.
+
+    Raises:
+        InputError: If the encoder's last layer does not read EOS alone.
+    """
+    alone = recipe.last_layer_first
+    if alone is None:
+        return
+    if not encoder.reads_early:
+        raise InputError(
+            f"train.last_layer_first is for decoders whose last layer computes EOS alone; this is a "
+            f"{encoder.backbone.config.model_type} with pooling {encoder.config.pooling}. Set it to null"
+        )
+    order = seeding.rng(recipe.seed, "last layer first").permutation(len(groups))
+    chosen = [groups[number] for number in order[:MOST]]
+    library = read(encoder, chosen, texts, recipe)
+    weights = [*encoder.backbone.layers[-1].parameters(), *encoder.backbone.norm.parameters()]
+    optimizer = engines.adamw(weights, alone.learning_rate, recipe.weight_decay)
+    batches = list(_plan(chosen, recipe, alone))
+    losses = []
+    for number, batch in log.progress(list(enumerate(batches)), unit="step", desc="training the last layer"):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(number, len(batches), alone.learning_rate, recipe.warmup_steps)
+        loss = _loss(encoder, batch, library, texts, recipe)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(weights, recipe.max_gradient_norm, error_if_nonfinite=True)
+        optimizer.step()
+        losses.append(loss.item())
+    optimizer.zero_grad()
+    tenth = max(1, len(losses) // 10)
+    _log.info(
+        "the last layer alone, %d steps: loss %.3f in the first tenth, %.3f in the last",
+        len(losses),
+        sum(losses[:tenth]) / tenth,
+        sum(losses[-tenth:]) / tenth,
+    )
+
+
+def read(encoder: Encoder, groups: Sequence[Group], texts: Texts, recipe: TrainParams) -> Library:
+    """Return what the last layer is given of all queries and documents of the groups, each in one prompt."""
+    readings: dict[str, Reading] = {}
+    for batch in plan_epoch(
+        groups,
+        batch_queries=recipe.batch_queries,
+        max_examples=0,
+        chained=recipe.chain_negatives,
+        seed=recipe.seed,
+        epoch=0,
+    ):
+        ids = [group.query_id for group in batch.groups], batch.doc_ids()
+        sides = step.tokenize_batch(encoder, batch, batch.groups, ids[1], texts=texts, recipe=recipe)
+        for side, of_side, is_query in zip(sides, ids, (True, False), strict=True):
+            for text_id, row in zip(of_side, side.rows, strict=True):
+                readings.setdefault(text_id, Reading(row, side.num_shared, is_query, bool(batch.examples)))
+    names = list(readings)
+    known: dict[str, Known] = {}
+    prompts: dict[tuple[int, ...], Tensor] = {}
+    for number, hidden_TD in readout.read_hidden(encoder, list(readings.values())):
+        reading = readings[names[number]]
+        unit_TD = (hidden_TD / hidden_TD.pow(2).mean(dim=1, keepdim=True).sqrt()).half()
+        prompts.setdefault(tuple(reading.prompt), unit_TD[: reading.num_prompt].clone())
+        known[names[number]] = Known(reading, unit_TD[reading.num_prompt :].clone(), hidden_TD[-1].clone())
+    return Library(known, prompts)
+
+
+def embed(encoder: Encoder, text_ids: Sequence[str], library: Library) -> Tensor:
+    """Return the unit vectors of texts, (texts, D), with gradients of the last layer and the final norm."""
+    chosen = [library.texts[text_id] for text_id in text_ids]
+    packing, places = readout.pack_readings([text.reading for text in chosen])
+    given_TD = torch.empty(packing.ids.shape[1], chosen[0].at_eos.shape[0], device=encoder.device)
+    for text, (prompt, own) in zip(chosen, places, strict=True):
+        given_TD[prompt.start : prompt.stop] = library.prompts[tuple(text.reading.prompt)].float()
+        given_TD[own.start : own.stop] = text.own.float()
+        given_TD[own.stop - 1] = text.at_eos
+    return encoder.finish(packing, given_TD)
+
+
+def _plan(groups: Sequence[Group], recipe: TrainParams, alone: AloneParams) -> Iterator[Batch]:
+    for epoch in range(alone.epochs):
+        yield from plan_epoch(
+            groups,
+            batch_queries=alone.batch_queries,
+            max_examples=0,
+            chained=recipe.chain_negatives,
+            seed=recipe.seed,
+            epoch=epoch,
+        )
+
+
+def _loss(encoder: Encoder, batch: Batch, library: Library, texts: Texts, recipe: TrainParams) -> Tensor:
+    """Return the mean over the batch's queries."""
+    layout = lay_out(batch, 1, texts.positives, batch.task in texts.group_only)
+    loss = step.loss_of(layout, [batch.groups], 0, texts=texts, recipe=recipe, device=encoder.device)
+    query_emb_QD = embed(encoder, [group.query_id for group in batch.groups], library)
+    value, _ = loss(query_emb_QD, embed(encoder, layout.doc_ids[0], library))
+    return value
