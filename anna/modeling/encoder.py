@@ -181,7 +181,7 @@ class Encoder(nn.Module):
             given_TD: What the layers below make of the row's tokens; of all but texts' last ones the length is of no
                 matter. For encoders that read early.
         """
-        packing, given = packing.to(self.device), given_TD[None]
+        packing, given = packing.to(self.device), given_TD.to(self.device)[None]
         with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
             turned = self.backbone.rotary_emb(given, packing.positions)
             hidden = self.backbone.layers[-1](given, position_embeddings=turned, packing=packing, use_cache=False)

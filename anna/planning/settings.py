@@ -100,6 +100,13 @@ class Lora(_Part):
     rank: int
 
 
+class Alone(_Part):
+    """Training of the last layer alone."""
+
+    epochs: int
+    batch_queries: int
+
+
 class Train(_Part):
     """Training."""
 
@@ -119,6 +126,7 @@ class Train(_Part):
     query_tokens: int
     doc_tokens: int
     max_examples: int
+    last_layer_first: Alone | None
     checkpoint_steps: int | None
     validation_steps: int | None
     validation_queries: int

@@ -24,6 +24,12 @@ VALIDATION_DOCS = 6
 SAMPLE = 1000
 """Groups that `anna.training.last_layer` reads."""
 
+ALONE = 10_000
+"""Groups that `anna.training.alone` reads, at most."""
+
+TRAINED = 3
+"""Passes of a training step: forward, and backward for what is given and for the weights."""
+
 EXAMPLED, EXAMPLED_PER_BATCH = 240, 4
 """Texts that it reads in prompts with examples, and of how many groups of a batch at most."""
 
@@ -119,7 +125,7 @@ def plan(settings: Settings, counts: Counts, shape: Shape, ranks: int) -> Work:
     part = min(1.0, (train.max_steps or steps) / steps)
     at_once = min(largest, train.max_micro_step_tokens or largest)
     operations = operations * part + validation(settings, counts, shape, round(steps * part))
-    operations += ranks * last_layer(settings, counts, shape)
+    operations += ranks * (last_layer(settings, counts, shape) + alone(settings, counts, shape))
     return Work(round(steps * part), tokens * part, operations, round(at_once), cut / tokens, round(largest))
 
 
@@ -139,6 +145,22 @@ def last_layer(settings: Settings, counts: Counts, shape: Shape) -> float:
         prompt = task.prompt_tokens + shown * (task.prompt_tokens + example_tokens(task, settings))
         tokens += exampled * task.groups / total * (asked + prompt / EXAMPLED_PER_BATCH)
     return tokens * work.forward_read(shape, 0.0, 0.0)
+
+
+def alone(settings: Settings, counts: Counts, shape: Shape) -> float:
+    """Return the operations of training the last layer first, which each rank does, reading its texts included."""
+    first = settings.train.last_layer_first
+    if first is None:
+        return 0.0
+    share = min(1.0, ALONE / sum(task.groups for task in counts.tasks))
+    operations = 0.0
+    for task in counts.tasks:
+        done = plan_pass(task, settings, first.batch_queries, examples=0)
+        tokens, per_token = done.tokens / first.batch_queries, done.texts / done.tokens
+        epoch = TRAINED * work.last_layer(shape, done.context, per_token)
+        once = work.forward_read(shape, done.context, per_token)
+        operations += share * task.groups * tokens * (once + first.epochs * epoch)
+    return operations
 
 
 def validation(settings: Settings, counts: Counts, shape: Shape, steps: int) -> float:

@@ -25,8 +25,13 @@ def forward_read(shape: Shape, context: float, texts_per_token: float) -> float:
     Of other tokens it needs keys and values (`anna.modeling.attention.read_early`).
     """
     whole = 2 * shape.matrices + _attention(shape, context)
-    last = 2 * shape.key_matrices + texts_per_token * (whole - 2 * shape.key_matrices)
-    return (shape.layers - 1) * whole + last
+    return (shape.layers - 1) * whole + last_layer(shape, context, texts_per_token)
+
+
+def last_layer(shape: Shape, context: float, texts_per_token: float) -> float:
+    """Return the operations of that last layer for one token."""
+    whole = 2 * shape.matrices + _attention(shape, context)
+    return 2 * shape.key_matrices + texts_per_token * (whole - 2 * shape.key_matrices)
 
 
 def training(

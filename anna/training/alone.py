@@ -10,7 +10,7 @@ Legend: T tokens of a packed row, D hidden dimensions.
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -46,8 +46,8 @@ class Known(NamedTuple):
 class Library(NamedTuple):
     """All that has been read."""
 
-    texts: Mapping[str, Known]
-    """By query_id and doc_id."""
+    texts: Mapping[tuple[str, str], Known]
+    """By task, which decides the prompt, and query_id or doc_id."""
     prompts: Mapping[tuple[int, ...], Tensor]
     """What the last layer is given of each prompt, as of texts."""
 
@@ -55,8 +55,8 @@ class Library(NamedTuple):
 def train_alone(encoder: Encoder, groups: Sequence[Group], texts: Texts, recipe: TrainParams) -> None:
     """Train the last layer and the final norm on at most `MOST` groups, as `train.last_layer_first` says.
 
-    A query is shown with the in-context examples that it has in the first epoch of the whole student. The loss is
-    training's own. Every rank does all of it: all begin with the same weights.
+    Queries have zero-shot prompts: in-context examples are for the whole student to learn, the last layer alone would
+    give up retrieval for them (docs/LOG.md). The loss is training's own. Every rank does all of it by itself.
 
     Raises:
         InputError: If the encoder's last layer does not read EOS alone.
@@ -74,17 +74,17 @@ def train_alone(encoder: Encoder, groups: Sequence[Group], texts: Texts, recipe:
     library = read(encoder, chosen, texts, recipe)
     weights = [*encoder.backbone.layers[-1].parameters(), *encoder.backbone.norm.parameters()]
     optimizer = engines.adamw(weights, alone.learning_rate, recipe.weight_decay)
-    batches = list(_plan(chosen, recipe, alone))
+    batches = plan(chosen, recipe, alone)
     losses = []
     for number, batch in log.progress(list(enumerate(batches)), unit="step", desc="training the last layer"):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(number, len(batches), alone.learning_rate, recipe.warmup_steps)
-        loss = _loss(encoder, batch, library, texts, recipe)
+        value = loss(encoder, batch, library, texts, recipe)
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        value.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(weights, recipe.max_gradient_norm, error_if_nonfinite=True)
         optimizer.step()
-        losses.append(loss.item())
+        losses.append(value.item())
     optimizer.zero_grad()
     tenth = max(1, len(losses) // 10)
     _log.info(
@@ -97,7 +97,7 @@ def train_alone(encoder: Encoder, groups: Sequence[Group], texts: Texts, recipe:
 
 def read(encoder: Encoder, groups: Sequence[Group], texts: Texts, recipe: TrainParams) -> Library:
     """Return what the last layer is given of all queries and documents of the groups, each in one prompt."""
-    readings: dict[str, Reading] = {}
+    readings: dict[tuple[str, str], Reading] = {}
     for batch in plan_epoch(
         groups,
         batch_queries=recipe.batch_queries,
@@ -110,23 +110,23 @@ def read(encoder: Encoder, groups: Sequence[Group], texts: Texts, recipe: TrainP
         sides = step.tokenize_batch(encoder, batch, batch.groups, ids[1], texts=texts, recipe=recipe)
         for side, of_side, is_query in zip(sides, ids, (True, False), strict=True):
             for text_id, row in zip(of_side, side.rows, strict=True):
-                readings.setdefault(text_id, Reading(row, side.num_shared, is_query, bool(batch.examples)))
+                readings.setdefault((batch.task, text_id), Reading(row, side.num_shared, is_query))
     names = list(readings)
-    known: dict[str, Known] = {}
+    known: dict[tuple[str, str], Known] = {}
     prompts: dict[tuple[int, ...], Tensor] = {}
     for number, hidden_TD in readout.read_hidden(encoder, list(readings.values())):
         reading = readings[names[number]]
-        unit_TD = (hidden_TD / hidden_TD.pow(2).mean(dim=1, keepdim=True).sqrt()).half()
+        unit_TD = (hidden_TD / hidden_TD.pow(2).mean(dim=1, keepdim=True).sqrt()).half().cpu()
         prompts.setdefault(tuple(reading.prompt), unit_TD[: reading.num_prompt].clone())
-        known[names[number]] = Known(reading, unit_TD[reading.num_prompt :].clone(), hidden_TD[-1].clone())
+        known[names[number]] = Known(reading, unit_TD[reading.num_prompt :].clone(), hidden_TD[-1].cpu().clone())
     return Library(known, prompts)
 
 
-def embed(encoder: Encoder, text_ids: Sequence[str], library: Library) -> Tensor:
-    """Return the unit vectors of texts, (texts, D), with gradients of the last layer and the final norm."""
-    chosen = [library.texts[text_id] for text_id in text_ids]
+def embed(encoder: Encoder, task: str, text_ids: Sequence[str], library: Library) -> Tensor:
+    """Return the unit vectors of a task's texts, (texts, D), with gradients of the last layer and the final norm."""
+    chosen = [library.texts[task, text_id] for text_id in text_ids]
     packing, places = readout.pack_readings([text.reading for text in chosen])
-    given_TD = torch.empty(packing.ids.shape[1], chosen[0].at_eos.shape[0], device=encoder.device)
+    given_TD = torch.empty(packing.ids.shape[1], len(chosen[0].at_eos))
     for text, (prompt, own) in zip(chosen, places, strict=True):
         given_TD[prompt.start : prompt.stop] = library.prompts[tuple(text.reading.prompt)].float()
         given_TD[own.start : own.stop] = text.own.float()
@@ -134,9 +134,11 @@ def embed(encoder: Encoder, text_ids: Sequence[str], library: Library) -> Tensor
     return encoder.finish(packing, given_TD)
 
 
-def _plan(groups: Sequence[Group], recipe: TrainParams, alone: AloneParams) -> Iterator[Batch]:
+def plan(groups: Sequence[Group], recipe: TrainParams, alone: AloneParams) -> list[Batch]:
+    """Return the batches of all epochs, in order."""
+    batches: list[Batch] = []
     for epoch in range(alone.epochs):
-        yield from plan_epoch(
+        batches += plan_epoch(
             groups,
             batch_queries=alone.batch_queries,
             max_examples=0,
@@ -144,12 +146,13 @@ def _plan(groups: Sequence[Group], recipe: TrainParams, alone: AloneParams) -> I
             seed=recipe.seed,
             epoch=epoch,
         )
+    return batches
 
 
-def _loss(encoder: Encoder, batch: Batch, library: Library, texts: Texts, recipe: TrainParams) -> Tensor:
-    """Return the mean over the batch's queries."""
+def loss(encoder: Encoder, batch: Batch, library: Library, texts: Texts, recipe: TrainParams) -> Tensor:
+    """Return training's loss of a batch, the mean over its queries, from what is known of its texts."""
     layout = lay_out(batch, 1, texts.positives, batch.task in texts.group_only)
-    loss = step.loss_of(layout, [batch.groups], 0, texts=texts, recipe=recipe, device=encoder.device)
-    query_emb_QD = embed(encoder, [group.query_id for group in batch.groups], library)
-    value, _ = loss(query_emb_QD, embed(encoder, layout.doc_ids[0], library))
+    of_vectors = step.loss_of(layout, [batch.groups], 0, texts=texts, recipe=recipe, device=encoder.device)
+    query_emb_QD = embed(encoder, batch.task, [group.query_id for group in batch.groups], library)
+    value, _ = of_vectors(query_emb_QD, embed(encoder, batch.task, layout.doc_ids[0], library))
     return value

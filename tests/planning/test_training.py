@@ -9,9 +9,9 @@ import pytest
 from anna.modeling import readout
 from anna.planning import training, work
 from anna.planning.counts import Counts, Task
-from anna.planning.settings import Settings
+from anna.planning.settings import Alone, Settings
 from anna.shapes import Shape
-from anna.training import last_layer
+from anna.training import alone, last_layer
 from tests.planning.conftest import REPO
 
 SHAPE = Shape(layers=3, hidden=4, ffn=8, heads=2, key_heads=1, head_dim=2, vocabulary=10)
@@ -32,6 +32,7 @@ TASK = Task(
 FIXED = {
     "batch_queries": 16,
     "max_examples": 0,
+    "last_layer_first": None,
     "chain_negatives": False,
     "validation_queries": 0,
     "query_tokens": 48,
@@ -126,6 +127,22 @@ def test_each_rank_reads_the_sample_that_the_last_layer_starts_from() -> None:
     assert exampled == pytest.approx((40 * 10 + 10 * prompt) * work.forward_read(SHAPE, 0, 0))
     assert (training.EXAMPLED, training.EXAMPLED_PER_BATCH) == (last_layer.EXAMPLED, last_layer.EXAMPLED_PER_BATCH)
     assert training.READ_AT_ONCE == readout.BATCH
+
+
+def test_each_rank_trains_the_last_layer_first() -> None:
+    first = Alone(epochs=5, batch_queries=40)
+    counts = Counts((TASK,), "", ())
+    plain = training.plan(settings(), counts, SHAPE, 2).operations
+    more = training.plan(settings(last_layer_first=first), counts, SHAPE, 2).operations - plain
+    tokens, texts = 4 * 20 + 160 * (10 + 1.9 * 48), 160 * 2.9  # the prompt once for each of 4 batches
+    seen = training.plan_pass(TASK, settings(), 40, 0).context
+    once = tokens * work.forward_read(SHAPE, seen, texts / tokens)
+    assert more == pytest.approx(2 * (once + 5 * 3 * tokens * work.last_layer(SHAPE, seen, texts / tokens)))
+    many = Counts((replace(TASK, groups=16_000),), "", ())
+    all_of_them = replace(TASK, groups=alone.MOST)
+    assert training.alone(settings(last_layer_first=first), many, SHAPE) == pytest.approx(
+        training.alone(settings(last_layer_first=first), Counts((all_of_them,), "", ()), SHAPE)
+    )
 
 
 def test_validations_are_counted_by_their_interval() -> None:

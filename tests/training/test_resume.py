@@ -54,12 +54,14 @@ def test_killed_while_a_checkpoint_was_written(tiny_checkpoint: Path, whole: Pat
 
 
 def test_a_run_that_began_with_a_written_last_layer(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    chosen = dropping(method="full")
+    first = {"epochs": 2, "batch_queries": 8, "learning_rate": 0.003}
+    chosen = dropping(method="full", last_layer_first=first)
     said = train(tiny_checkpoint, tmp_path / "whole", chosen, last_layer="weighted_mean")
     assert "the last layer starts as a mean of the text" in said
     train(tiny_checkpoint, tmp_path / "killed", chosen, last_layer="weighted_mean", kill=("step", 4))
     assert "continuing after step 2" in train(tiny_checkpoint, tmp_path / "killed", chosen, last_layer="weighted_mean")
     assert_equal(tmp_path / "killed", tmp_path / "whole")
+    assert "the last layer alone, 6 steps" in said
     train(tiny_checkpoint, tmp_path / "plain", chosen)
     assert outcome(tmp_path / "plain") != outcome(tmp_path / "whole")
 
