@@ -8,7 +8,7 @@ MIB = 2**20
 
 LIBRARIES = {
     "ingest": 400 * MIB,
-    "tables": 310 * MIB,
+    "tables": 330 * MIB,
     "retrieve_dense": 800 * MIB,
     "rerank": 640 * MIB,
     "train": 790 * MIB,
