@@ -25,6 +25,7 @@ VARIANTS: dict[str, list[str]] = {
     "negatives not chained": ["train.chain_negatives=false"],
     "without examples": ["train.max_examples=0"],
     "last layer as pretrained": ["student.last_layer=pretrained"],
+    "last layer not first": ["train.last_layer_first=null"],
 }
 """What is set beside the default, by variant."""
 
