@@ -59,7 +59,7 @@ def train_alone(encoder: Encoder, groups: Sequence[Group], texts: Texts, recipe:
     give up retrieval for them (docs/LOG.md). The loss is training's own. Every rank does all of it by itself.
 
     Raises:
-        InputError: If the encoder's last layer does not read EOS alone.
+        InputError: If the encoder's last layer does not read EOS alone, or a gradient is not finite.
     """
     alone = recipe.last_layer_first
     if alone is None:
@@ -82,7 +82,12 @@ def train_alone(encoder: Encoder, groups: Sequence[Group], texts: Texts, recipe:
         value = loss(encoder, batch, library, texts, recipe)
         optimizer.zero_grad()
         value.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(weights, recipe.max_gradient_norm, error_if_nonfinite=True)
+        norm = torch.nn.utils.clip_grad_norm_(weights, recipe.max_gradient_norm)
+        if not norm.isfinite():
+            raise InputError(
+                f"step {number + 1} of the last layer alone ({batch.task}): gradient norm {norm.item()}; nothing is "
+                f"saved. Lower train.last_layer_first.learning_rate ({alone.learning_rate})"
+            )
         optimizer.step()
         losses.append(value.item())
     optimizer.zero_grad()

@@ -136,3 +136,11 @@ def test_what_it_is_not_for_is_refused(tiny_encoder: Encoder, tiny_checkpoint: P
         alone.train_alone(pooled, toy_groups(), toy_texts(), first())
     with pytest.raises(ValidationError, match="an adapter holds none of the last layer's own weights"):
         first(method="lora")
+
+
+def test_a_gradient_that_is_not_finite_is_told(tiny_encoder: Encoder) -> None:
+    tiny_encoder.backbone.norm.weight.data[0] = float("nan")
+    with pytest.raises(
+        InputError, match=r"step 1 of the last layer alone \(\w+\): gradient norm nan; nothing is saved"
+    ):
+        alone.train_alone(tiny_encoder, toy_groups(), toy_texts(), first())
