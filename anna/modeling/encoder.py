@@ -165,7 +165,7 @@ class Encoder(nn.Module):
 
     def hidden(self, packing: Packing) -> Tensor:
         """Return the last hidden states of a packed row, (T, D), or where it reads early of its texts' last tokens."""
-        with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
+        with self._autocast():
             hidden_TD: Tensor = self.backbone(
                 input_ids=packing.ids, position_ids=packing.positions, packing=packing, use_cache=False
             ).last_hidden_state[0]
@@ -182,11 +182,14 @@ class Encoder(nn.Module):
                 matter. For encoders that read early.
         """
         packing, given = packing.to(self.device), given_TD.to(self.device)[None]
-        with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
+        with self._autocast():
             turned = self.backbone.rotary_emb(given, packing.positions)
             hidden = self.backbone.layers[-1](given, position_embeddings=turned, packing=packing, use_cache=False)
             last_SD: Tensor = self.backbone.norm(hidden)[0]
         return normalise(last_SD[packing.texts])
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32)
 
     def _begin(self, tokens: Sequence[int]) -> Beginning:
         kept: dict[int, KeysValues] = {}

@@ -24,17 +24,17 @@ VALIDATION_DOCS = 6
 SAMPLE = 1000
 """Groups that `anna.training.last_layer` reads."""
 
-ALONE = 10_000
-"""Groups that `anna.training.alone` reads, at most."""
-
-TRAINED = 3
-"""Passes of a training step: forward, and backward for what is given and for the weights."""
-
 EXAMPLED, EXAMPLED_PER_BATCH = 240, 4
 """Texts that it reads in prompts with examples, and of how many groups of a batch at most."""
 
 READ_AT_ONCE = 32
 """Texts that it reads together; those with the same prompt share it."""
+
+ALONE = 10_000
+"""Groups that `anna.training.alone` reads, at most."""
+
+TRAINED = 3
+"""Passes of a training step: forward, and backward for what is given and for the weights."""
 
 
 class Pass(NamedTuple):
