@@ -11,7 +11,6 @@ Usage: python -m benchmarks.gpu [--size mistral-7b] [--zero 1 3] [--examples 0 5
 import argparse
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -29,8 +28,6 @@ from benchmarks.random_model import SIZES, TASK, Size, Words, make_batch, new_en
 from benchmarks.side_by_side import Figures, Row, Work
 
 NUM_STEPS = 3
-
-PRESET = Path(__file__).parents[1] / "presets" / "mistral-7b.yaml"
 
 HEADER = "| | side | tokens/s | useful share | seconds | computed | useful | peak GiB |\n" + "|---" * 8 + "|"
 
@@ -65,7 +62,7 @@ def encode(encoder: Encoder, job: Job, work: Work) -> Figures:
     """Encode documents bare, or queries with examples."""
     size, is_bare = job.size, not job.num_examples
     lengths = size.doc_tokens if is_bare else size.query_tokens
-    texts = Words(size.vocabulary).texts(size.encoded[not is_bare], lengths)
+    texts = Words(size.shape.vocabulary).texts(size.encoded[not is_bare], lengths)
     prefix, max_tokens = "" if is_bare else encoder.config.prefix(TASK, job.num_examples), lengths[1] + 1
     rows = encoder.tokenize(list(dict.fromkeys(texts)), prefix=prefix, max_tokens=max_tokens)
 
@@ -79,7 +76,7 @@ def train(encoder: Encoder, job: Job, work: Work) -> Figures:
     """Take optimizer steps."""
     torch.manual_seed(0)
     engines.init_distributed()
-    recipe = TrainParams.load(PRESET).model_copy(
+    recipe = TrainParams.load(job.size.params).model_copy(
         update={
             "zero_stage": job.zero_stage,
             "max_micro_step_tokens": job.micro_step_tokens,
@@ -90,7 +87,7 @@ def train(encoder: Encoder, job: Job, work: Work) -> Figures:
     is_ours = not isinstance(encoder, PaddedEncoder)
     if is_ours and can_fuse(recipe.zero_stage, is_quantized=False):
         fuse(encoder.backbone)
-    layers = job.size.layers if job.recomputed is None or not is_ours else job.recomputed
+    layers = job.size.shape.layers if job.recomputed is None or not is_ours else job.recomputed
     if layers:
         recompute(encoder.backbone, layers)
     lora = recipe.lora
@@ -136,10 +133,9 @@ def operations(job: Job, useful: int) -> float:
     product a second time, for the gradient of its input; frozen matrices need none of their own. Recomputation and a
     second pass of GradCache are not needed; attention is, but not counted: a few percent.
     """
-    size = job.size
-    keys = 2 * size.hidden * size.hidden * size.key_heads // size.heads
-    layer = 2 * size.hidden * size.hidden + keys + 3 * size.hidden * size.ffn
-    return (2 if job.zero_stage is None else 4) * useful * ((size.layers - 1) * layer + keys)
+    shape = job.size.shape
+    of_token = (shape.layers - 1) * shape.matrices + shape.key_matrices
+    return (2 if job.zero_stage is None else 4) * useful * of_token
 
 
 def line(job: Job, side: str, figures: Figures, share: float) -> str:
@@ -152,10 +148,10 @@ def line(job: Job, side: str, figures: Figures, share: float) -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run all jobs on both sides; print the table and the line of JSON."""
     chosen = parse(argv)
-    size = SIZES[chosen.size]._replace(layers=chosen.layers or SIZES[chosen.size].layers)
+    size = SIZES[chosen.size].cut(chosen.layers)
     is_gpu = torch.cuda.is_available()
     dtype, device = (torch.bfloat16, torch.cuda.get_device_name()) if is_gpu else (torch.float32, "CPU")
-    rate = matrix_rate(dtype, (min(16384, 4 * size.hidden), size.hidden, size.ffn))
+    rate = matrix_rate(dtype, (min(16384, 4 * size.shape.hidden), size.shape.hidden, size.shape.ffn))
     lines, rows = [HEADER], dict[str, Row]()
     for stage in (None, *chosen.zero):
         for examples in chosen.examples:

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import torch
 import yaml
@@ -33,11 +34,7 @@ from anna.planning import memory, training, work
 from anna.planning.hardware import this_machine
 from anna.planning.settings import Settings
 from anna.shapes import Shape
-from benchmarks.random_model import SIZES, Size, Words, new_causal, new_tokenizer
-
-REPO = Path(__file__).parents[1]
-TASK = "NQ"
-"""Of the preset's training tasks, for its prompt."""
+from benchmarks.random_model import REPO, SIZES, Size, Words, new_causal, new_tokenizer
 
 BASE = Path("models/base")
 POLL = 0.1
@@ -76,34 +73,36 @@ def write_project(size: Size, steps: int) -> None:
 
 def tables(size: Size, num_queries: int) -> dict[str, tuple[pa.Schema, list[dict[str, Any]]]]:
     """Return schema and rows of all that `train` and `export` read; the first of a query's documents is positive."""
-    words, per_query = Words(size.vocabulary), size.documents
+    task, words, per_query = size.task, Words(size.shape.vocabulary), size.documents
     asked, texts = words.texts(num_queries, size.query_tokens), words.texts(num_queries * per_query, size.doc_tokens)
     queries, docs = (
-        [f"{TASK}:{kind}:{n:06d}" for n in range(len(part))] for kind, part in (("q", asked), ("d", texts))
+        [f"{task}:{kind}:{n:06d}" for n in range(len(part))] for kind, part in (("q", asked), ("d", texts))
     )
     groups = [docs[n * per_query : (n + 1) * per_query] for n in range(num_queries)]
-    same = {"task": TASK, "kind": "retrieval", "split": "train"}
+    same = {"task": task, "kind": "retrieval", "split": "train"}
     shares = [1 / per_query] * per_query
     pairs = list(zip(queries, groups, strict=True))
     found = [
         {"query_id": query, "positive_id": group[0], "negative_ids": group[1:], "soft_labels": shares}
         for query, group in pairs
     ]
-    shown = [{"task": TASK, "position": n, "query": asked[n], "response": texts[n]} for n in range(5)]
+    drawn = np.random.default_rng(0).normal(size=(len(queries) + len(docs), 8)).astype(np.float32)
+    vectors = [{"id": i, "vector": vector} for i, vector in zip(queries + docs, drawn, strict=True)]
+    shown = [{"task": task, "position": n, "query": asked[n], "response": texts[n]} for n in range(5)]
     return {
-        "corpus": (schemas.CORPUS, [{"doc_id": i, "task": TASK, "text": t} for i, t in zip(docs, texts, strict=True)]),
+        "corpus": (schemas.CORPUS, [{"doc_id": i, "task": task, "text": t} for i, t in zip(docs, texts, strict=True)]),
         "queries": (schemas.QUERIES, [{"query_id": i, "text": t, **same} for i, t in zip(queries, asked, strict=True)]),
         "qrels": (schemas.QRELS, [{"query_id": i, "doc_id": group[0], "relevance": 1} for i, group in pairs]),
         "groups": (schemas.GROUPS, found),
         "drops": (schemas.DROPS, []),
-        "dense_vectors": (schemas.VECTORS, [{"id": docs[0], "vector": [1.0]}]),
+        "dense_vectors": (schemas.VECTORS, vectors),
         "eval/examples": (schemas.EXAMPLES, shown),
     }
 
 
 def write_params(size: Size, zero_stage: int, chosen: argparse.Namespace) -> None:
     """Write the preset's params for one GPU's share of a batch, in as few steps."""
-    params = yaml.safe_load((REPO / "presets" / "mistral-7b.yaml").read_text(encoding="utf-8"))
+    params = yaml.safe_load(size.params.read_text(encoding="utf-8"))
     params["student"]["model"] = {"kind": "files", "path": str(BASE)}
     params["train"] |= {
         "zero_stage": zero_stage,
@@ -184,7 +183,7 @@ def live(name: str) -> list[float]:
 def planned(size: Size, done: Trained) -> tuple[float, float]:
     """Return the seconds of a step and the peak memory that `anna plan`'s arithmetic gives for this machine."""
     settings, hardware = Settings.load(Path("params.yaml")), this_machine()
-    shape = Shape.of(io.read_json(BASE / "config.json"))
+    shape = Shape.of(io.read_json(BASE / "config.json")).cut(settings.student.layers)
     most = settings.train.max_micro_step_tokens or done.largest
     own = training.setup(settings, shape, hardware, 1, min(done.largest, most))
     texts = size.queries * (1 + size.documents)
@@ -210,7 +209,7 @@ def export() -> tuple[float, float]:
 def encode(size: Size) -> tuple[float, float]:
     """Encode with the exported model as `evaluate` does, and return seconds and tokens per second."""
     encoder = Encoder.load(Path("models/sentence-transformer"), torch.bfloat16).to(pick_device())
-    texts = Words(size.vocabulary).texts(size.encoded[0], size.doc_tokens)
+    texts = Words(size.shape.vocabulary).texts(size.encoded[0], size.doc_tokens)
     most = size.doc_tokens[1] + 2
 
     def act() -> float:
@@ -226,7 +225,7 @@ def encode(size: Size) -> tuple[float, float]:
 def main(argv: Sequence[str] | None = None) -> None:
     """Do everything; print the table and a line of JSON."""
     chosen = parse(argv)
-    size = SIZES[chosen.size]._replace(layers=chosen.layers or SIZES[chosen.size].layers)
+    size = SIZES[chosen.size].cut(chosen.layers)
     rows, results = [], dict[str, Any]()
     with tempfile.TemporaryDirectory(dir=chosen.folder) as folder:
         os.chdir(folder)

@@ -1,31 +1,37 @@
 """An encoder of any shape with random weights, and texts of random words for it."""
 
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import AutoModelForCausalLM, MistralConfig, MistralForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
+from anna.known_shapes import KNOWN
 from anna.modeling.encoder import Encoder
 from anna.modeling.encoder_config import EncoderConfig, TaskPrompt
 from anna.modeling.student import append_eos
 from anna.prompts import Example
+from anna.shapes import Shape
 from anna.training.batches import Batch, Group, Texts
 
 TASK = "Benchmark"
 
+REPO = Path(__file__).parents[1]
+
 
 class Size(NamedTuple):
-    """A model's shape, and how much work it is given."""
+    """A model's shape, whose params it is trained with, and how much work it is given."""
 
-    layers: int
-    hidden: int
-    ffn: int
-    heads: int
-    key_heads: int
-    vocabulary: int
-    window: int
+    shape: Shape
+    kind: str
+    """As transformers calls the architecture."""
+    params: Path
+    task: str
+    """Of the params' training tasks, for its prompt."""
+    window: int | None
+    """Of attention; None: all that came before."""
     queries: int
     """Of a training batch."""
     documents: int
@@ -40,12 +46,40 @@ class Size(NamedTuple):
     tokens_per_batch: int
     """Computed at once in encoding."""
 
+    def cut(self, layers: int | None) -> "Size":
+        """Return the same with the first `layers` layers; None: all."""
+        return self._replace(shape=self.shape.cut(layers))
+
+
+_MISTRAL = REPO / "presets" / "mistral-7b.yaml"
+_QWEN3 = REPO / "presets" / "qwen3-0.6b.yaml"
+_DEFAULT = REPO / "params.yaml"
 
 SIZES = {
     "mistral-7b": Size(
-        32, 4096, 14336, 32, 8, 32000, 4096, 16, 8, (8, 64), (32, 512), 128, encoded=(2048, 512), tokens_per_batch=65536
+        *(KNOWN["mistral-7b"], "mistral", _MISTRAL, "NQ", 4096),
+        *(16, 8, (8, 64), (32, 512), 128),  # of 8 GPUs, one's share of a batch
+        encoded=(2048, 512),
+        tokens_per_batch=65536,
     ),
-    "tiny": Size(2, 64, 128, 4, 2, 300, 64, 4, 2, (3, 9), (4, 30), 6, encoded=(12, 6), tokens_per_batch=200),
+    "qwen3-0.6b": Size(
+        *(KNOWN["qwen3-0.6b"], "qwen3", _QWEN3, "HotpotQA", None),
+        *(64, 4, (8, 64), (32, 255), 128),
+        encoded=(4096, 1024),
+        tokens_per_batch=65536,
+    ),
+    "smollm2-135m": Size(
+        *(KNOWN["smollm2-135m"], "llama", _DEFAULT, "BoolQ", None),
+        *(32, 4, (8, 32), (32, 127), 32),
+        encoded=(4096, 1024),
+        tokens_per_batch=65536,
+    ),
+    "tiny": Size(
+        *(Shape(2, 64, 128, 4, 2, 16, 300, is_tied=False), "mistral", _MISTRAL, "NQ", 64),
+        *(4, 2, (3, 9), (4, 30), 6),
+        encoded=(12, 6),
+        tokens_per_batch=200,
+    ),
 }
 
 
@@ -63,18 +97,22 @@ class Words:
         return [" ".join(f"w{n}" for n in self._random.integers(3, self._vocabulary, size)) for size in chosen]
 
 
-def new_causal(size: Size) -> MistralForCausalLM:
+def new_causal(size: Size) -> PreTrainedModel:
     """Return a causal model of random weights, in bfloat16 on the GPU or float32 on the CPU."""
     device, dtype = ("cuda", torch.bfloat16) if torch.cuda.is_available() else ("cpu", torch.float32)
-    config = MistralConfig(
-        vocab_size=size.vocabulary,
-        hidden_size=size.hidden,
-        intermediate_size=size.ffn,
-        num_hidden_layers=size.layers,
-        num_attention_heads=size.heads,
-        num_key_value_heads=size.key_heads,
+    shape = size.shape
+    config = AutoConfig.for_model(
+        size.kind,
+        vocab_size=shape.vocabulary,
+        hidden_size=shape.hidden,
+        intermediate_size=shape.ffn,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.key_heads,
+        head_dim=shape.head_dim,
         sliding_window=size.window,
         max_position_embeddings=32768,
+        tie_word_embeddings=shape.is_tied,
         bos_token_id=1,
         eos_token_id=2,
         use_cache=False,
@@ -87,7 +125,7 @@ def new_causal(size: Size) -> MistralForCausalLM:
 
 def new_tokenizer(size: Size) -> PreTrainedTokenizerFast:
     """Return a tokenizer of whole words, that of `Words` among them."""
-    words = {"<unk>": 0, "<s>": 1, "</s>": 2, **{f"w{n}": n for n in range(3, size.vocabulary)}}
+    words = {"<unk>": 0, "<s>": 1, "</s>": 2, **{f"w{n}": n for n in range(3, size.shape.vocabulary)}}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", eos_token="</s>", pad_token="</s>")
@@ -97,7 +135,7 @@ def new_encoder(size: Size, kind: type[Encoder]) -> Encoder:
     """Return an encoder of random weights, in bfloat16 on the GPU or float32 on the CPU."""
     backbone, tokenizer = new_causal(size).base_model, new_tokenizer(size)
     append_eos(tokenizer)
-    shown = Words(size.vocabulary).texts(10, (size.example_tokens, size.example_tokens))
+    shown = Words(size.shape.vocabulary).texts(10, (size.example_tokens, size.example_tokens))
     examples = tuple(Example(query, response) for query, response in zip(shown[:5], shown[5:], strict=True))
     prompt = TaskPrompt(instruction="given a question retrieve passages", symmetric=False, examples=examples)
     told = EncoderConfig(
@@ -108,7 +146,7 @@ def new_encoder(size: Size, kind: type[Encoder]) -> Encoder:
 
 def make_batch(encoder: Encoder, size: Size, num_examples: int) -> tuple[Batch, Texts]:
     """Return a batch of random texts, and the examples that it shows: the encoder's own."""
-    words = Words(size.vocabulary)
+    words = Words(size.shape.vocabulary)
     queries = {f"q{n}": text for n, text in enumerate(words.texts(size.queries, size.query_tokens))}
     docs = {f"d{n}": text for n, text in enumerate(words.texts(size.queries * size.documents, size.doc_tokens))}
     shown = encoder.config.task(TASK).examples[:num_examples]
