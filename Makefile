@@ -3,13 +3,14 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+VLLM := .venv-vllm
 # Stages run `python -m stages.<name>`: that of the virtual environment.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Which of presets/ replaces params.yaml; empty: params.yaml as it is.
 PRESET ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install test test-all check repro preset smoke clean
+.PHONY: help install test test-all vllm check repro preset smoke clean
 
 help: ## List these commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -36,6 +37,15 @@ test: install ## Run the fast tests
 
 test-all: install ## Run all tests, the slow ones too
 	pytest -m ""
+
+vllm: $(VLLM)/installed ## Install vLLM for CPUs, which one slow test runs, beside the rest (3.4 GB)
+
+# It needs no torchvision and the like; what pip picks of them may be for CUDA, and then cannot be loaded.
+$(VLLM)/installed: tests/vllm.txt
+	@test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
+	@$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@$(VLLM)/bin/python -m pip uninstall --quiet --disable-pip-version-check --yes torchvision torchaudio torchcodec
+	@touch $@
 
 check: install ## Lint and check types
 	ruff check .
