@@ -3,9 +3,10 @@
 Same passages and queries (the default's text: BoolQ and Wikipedia), same dense model, same cross-encoder, as many pairs
 for the cross-encoder to score per query. The cross-encoder is the dense model with a head of random weights: none with
 a licence arrives through the package index, and speed does not depend on weights. Both sides run as a user runs them,
-in processes of their own whose start counts: first from nothing, then once more with another margin.
+in processes of their own whose start counts: first from nothing, then once more with another margin. Ours computes in
+`--dtype`, the peer in float32, as it comes.
 
-Usage: python -m benchmarks.mine [--docs 20000] [--queries 5000]
+Usage: python -m benchmarks.mine [--docs 20000] [--queries 5000] [--dtype auto]
 """
 
 import argparse
@@ -26,6 +27,7 @@ import yaml
 
 from anna import io, schemas
 from anna.corpus.clean import normalise
+from anna.modeling.hardware import Dtype
 from anna.origins import fetch_model
 from anna.teachers.dense import DenseParams
 from benchmarks import side_by_side
@@ -48,7 +50,7 @@ class Round(NamedTuple):
     """Largest resident memory of any of its processes."""
 
 
-def write_project(folder: Path, texts: Texts, dense: Path, cross: Path) -> None:
+def write_project(folder: Path, texts: Texts, dense: Path, cross: Path, dtype: Dtype) -> None:
     """Write the tables and params that our stages read."""
     ids = {doc: f"{TASK}:d:{place:07}" for place, doc in enumerate(texts.docs)}
     queries = [f"{TASK}:q:{place:07}" for place in range(len(texts.queries))]
@@ -64,9 +66,9 @@ def write_project(folder: Path, texts: Texts, dense: Path, cross: Path) -> None:
         io.write(folder / f"data/{name}.parquet", to_arrow(rows), schema)
     params: dict[str, Any] = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
     params["retrieve_bm25"]["depth"] = params["retrieve_dense"]["depth"] = NUM_CANDIDATES
-    params["retrieve_dense"].update(model=local(dense), max_tokens=DOC_TOKENS)
+    params["retrieve_dense"].update(model=local(dense), max_tokens=DOC_TOKENS, dtype=dtype)
     params["rerank"].update(kind="cross_encoder", model=local(cross), depth=NUM_CANDIDATES, queries_per_task=None)
-    params["rerank"].update(doc_tokens=DOC_TOKENS, query_tokens=QUERY_TOKENS, tokens_per_batch=2048)
+    params["rerank"].update(dtype=dtype, doc_tokens=DOC_TOKENS, query_tokens=QUERY_TOKENS, tokens_per_batch=2048)
     params["label"].update(min_entropy_share=0.0, max_entropy_share=1.0)
     params["filter"].update(rule="percent", margin=MARGINS[0], negatives_per_query=1, min_negatives=1)
     (folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
@@ -169,9 +171,9 @@ def count_wrong(negatives: Sequence[Sequence[str]], texts: Texts) -> int:
     return sum(normalise(doc) == positives[query] for query, doc in negatives)
 
 
-def compare(folder: Path, texts: Texts, dense: Path, cross: Path) -> dict[str, Row]:
+def compare(folder: Path, texts: Texts, dense: Path, cross: Path, dtype: Dtype) -> dict[str, Row]:
     """Run both sides twice in `folder` and return the results."""
-    write_project(folder, texts, dense, cross)
+    write_project(folder, texts, dense, cross, dtype)
     first = run_ours(folder, ("retrieve_bm25", "retrieve_dense", "rerank", "label", "filter"))
     peer_first = run_peer(folder, MARGINS[0])
     wrong = (
@@ -216,6 +218,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--docs", type=int, default=20_000)
     parser.add_argument("--queries", type=int, default=5_000)
+    parser.add_argument("--dtype", choices=["auto", "float32", "bfloat16"], default="auto", help="as in params.yaml")
     parser.add_argument("--peer", type=float, metavar="MARGIN", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.peer is not None:
@@ -225,7 +228,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir="runs") as name:
         folder = Path(name)
         cross = make_cross_encoder(dense, folder / "cross")
-        rows = compare(folder, read_texts(arguments.docs, arguments.queries), dense, cross)
+        rows = compare(folder, read_texts(arguments.docs, arguments.queries), dense, cross, arguments.dtype)
         shutil.rmtree(folder, ignore_errors=True)
     sys.stdout.write(table(rows) + side_by_side.report(rows) + "\n")
 

@@ -2,9 +2,11 @@
 
 Pairs are what the default would rerank: the best of both runs for some queries of every task. The cross-encoder is the
 dense model with a head of random weights (speed does not depend on weights), the causal model that of `rerank.model`.
-`CrossEncoder.predict` runs at the best of three batch sizes.
+`CrossEncoder.predict` runs at three batch sizes, in float32 as it comes and, where ours does not compute in float32, in
+ours, too; the best counts. Both forms of query likelihood compute in the same format.
 
-Usage: python -m benchmarks.rerank [--queries 8] [--depth 8] [--rounds 3]   (after `make repro`, whose data it reads)
+Usage: python -m benchmarks.rerank [--queries 8] [--depth 8] [--rounds 3] [--dtype auto]   (after `make repro`, whose
+data it reads)
 """
 
 import argparse
@@ -23,6 +25,7 @@ from anna import io, schemas
 from anna.allocation import keep_freed_memory
 from anna.modeling.batching import token_batches
 from anna.modeling.checkpoint import load_causal_lm
+from anna.modeling.hardware import compute_dtype
 from anna.origins import fetch_model
 from anna.teachers import cross_encoder, likelihood_batches, query_likelihood, reranker
 from anna.teachers.dense import DenseParams
@@ -52,23 +55,23 @@ def read_pairs(num_queries: int, depth: int) -> Pairs:
     return reranker.texts_of(pairs, corpus, queries)
 
 
-def our_cross_encoder(path: Path, pairs: Pairs, scores: Path) -> Figures:
+def our_cross_encoder(path: Path, pairs: Pairs, scores: Path, dtype: torch.dtype) -> Figures:
     """Score in length-sorted batches of a budget of tokens."""
     keep_freed_memory()
-    model = cross_encoder.load_cross_encoder(path, LONGEST)
+    model = cross_encoder.load_cross_encoder(path, LONGEST, dtype)
 
     def act(part: Pairs) -> NDArray[np.float32]:
         found = np.empty(len(part), dtype=np.float32)
         for batch in cross_encoder.plan_batches(model, part, LONGEST, BUDGET):
-            found[batch] = cross_encoder.score_batch(model, [part[place] for place in batch])
+            found[batch] = cross_encoder.score_batch(model, [part[place] for place in batch], dtype)
         return found
 
     return measure(model[0].auto_model.get_input_embeddings(), act, pairs, scores, _lengths(model, pairs))
 
 
-def their_cross_encoder(path: Path, pairs: Pairs, batch_size: int, scores: Path) -> Figures:
-    """Score with the library's own method."""
-    model = cross_encoder.load_cross_encoder(path, LONGEST)
+def their_cross_encoder(path: Path, pairs: Pairs, batch_size: int, scores: Path, dtype: torch.dtype) -> Figures:
+    """Score with the library's own method, weights in `dtype`."""
+    model = cross_encoder.load_cross_encoder(path, LONGEST).to(dtype)
 
     def act(part: Pairs) -> NDArray[np.float32]:
         none = torch.nn.Identity()
@@ -77,10 +80,11 @@ def their_cross_encoder(path: Path, pairs: Pairs, batch_size: int, scores: Path)
     return measure(model[0].auto_model.get_input_embeddings(), act, pairs, scores, _lengths(model, pairs))
 
 
-def our_likelihood(path: Path, pairs: Pairs, scores: Path) -> Figures:
+def our_likelihood(path: Path, pairs: Pairs, scores: Path, dtype: torch.dtype) -> Figures:
     """Score on packed rows, each passage once."""
     keep_freed_memory()
     model, tokenizer = load_causal_lm(path)
+    model = model.to(dtype=dtype)
     limits = {**LIMITS, "tokens_per_batch": BUDGET}
 
     def act(part: Pairs) -> NDArray[np.float32]:
@@ -96,9 +100,10 @@ def our_likelihood(path: Path, pairs: Pairs, scores: Path) -> Figures:
     return measure(model.get_input_embeddings(), act, pairs, scores, useful)
 
 
-def padded_likelihood(path: Path, pairs: Pairs, scores: Path) -> Figures:
+def padded_likelihood(path: Path, pairs: Pairs, scores: Path, dtype: torch.dtype) -> Figures:
     """Score one pair a row, padded to the longest of its batch: as it is done without packing."""
     model, tokenizer = load_causal_lm(path)
+    model = model.to(dtype=dtype)
 
     def act(part: Pairs) -> NDArray[np.float32]:
         rows = [_tokens(tokenizer, *pair) for pair in part]
@@ -169,25 +174,32 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=8, help="of each task")
     parser.add_argument("--depth", type=int, default=8, help="candidates of each query")
     parser.add_argument("--rounds", type=int, default=side_by_side.ROUNDS)
+    parser.add_argument("--dtype", choices=["auto", "float32", "bfloat16"], default="auto", help="as in params.yaml")
     arguments = parser.parse_args()
     pairs = read_pairs(arguments.queries, arguments.depth)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         cross = make_cross_encoder(fetch_model(DenseParams.load().model), folder / "cross")
-        rows = run(pairs, cross, fetch_model(RerankParams.load().model), folder, arguments.rounds)
+        causal, dtype = fetch_model(RerankParams.load().model), compute_dtype(arguments.dtype)
+        rows = run(pairs, (cross, causal), dtype, folder, arguments.rounds)
     sys.stdout.write(side_by_side.report(rows) + "\n")
 
 
-def run(pairs: Pairs, cross: Path, causal: Path, folder: Path, rounds: int) -> dict[str, Row]:
-    """Return the results of both comparisons."""
+def run(pairs: Pairs, models: tuple[Path, Path], dtype: torch.dtype, folder: Path, rounds: int) -> dict[str, Row]:
+    """Return the results of both comparisons, with a cross-encoder and with a causal model."""
+    cross, causal = models
     files = folder / "ours.npy", folder / "peer.npy"
-    sides: dict[str, tuple[Side, Sequence[Any]]] = {"cross-encoder": (our_cross_encoder, (cross, pairs, files[0]))}
-    for size in BATCH_SIZES:
-        sides[f"CrossEncoder.predict, batch {size}"] = (their_cross_encoder, (cross, pairs, size, files[1]))
+    sides: dict[str, tuple[Side, Sequence[Any]]] = {
+        "cross-encoder": (our_cross_encoder, (cross, pairs, files[0], dtype))
+    }
+    for theirs in dict.fromkeys([dtype, torch.float32]):
+        for size in BATCH_SIZES:
+            title = f"CrossEncoder.predict, {str(theirs).removeprefix('torch.')}, batch {size}"
+            sides[title] = (their_cross_encoder, (cross, pairs, size, files[1], theirs))
     first = compare(sides, files, rounds)
     sides = {
-        "query likelihood": (our_likelihood, (causal, pairs, files[0])),
-        "padded": (padded_likelihood, (causal, pairs, files[1])),
+        "query likelihood": (our_likelihood, (causal, pairs, files[0], dtype)),
+        "padded": (padded_likelihood, (causal, pairs, files[1], dtype)),
     }
     second = compare(sides, files, rounds)
     return {

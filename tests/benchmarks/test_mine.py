@@ -22,7 +22,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_both_sides_work_on_the_same_texts(tmp_path: Path) -> None:
-    mine.write_project(tmp_path, TEXTS, tmp_path / "dense", tmp_path / "cross")
+    mine.write_project(tmp_path, TEXTS, tmp_path / "dense", tmp_path / "cross", "float32")
     assert mine.read_project(tmp_path) == TEXTS
 
 
@@ -38,7 +38,7 @@ def test_wrong_negatives_are_positives_and_their_duplicates() -> None:
 @pytest.mark.slow
 def test_both_sides_mine_and_are_compared(tmp_path: Path) -> None:
     dense, cross = save_bi_encoder(tmp_path / "dense"), save_cross_encoder(tmp_path / "cross")
-    rows = mine.compare(tmp_path / "project", TEXTS, dense, cross)
+    rows = mine.compare(tmp_path / "project", TEXTS, dense, cross, "float32")
     result = json.loads(side_by_side.report(rows))
     assert result["negatives that are a positive or its duplicate"]["ours"] == 0
     assert result["queries with a negative"]["ours"] > 0

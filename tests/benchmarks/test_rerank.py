@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from benchmarks import rerank, side_by_side
 from tests.teachers.models import save_cross_encoder
@@ -20,7 +21,8 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_both_cross_encoder_sides_give_the_same_scores(tmp_path: Path) -> None:
     model, ours, peer = save_cross_encoder(tmp_path / "model"), tmp_path / "ours.npy", tmp_path / "peer.npy"
-    mine, theirs = rerank.our_cross_encoder(model, PAIRS, ours), rerank.their_cross_encoder(model, PAIRS, 2, peer)
+    mine = rerank.our_cross_encoder(model, PAIRS, ours, torch.float32)
+    theirs = rerank.their_cross_encoder(model, PAIRS, 2, peer, torch.float32)
     np.testing.assert_allclose(np.load(ours), np.load(peer), atol=1e-5)
     assert mine.useful == theirs.useful == 2 * (1 + 3) + 2 * (3 + 3) + 4 * 3  # words, and [CLS], [SEP], [SEP]
     assert mine.computed == 4 * 16
@@ -29,8 +31,8 @@ def test_both_cross_encoder_sides_give_the_same_scores(tmp_path: Path) -> None:
 def test_both_likelihood_sides_give_the_same_scores(tmp_path: Path, tiny_checkpoint: Path) -> None:
     ours, peer = tmp_path / "ours.npy", tmp_path / "peer.npy"
     mine, theirs = (
-        rerank.our_likelihood(tiny_checkpoint, PAIRS, ours),
-        rerank.padded_likelihood(tiny_checkpoint, PAIRS, peer),
+        rerank.our_likelihood(tiny_checkpoint, PAIRS, ours, torch.float32),
+        rerank.padded_likelihood(tiny_checkpoint, PAIRS, peer, torch.float32),
     )
     np.testing.assert_allclose(np.load(ours), np.load(peer), atol=1e-5)
     assert mine.computed == mine.useful < theirs.useful <= theirs.computed
