@@ -2,7 +2,8 @@
 
 A run has a folder of its own, named by the fingerprint of all that changes its result: `run.json` says what that is,
 `latest.json` names the checkpoint that is whole, and each checkpoint is a folder. What `latest.json` does not name is
-left over from a process that was killed, and is ignored and deleted.
+left over from a process that was killed, and is ignored and deleted. `start.safetensors` holds what was found before
+the first step.
 """
 
 import json
@@ -14,6 +15,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -22,7 +24,7 @@ from anna.errors import InputError
 from anna.training.gather import from_first
 from anna.training.identity import differences, digest
 
-RUN, LATEST = "run.json", "latest.json"
+RUN, LATEST, START = "run.json", "latest.json", "start.safetensors"
 
 Record = dict[str, float | int | str]
 """What is known of one step, by name."""
@@ -97,6 +99,18 @@ class Checkpoints:
             io.write_json(self.folder / LATEST, latest)
             self._sweep()
 
+    def keep_start(self, weights: Mapping[str, Tensor]) -> None:
+        """Keep weights that were found before the first step, so that a killed run need not find them again."""
+        if dist.get_rank() == 0:
+            self._begin()
+            with io.atomic(self.folder / START) as temporary:
+                save_file(dict(weights), temporary, metadata={"conditions": json.dumps(self._conditions)})
+
+    def start(self) -> dict[str, Tensor] | None:
+        """Return the weights of `keep_start`, or None where none were found, or under other conditions."""
+        path = self.folder / START
+        return load_file(path) if from_first(path.is_file() and self._is_ours(path)) else None
+
     def keep_best(self, weights: Mapping[str, Tensor], step: int) -> None:
         """Keep the weights after `step` as the best so far; those that the last checkpoint knows as best stay too."""
         self._best = step
@@ -136,6 +150,10 @@ class Checkpoints:
         self._best = latest["best"]
         return latest
 
+    def _is_ours(self, path: Path) -> bool:
+        with safe_open(path, framework="pt") as file:
+            return bool(json.loads(file.metadata()["conditions"]) == self._conditions)
+
     def _begin(self) -> None:
         if not (self.folder / RUN).is_file():
             io.write_json(self.folder / RUN, self._identity)
@@ -143,7 +161,7 @@ class Checkpoints:
     def _sweep(self) -> None:
         """Delete what neither this process nor `latest.json` needs."""
         latest = io.read_json(self.folder / LATEST) if (self.folder / LATEST).is_file() else {}
-        kept = {RUN, LATEST, latest.get("tag")}
+        kept = {RUN, LATEST, START, latest.get("tag")}
         kept |= {self._best_file(step).name for step in (self._best, latest.get("best")) if step is not None}
         for path in self.folder.iterdir():
             if path.name not in kept:

@@ -1,6 +1,9 @@
-"""Where the last layer's start comes from: a sample of what training is going to read."""
+"""The last layer before all layers are trained: its start, from a sample of what training reads, and training alone."""
 
+import logging
 from collections.abc import Sequence
+
+from torch import nn
 
 from anna import seeding
 from anna.errors import InputError
@@ -8,7 +11,10 @@ from anna.modeling import readout
 from anna.modeling.batching import shared_prefix
 from anna.modeling.encoder import Encoder
 from anna.modeling.readout_fit import Reading
+from anna.modeling.student import StudentParams
+from anna.training.alone import train_alone
 from anna.training.batches import Group, Texts, plan_epoch
+from anna.training.checkpoint import Checkpoints
 from anna.training.recipe import TrainParams
 from anna.training.step import tokenize_batch
 
@@ -23,6 +29,38 @@ EXAMPLED_PER_BATCH = 4
 
 COUNTED = 20_000
 """Groups whose documents say how rare a token is: with more, a large corpus would take minutes to tokenise."""
+
+
+_log = logging.getLogger(__name__)
+
+
+def prepare(
+    encoder: Encoder,
+    groups: Sequence[Group],
+    texts: Texts,
+    recipe: TrainParams,
+    *,
+    student: StudentParams,
+    checkpoints: Checkpoints,
+) -> None:
+    """Let the last layer begin as params say and train it alone, or take both from the run's folder if it was killed.
+
+    Raises:
+        InputError: As `start_as_mean` and `train_alone`.
+    """
+    if student.last_layer == "pretrained" and recipe.last_layer_first is None:
+        return
+    changed = nn.ModuleList([encoder.backbone.layers[-1], encoder.backbone.norm])
+    kept = checkpoints.start()
+    if kept is not None:
+        changed.load_state_dict(kept)
+        _log.info("the last layer is as this run left it before all layers, in %s", checkpoints.folder)
+        return
+    if student.last_layer == "weighted_mean":
+        start_as_mean(encoder, groups, texts, recipe)
+    train_alone(encoder, groups, texts, recipe)
+    if recipe.checkpoint_steps is not None:
+        checkpoints.keep_start(changed.state_dict())
 
 
 def start_as_mean(encoder: Encoder, groups: Sequence[Group], texts: Texts, recipe: TrainParams) -> None:

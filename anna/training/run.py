@@ -18,12 +18,11 @@ from anna.modeling.hardware import compute_dtype, pick_device
 from anna.modeling.student import StudentParams, load_student, recompute
 from anna.origins import describe, fetch_model
 from anna.training import engine as engines
-from anna.training.alone import train_alone
 from anna.training.batches import Batch, Group, Texts, check_world, plan_epoch
 from anna.training.checkpoint import Checkpoints, Record
 from anna.training.checks import check_dims, check_prompts
 from anna.training.identity import conditions, identify
-from anna.training.last_layer import start_as_mean
+from anna.training.last_layer import prepare
 from anna.training.loop import best_step, train
 from anna.training.memory import check_memory
 from anna.training.recipe import TrainParams
@@ -115,9 +114,7 @@ def train_encoder(
             recipe=recipe, student=student, encoder=encoder, groups=data.groups, held_out=held_out, texts=data.texts
         )
     checkpoints = Checkpoints(scratch.checkpoints, identity, conditions(world_size))
-    if student.last_layer == "weighted_mean":
-        start_as_mean(encoder.to(pick_device()), data.groups, data.texts, recipe)
-    train_alone(encoder.to(pick_device()), data.groups, data.texts, recipe)
+    prepare(encoder.to(pick_device()), data.groups, data.texts, recipe, student=student, checkpoints=checkpoints)
     engine = engines.start_engine(encoder, recipe)
     before = engines.weights(encoder.backbone, trained_only=True)
     records = train(

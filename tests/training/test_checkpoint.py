@@ -145,6 +145,26 @@ def test_the_best_weights_outlive_what_replaces_them_until_a_checkpoint_knows(tm
     assert names(again.folder) == {"run.json", LATEST, "step-4", "best-3.safetensors"}
 
 
+def test_what_came_before_the_first_step_is_kept_until_the_end(tmp_path: Path) -> None:
+    checkpoints = opened(tmp_path)
+    assert checkpoints.start() is None
+    checkpoints.keep_start({"w": torch.arange(3.0)})
+    checkpoints.save(Engine(), records(2))
+    kept = opened(tmp_path).start()
+    assert kept is not None
+    assert torch.equal(kept["w"], torch.arange(3.0))
+    checkpoints.remove()
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_came_before_the_first_step_is_found_again_under_other_conditions_or_in_another_run(
+    tmp_path: Path,
+) -> None:
+    opened(tmp_path).keep_start({"w": torch.arange(3.0)})
+    assert Checkpoints(tmp_path, IDENTITY, CONDITIONS | {"threads per process": 1}).start() is None
+    assert opened(tmp_path, code="other").start() is None
+
+
 def test_without_checkpoints_only_the_best_weights_are_kept(tmp_path: Path) -> None:
     checkpoints = opened(tmp_path)
     for step in (1, 2):

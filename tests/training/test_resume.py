@@ -59,11 +59,26 @@ def test_a_run_that_began_with_a_written_last_layer(tiny_checkpoint: Path, tmp_p
     said = train(tiny_checkpoint, tmp_path / "whole", chosen, last_layer="weighted_mean")
     assert "the last layer starts as a mean of the text" in said
     train(tiny_checkpoint, tmp_path / "killed", chosen, last_layer="weighted_mean", kill=("step", 4))
-    assert "continuing after step 2" in train(tiny_checkpoint, tmp_path / "killed", chosen, last_layer="weighted_mean")
+    again = train(tiny_checkpoint, tmp_path / "killed", chosen, last_layer="weighted_mean")
     assert_equal(tmp_path / "killed", tmp_path / "whole")
+    assert "continuing after step 2" in again
     assert "the last layer alone, 6 steps" in said
+    assert "the last layer alone" not in again, "what it came to was kept"
     train(tiny_checkpoint, tmp_path / "plain", chosen)
     assert outcome(tmp_path / "plain") != outcome(tmp_path / "whole")
+
+
+def test_a_run_that_was_killed_between_its_last_layer_and_its_first_checkpoint(
+    tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    first = {"epochs": 2, "batch_queries": 8, "learning_rate": 0.003}
+    chosen = dropping(method="full", last_layer_first=first)
+    train(tiny_checkpoint, tmp_path / "whole", chosen)
+    train(tiny_checkpoint, tmp_path / "killed", chosen, kill=("step", 1))
+    again = train(tiny_checkpoint, tmp_path / "killed", chosen)
+    assert "the last layer is as this run left it before all layers" in again
+    assert "continuing" not in again
+    assert_equal(tmp_path / "killed", tmp_path / "whole")
 
 
 def test_other_ranks_other_params_and_other_data(tiny_checkpoint: Path, tmp_path: Path) -> None:
