@@ -1,8 +1,9 @@
-"""The stages `train` and `export` of presets/mistral-7b.yaml at Mistral-7B's real shape: killed, resumed, encoded with.
+"""The stages `train` and `export` of a preset at its model's real shape: killed, resumed, encoded with.
 
-A checkpoint of random weights and tables of random words are written to a folder; the preset's own params, the share of
-one of its 8 GPUs, run there as stages do. Training is killed by SIGKILL between two checkpoints and started again. The
-table shows time and memory, next to what `anna plan` says of the same work. Runs on a CPU too: `--size tiny`.
+A checkpoint of random weights and tables of random words are written to a folder; the preset's own params (of
+presets/mistral-7b.yaml, the share of one of its 8 GPUs) run there as stages do. Training is killed by SIGKILL between
+two checkpoints and started again. The table shows time and memory, next to what `anna plan` says of the same work.
+`--size`: mistral-7b and qwen3-0.6b for their presets, smollm2-135m for params.yaml; tiny runs on a CPU, too.
 
 Usage: python -m benchmarks.gpu_train [--size mistral-7b] [--zero 1 3] [--steps 10] [--recomputed 0] [--no-export]
 """
@@ -101,7 +102,7 @@ def tables(size: Size, num_queries: int) -> dict[str, tuple[pa.Schema, list[dict
 
 
 def write_params(size: Size, zero_stage: int, chosen: argparse.Namespace) -> None:
-    """Write the preset's params for one GPU's share of a batch, in as few steps."""
+    """Write the size's params for one GPU's share of a batch, in as few steps."""
     params = yaml.safe_load(size.params.read_text(encoding="utf-8"))
     params["student"]["model"] = {"kind": "files", "path": str(BASE)}
     params["train"] |= {
