@@ -23,7 +23,7 @@ TINY = SIZES["tiny"]
 
 @pytest.mark.parametrize("num_examples", [0, 5])
 def test_both_sides_give_the_same_vectors(num_examples: int) -> None:
-    texts, found = Words(TINY.vocabulary).texts(9, TINY.doc_tokens), []
+    texts, found = Words(TINY.shape.vocabulary).texts(9, TINY.doc_tokens), []
     for kind in (Encoder, PaddedEncoder):
         encoder = new_encoder(TINY, kind).eval()
         prefix = encoder.config.prefix(TASK, num_examples)

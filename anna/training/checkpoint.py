@@ -61,12 +61,7 @@ class Checkpoints:
         latest = from_first(self._find_latest() if dist.get_rank() == 0 else None)
         if latest is None:
             return []
-        for name, value in latest["conditions"].items():
-            if value != self._conditions.get(name):
-                raise InputError(
-                    f"{self.folder} is an unfinished run with {name} {value}; {self._conditions.get(name)} would not "
-                    "continue it exactly. Go on as it began, or delete that folder to begin again"
-                )
+        self._check(latest["conditions"])
         path = self._rank_file(latest["tag"])
         if not path.is_file():
             raise InputError(f"{path} is missing, so the run cannot be continued; delete {self.folder} to begin again")
@@ -107,9 +102,17 @@ class Checkpoints:
                 save_file(dict(weights), temporary, metadata={"conditions": json.dumps(self._conditions)})
 
     def start(self) -> dict[str, Tensor] | None:
-        """Return the weights of `keep_start`, or None where none were found, or under other conditions."""
+        """Return the weights of `keep_start`, or None where there are none.
+
+        Raises:
+            InputError: If they were found under other conditions.
+        """
         path = self.folder / START
-        return load_file(path) if from_first(path.is_file() and self._is_ours(path)) else None
+        if not from_first(path.is_file()):
+            return None
+        with safe_open(path, framework="pt") as file:
+            self._check(json.loads(file.metadata()["conditions"]))
+        return load_file(path)
 
     def keep_best(self, weights: Mapping[str, Tensor], step: int) -> None:
         """Keep the weights after `step` as the best so far; those that the last checkpoint knows as best stay too."""
@@ -150,9 +153,13 @@ class Checkpoints:
         self._best = latest["best"]
         return latest
 
-    def _is_ours(self, path: Path) -> bool:
-        with safe_open(path, framework="pt") as file:
-            return bool(json.loads(file.metadata()["conditions"]) == self._conditions)
+    def _check(self, conditions: Mapping[str, Any]) -> None:
+        for name, value in conditions.items():
+            if value != self._conditions.get(name):
+                raise InputError(
+                    f"{self.folder} is an unfinished run with {name} {value}; {self._conditions.get(name)} would not "
+                    "continue it exactly. Go on as it began, or delete that folder to begin again"
+                )
 
     def _begin(self) -> None:
         if not (self.folder / RUN).is_file():

@@ -34,7 +34,7 @@ COUNTED = 20_000
 _log = logging.getLogger(__name__)
 
 
-def prepare(
+def prepare_last_layer(
     encoder: Encoder,
     groups: Sequence[Group],
     texts: Texts,
@@ -46,7 +46,7 @@ def prepare(
     """Let the last layer begin as params say and train it alone, or take both from the run's folder if it was killed.
 
     Raises:
-        InputError: As `start_as_mean` and `train_alone`.
+        InputError: As `start_as_mean` and `train_alone`, or if that run was under other conditions.
     """
     if student.last_layer == "pretrained" and recipe.last_layer_first is None:
         return

@@ -22,7 +22,7 @@ from anna.training.batches import Batch, Group, Texts, check_world, plan_epoch
 from anna.training.checkpoint import Checkpoints, Record
 from anna.training.checks import check_dims, check_prompts
 from anna.training.identity import conditions, identify
-from anna.training.last_layer import prepare
+from anna.training.last_layer import prepare_last_layer
 from anna.training.loop import best_step, train
 from anna.training.memory import check_memory
 from anna.training.recipe import TrainParams
@@ -114,7 +114,9 @@ def train_encoder(
             recipe=recipe, student=student, encoder=encoder, groups=data.groups, held_out=held_out, texts=data.texts
         )
     checkpoints = Checkpoints(scratch.checkpoints, identity, conditions(world_size))
-    prepare(encoder.to(pick_device()), data.groups, data.texts, recipe, student=student, checkpoints=checkpoints)
+    prepare_last_layer(
+        encoder.to(pick_device()), data.groups, data.texts, recipe, student=student, checkpoints=checkpoints
+    )
     engine = engines.start_engine(encoder, recipe)
     before = engines.weights(encoder.backbone, trained_only=True)
     records = train(

@@ -22,7 +22,6 @@ TEXTS = ["the capital of France", "x", "a very long text about rivers and mounta
 
 SCRIPT = """
 import sys
-from pathlib import Path
 
 import numpy as np
 from vllm import LLM

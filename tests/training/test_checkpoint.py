@@ -157,12 +157,11 @@ def test_what_came_before_the_first_step_is_kept_until_the_end(tmp_path: Path) -
     assert not list(tmp_path.iterdir())
 
 
-def test_what_came_before_the_first_step_is_found_again_under_other_conditions_or_in_another_run(
-    tmp_path: Path,
-) -> None:
+def test_what_came_before_the_first_step_is_of_one_run_and_refused_under_other_conditions(tmp_path: Path) -> None:
     opened(tmp_path).keep_start({"w": torch.arange(3.0)})
-    assert Checkpoints(tmp_path, IDENTITY, CONDITIONS | {"threads per process": 1}).start() is None
     assert opened(tmp_path, code="other").start() is None
+    with pytest.raises(InputError, match=r"unfinished run with threads per process 2; 1 would not continue it exactly"):
+        Checkpoints(tmp_path, IDENTITY, CONDITIONS | {"threads per process": 1}).start()
 
 
 def test_without_checkpoints_only_the_best_weights_are_kept(tmp_path: Path) -> None:
