@@ -68,14 +68,15 @@ def test_a_run_that_began_with_a_written_last_layer(tiny_checkpoint: Path, tmp_p
     assert outcome(tmp_path / "plain") != outcome(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("ranks", [1, 2])
 def test_a_run_that_was_killed_between_its_last_layer_and_its_first_checkpoint(
-    tiny_checkpoint: Path, tmp_path: Path
+    ranks: int, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
     first = {"epochs": 2, "batch_queries": 8, "learning_rate": 0.003}
     chosen = dropping(method="full", last_layer_first=first)
-    train(tiny_checkpoint, tmp_path / "whole", chosen)
-    train(tiny_checkpoint, tmp_path / "killed", chosen, kill=("step", 1))
-    again = train(tiny_checkpoint, tmp_path / "killed", chosen)
+    train(tiny_checkpoint, tmp_path / "whole", chosen, ranks=ranks)
+    train(tiny_checkpoint, tmp_path / "killed", chosen, ranks=ranks, kill=("step", 1))
+    again = train(tiny_checkpoint, tmp_path / "killed", chosen, ranks=ranks)
     assert "the last layer is as this run left it before all layers" in again
     assert "continuing" not in again
     assert_equal(tmp_path / "killed", tmp_path / "whole")
