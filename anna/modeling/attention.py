@@ -16,6 +16,7 @@ from torch.nn import functional
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.models.mistral.modeling_mistral import apply_rotary_pos_emb
 
+from anna.errors import InputError
 from anna.modeling import flex
 from anna.modeling.packing import Block, KeysValues, Packing
 from anna.modeling.split import Keys, attend_split
@@ -29,8 +30,40 @@ _log = logging.getLogger(__name__)
 
 
 def use_packing(model: PreTrainedModel) -> None:
-    """Make `model` attend over packed rows: from now on each call needs `packing=` and its `position_ids`."""
+    """Make `model` attend over packed rows: from now on each call needs `packing=` and its `position_ids`.
+
+    Raises:
+        InputError: As `check_architecture`.
+    """
+    check_architecture(model)
     model.set_attn_implementation(NAME)
+
+
+def check_architecture(model: PreTrainedModel) -> None:
+    """Refuse a decoder whose attention is not what this module computes, or that mixes tokens by other means.
+
+    Convolutions and recurrences would carry one text of a packed row into the next.
+
+    Raises:
+        InputError: With what it has and what to choose instead.
+    """
+    layers = getattr(model.base_model, "layers", None)
+    if layers is None:
+        fault = "has no list `layers`"
+    elif getattr(model.config, "attn_logit_softcapping", None):
+        fault = "caps its attention scores"
+    elif any(hasattr(getattr(layer, "self_attn", None), "sinks") for layer in layers):
+        fault = "has attention sinks"
+    elif {*(getattr(model.config, "layer_types", None) or ())} - {"full_attention", "sliding_attention"}:
+        fault = f"has layers of other kinds than attention ({', '.join(sorted({*model.config.layer_types}))})"
+    elif any(isinstance(part, nn.Conv1d) for part in layers.modules()):
+        fault = "has convolutions"
+    else:
+        return
+    raise InputError(
+        f"a {model.config.model_type} {fault}, which packed rows do not compute; choose another student.model or "
+        "rerank.model, of the Llama, Mistral, Qwen2, Qwen3, Gemma 3, Phi-3 or OLMo 2 families for instance"
+    )
 
 
 def read_early(backbone: PreTrainedModel) -> bool:

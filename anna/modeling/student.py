@@ -9,6 +9,7 @@ from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from anna.errors import InputError
+from anna.modeling.attention import check_architecture
 from anna.modeling.checkpoint import load_causal_lm
 from anna.modeling.encoder_config import Attention, Pooling
 from anna.modeling.hardware import Quantize
@@ -63,7 +64,7 @@ def load_student(
             cannot.
     """
     causal, tokenizer = load_causal_lm(path, quantize, dtype, weight_dtype)
-    _check_architecture(path.name, causal)
+    check_architecture(causal)
     if quantize and not is_packed:
         causal = causal.dequantize()
     depth = causal.config.num_hidden_layers
@@ -87,23 +88,6 @@ def recompute(backbone: PreTrainedModel, layers: int) -> None:
     backbone.gradient_checkpointing_enable({"use_reentrant": False})
     for layer in backbone.layers[layers:]:
         layer.gradient_checkpointing = False
-
-
-def _check_architecture(name: str, causal: PreTrainedModel) -> None:
-    """Refuse a decoder whose attention is not what `anna.modeling.attention` computes, before anything is trained."""
-    layers = getattr(causal.base_model, "layers", None)
-    if layers is None:
-        fault = "has no list `layers`"
-    elif getattr(causal.config, "attn_logit_softcapping", None):
-        fault = "caps its attention scores"
-    elif any(hasattr(getattr(layer, "self_attn", None), "sinks") for layer in layers):
-        fault = "has attention sinks"
-    else:
-        return
-    raise InputError(
-        f"student.model {name}: a {causal.config.model_type} {fault}, which packed rows do not compute; choose a "
-        "decoder such as Llama, Mistral, Qwen2, Qwen3, Gemma 3, Phi-3 or OLMo 2"
-    )
 
 
 def append_eos(tokenizer: PreTrainedTokenizerFast) -> None:

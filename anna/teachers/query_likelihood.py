@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from anna.errors import InputError
@@ -23,8 +24,8 @@ from anna.modeling.packing import Packing, Text, pack
 
 HEAD, TAIL = "Passage: ", "\nQuestion about the passage:"
 
-LOGITS_AT_ONCE = 512
-"""Query tokens whose logits over the whole vocabulary are held at once."""
+LOGITS_AT_ONCE = 128
+"""Query tokens whose logits over the whole vocabulary are held at once: few enough that a CPU's memory is reused."""
 
 ANCHOR = "a"
 """A text continues another here, so it is tokenised after a letter: some tokenizers put a space before every text."""
@@ -122,8 +123,7 @@ def _log_probabilities(model: PreTrainedModel, packing: Packing, reads: Reads) -
     head, parts = model.get_output_embeddings(), []
     for start in range(0, len(targets_R), LOGITS_AT_ONCE):
         part = slice(start, start + LOGITS_AT_ONCE)
-        logits = head(hidden_RD[part]).float()
-        parts.append(logits.gather(1, targets_R[part, None])[:, 0] - logits.logsumexp(dim=1))
+        parts.append(-functional.cross_entropy(head(hidden_RD[part]).float(), targets_R[part], reduction="none"))
     return torch.cat(parts)
 
 

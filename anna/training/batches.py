@@ -4,7 +4,8 @@ A plan depends on groups, seed and epoch alone, so every rank makes the same one
 """
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -120,13 +121,20 @@ def draw_examples(
 ) -> tuple[Group, ...]:
     """Return k groups of the task, k uniform in 0..max_examples, none with a query or a shown document of `batch`."""
     num_examples = int(stream.integers(0, max_examples + 1))
-    if num_examples == 0:
-        return ()
     queries = {group.query_id for group in batch}
     docs = {doc_id for group in batch for doc_id in group.doc_ids}
-    allowed = [g for g in members if g.query_id not in queries and g.doc_ids[0] not in docs]
-    picked = stream.permutation(len(allowed))[:num_examples]
-    return tuple(allowed[index] for index in picked)
+    drawn = (members[number] for number in _shuffled(len(members), stream))
+    allowed = (group for group in drawn if group.query_id not in queries and group.doc_ids[0] not in docs)
+    return tuple(islice(allowed, num_examples))
+
+
+def _shuffled(count: int, stream: np.random.Generator) -> Iterator[int]:
+    """Yield 0..count-1 in random order, at a cost of those that are asked for alone (Fisher and Yates)."""
+    moved: dict[int, int] = {}
+    for place in range(count):
+        other = int(stream.integers(place, count))
+        yield moved.get(other, other)
+        moved[other] = moved.get(place, place)
 
 
 def check_world(batches: Sequence[Batch], world_size: int) -> None:
@@ -140,7 +148,8 @@ def check_world(batches: Sequence[Batch], world_size: int) -> None:
         if least < world_size:
             raise InputError(
                 f"task {batch.task!r} has a batch of {len(batch.groups)} queries and {len(batch.doc_ids())} documents "
-                f"for {world_size} ranks; give the task more rows or train on fewer ranks"
+                f"for {world_size} ranks; set train.batch_queries to {2 * world_size} or more (a task's last batch may "
+                "hold half of it), give the task more rows, or train on fewer ranks"
             )
 
 
@@ -155,29 +164,33 @@ class Layout(NamedTuple):
     """Columns of documents that are no negatives of a query though in its batch, by rank and query."""
 
 
-def lay_out(batch: Batch, world_size: int, positives: Mapping[str, frozenset[str]], group_only: bool) -> Layout:
-    """Return the layout of a batch: each document once, as many on each rank, labelled positives masked.
+def lay_out(batch: Batch, world_size: int, texts: Texts) -> Layout:
+    """Return the layout of a batch: each document once, as many on each rank.
+
+    Masked for a query are other queries' documents that are labelled positives of it or have its own text, as questions
+    asked twice do, which retrieval leaves out, too; and all of them in a task of `texts.group_only`, where a document of
+    another query may be of the same class.
 
     Args:
         batch: The batch of all ranks.
         world_size: Number of ranks.
-        positives: Every labelled positive of a query, by query_id.
-        group_only: Whether queries are compared with their own group alone (label tasks: a document of another query
-            may be of the same class).
+        texts: What the batch names.
     """
     shares = [batch.share(rank, world_size) for rank in range(world_size)]
     doc_ids = [batch.doc_ids()[rank::world_size] for rank in range(world_size)]
     place = {doc_id: column for column, doc_id in enumerate(doc_id for block in doc_ids for doc_id in block)}
     columns = [[[place[d] for d in g.doc_ids] for g in share] for share in shares]
-    is_masked = [
-        [_not_negative(g, place, positives.get(g.query_id, frozenset()), group_only) for g in share] for share in shares
-    ]
+    is_masked = [[_not_negative(g, place, texts) for g in share] for share in shares]
     return Layout(doc_ids, columns, is_masked)
 
 
-def _not_negative(group: Group, place: Mapping[str, int], positives: frozenset[str], group_only: bool) -> list[int]:
-    own = set(group.doc_ids)
-    return [column for doc_id, column in place.items() if doc_id not in own and (group_only or doc_id in positives)]
+def _not_negative(group: Group, place: Mapping[str, int], texts: Texts) -> list[int]:
+    own, positives = set(group.doc_ids), texts.positives.get(group.query_id, frozenset())
+    others = {doc_id: column for doc_id, column in place.items() if doc_id not in own}
+    if group.task in texts.group_only:
+        return list(others.values())
+    text = texts.queries[group.query_id]
+    return [column for doc_id, column in others.items() if doc_id in positives or texts.docs[doc_id] == text]
 
 
 def _chunks(order: np.ndarray, size: int) -> list[np.ndarray]:

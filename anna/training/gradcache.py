@@ -50,7 +50,7 @@ Loss = Callable[[Tensor, Tensor], tuple[Tensor, Statistics]]
 def backward(engine: Any, sides: tuple[Side, Side], loss: Loss, max_tokens: int | None) -> tuple[Statistics, int]:
     """Leave the gradient of `loss` in the engine; return its statistics, and the tokens embedded by this rank.
 
-    A token that is embedded twice, without a graph and with one, counts once.
+    A token that is embedded more than once, without a graph, with one or for other ranks' sake, counts once.
 
     Args:
         engine: DeepSpeed engine around an `engine.BatchEncoder`; its next step is to be the optimizer's.
@@ -59,7 +59,7 @@ def backward(engine: Any, sides: tuple[Side, Side], loss: Loss, max_tokens: int 
         max_tokens: Tokens that a micro-step computes at most on each rank; a longer text stands alone. None: one pass.
     """
     steps = plan(sides, max_tokens)
-    num_tokens = sum(sides[chunk.side].num_tokens(chunk.rows) for step in steps for chunk in step)
+    num_tokens = sum(sides[chunk.side].num_tokens(chunk.rows) for step in steps for chunk in step if not chunk.is_extra)
     if len(steps) == 1:
         engine.set_gradient_accumulation_boundary(True)
         value, statistics = loss(*_embed(engine, sides, steps[0]))
@@ -120,11 +120,15 @@ def _embed(engine: Any, sides: tuple[Side, Side], step: MicroStep) -> tuple[Tens
 def _assemble(
     sides: tuple[Side, Side], steps: Sequence[MicroStep], parts: Sequence[tuple[Tensor, ...]]
 ) -> list[Tensor]:
-    """Return the vectors of each side in the order of its rows."""
+    """Return the vectors of each side in the order of its rows; of rows that are embedded twice, the first ones.
+
+    Under dropout the others differ, and they carry no gradient.
+    """
     whole = [parts[0][0].new_empty(len(side.rows), parts[0][0].shape[1]) for side in sides]
     for step, vectors in zip(steps, parts, strict=True):
         for chunk, part in zip(step, vectors, strict=True):
-            whole[chunk.side][chunk.rows] = part
+            if not chunk.is_extra:
+                whole[chunk.side][chunk.rows] = part
     return whole
 
 

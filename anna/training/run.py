@@ -214,6 +214,8 @@ def plan(groups: Sequence[Group], recipe: TrainParams) -> list[Batch]:
             seed=recipe.seed,
             epoch=epoch,
         )
+        if recipe.max_steps and len(batches) >= recipe.max_steps:
+            break
     return batches[: recipe.max_steps]
 
 

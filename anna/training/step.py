@@ -53,7 +53,7 @@ class Sizes(NamedTuple):
 def take(engine: Any, encoder: Encoder, batch: Batch, texts: Texts, recipe: TrainParams) -> dict[str, float]:
     """Take one optimizer step and return its statistics by name, over all ranks."""
     rank, world_size = dist.get_rank(), dist.get_world_size()
-    layout = lay_out(batch, world_size, texts.positives, batch.task in texts.group_only)
+    layout = lay_out(batch, world_size, texts)
     shares = [batch.share(number, world_size) for number in range(world_size)]
     sides = tokenize_batch(encoder, batch, shares[rank], layout.doc_ids[rank], texts=texts, recipe=recipe)
     loss = loss_of(layout, shares, rank, texts=texts, recipe=recipe, device=encoder.device)

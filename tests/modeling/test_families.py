@@ -11,6 +11,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from anna.errors import InputError
 from anna.modeling import export
+from anna.modeling.attention import use_packing
+from anna.modeling.checkpoint import load_causal_lm
 from anna.modeling.encoder import Encoder
 from anna.modeling.encoder_config import EncoderConfig
 from anna.modeling.student import load_student
@@ -140,11 +142,15 @@ def test_the_old_names_in_an_exported_config_say_the_same(
         ("gemma2", SIZES | {"attn_logit_softcapping": 50.0}, "a gemma2 caps its attention scores"),
         ("gpt2", {"n_embd": 32, "n_layer": 2, "n_head": 4}, "a gpt2 has no list `layers`"),
         ("gpt_oss", SIZES | {"num_local_experts": 2, "num_experts_per_tok": 1}, "a gpt_oss has attention sinks"),
+        ("lfm2", SIZES | {"layer_types": ["conv", "full_attention", "conv"]}, "a lfm2 has layers of other kinds than attention .conv, full"),
+        ("falcon_h1", SIZES | {"mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8}, "a falcon_h1 has convolutions"),
     ],
 )
 def test_what_packed_rows_do_not_compute_is_refused(
     family: str, sizes: dict[str, Any], fault: str, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
     folder = save(tmp_path / "model", family, tiny_checkpoint, **sizes)
-    with pytest.raises(InputError, match=rf"student.model model: {fault}.*choose a decoder such as Llama"):
+    with pytest.raises(InputError, match=rf"{fault}.*choose another student.model or rerank.model, of the Llama"):
         load_student(folder, 1)
+    with pytest.raises(InputError, match=fault):
+        use_packing(load_causal_lm(folder)[0])

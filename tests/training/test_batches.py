@@ -1,11 +1,20 @@
 """Which groups meet in a batch, and what each query is compared with."""
 
+from collections.abc import Iterable
+
 import numpy as np
 import pytest
 
 from anna import seeding
 from anna.errors import InputError
-from anna.training.batches import Batch, Group, chain, check_world, draw_examples, lay_out, plan_epoch
+from anna.training.batches import Batch, Group, Texts, chain, check_world, draw_examples, lay_out, plan_epoch
+
+
+def texts(groups: Iterable[Group]) -> Texts:
+    """Texts that differ from one another, without positives beyond the groups' own."""
+    queries = {group.query_id: f"query {group.query_id}" for group in groups}
+    docs = {doc_id: f"document {doc_id}" for group in groups for doc_id in group.doc_ids}
+    return Texts(queries, docs, {}, frozenset())
 
 
 def groups(task: str, count: int) -> list[Group]:
@@ -68,10 +77,20 @@ def test_examples_share_no_query_and_no_document_with_the_batch() -> None:
     assert max(counts) <= 4
 
 
-def test_number_of_examples_is_uniform() -> None:
-    members = groups("a", 30)
-    drawn = [len(draw_examples(members, members[:4], 2, seeding.rng(0, n))) for n in range(3000)]
-    assert [drawn.count(k) / 3000 for k in range(3)] == pytest.approx([1 / 3] * 3, abs=0.04)
+def test_number_of_examples_is_uniform_and_so_are_they() -> None:
+    members = groups("a", 10)  # of which the batch leaves the last five
+    drawn = [draw_examples(members, members[:4], 2, seeding.rng(0, n)) for n in range(3000)]
+    sizes = [len(examples) for examples in drawn]
+    assert [sizes.count(k) / 3000 for k in range(3)] == pytest.approx([1 / 3] * 3, abs=0.04)
+    for place in range(2):
+        shown = [examples[place] for examples in drawn if len(examples) == 2]
+        assert [shown.count(group) / len(shown) for group in members[5:]] == pytest.approx([1 / 5] * 5, abs=0.05)
+    assert all(len({*examples}) == len(examples) for examples in drawn)
+
+
+def test_a_task_with_fewer_examples_than_are_asked_for_gives_what_it_has() -> None:
+    members = groups("a", 6)
+    assert {len(draw_examples(members, members[:4], 5, seeding.rng(0, n))) for n in range(50)} == {0, 1}
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])
@@ -79,7 +98,7 @@ def test_layout_names_each_document_once_and_masks_labelled_positives(world_size
     members = [Group(f"q{n}", "a", (f"d{2 * n}", f"d{2 * n + 1}"), (0.7, 0.3)) for n in range(6)]
     members.append(Group("q6", "a", ("d12", "d0"), (0.6, 0.4)))  # its hard negative is the positive of q0
     batch = Batch("a", tuple(members), ())
-    layout = lay_out(batch, world_size, {"q2": frozenset({"d4", "d10"})}, group_only=False)
+    layout = lay_out(batch, world_size, texts(members)._replace(positives={"q2": frozenset({"d4", "d10"})}))
     ids = [doc_id for block in layout.doc_ids for doc_id in block]
     assert sorted(ids) == sorted(f"d{n}" for n in range(13))
     for rank in range(world_size):
@@ -90,9 +109,18 @@ def test_layout_names_each_document_once_and_masks_labelled_positives(world_size
             assert [ids[column] for column in masked] == (["d10"] if group.query_id == "q2" else [])
 
 
+def test_a_question_that_is_asked_twice_is_no_negative_of_itself() -> None:
+    members = groups("a", 4)  # d1 is q0's own negative and q1's positive
+    known = texts(members)
+    same = {"a-q000": known.docs["a-d1"], "a-q002": known.docs["a-d1"], "a-q003": known.docs["a-d0"]}
+    layout = lay_out(Batch("a", tuple(members), ()), 1, known._replace(queries={**known.queries, **same}))
+    named = [[layout.doc_ids[0][column] for column in masked] for masked in layout.is_masked[0]]
+    assert named == [[], [], ["a-d1"], ["a-d0"]]
+
+
 def test_label_tasks_compare_with_their_own_group_alone() -> None:
     batch = Batch("a", tuple(groups("a", 5)), ())
-    layout = lay_out(batch, 1, {}, group_only=True)
+    layout = lay_out(batch, 1, texts(batch.groups)._replace(group_only=frozenset("a")))
     for columns, masked in zip(layout.columns[0], layout.is_masked[0], strict=True):
         assert sorted({*columns, *masked}) == list(range(len(layout.doc_ids[0])))
         assert not set(columns) & set(masked)
@@ -100,7 +128,7 @@ def test_label_tasks_compare_with_their_own_group_alone() -> None:
 
 def test_ranks_embed_as_many_documents_each_and_none_twice() -> None:
     chained = [Group(f"q{n}", "a", (f"d{n}", f"d{n + 1}"), (0.5, 0.5)) for n in range(8)]
-    layout = lay_out(Batch("a", tuple(chained), ()), 4, {}, group_only=False)
+    layout = lay_out(Batch("a", tuple(chained), ()), 4, texts(chained))
     assert sorted(doc_id for block in layout.doc_ids for doc_id in block) == [f"d{n}" for n in range(9)]
     assert [len(block) for block in layout.doc_ids] == [3, 2, 2, 2]
 

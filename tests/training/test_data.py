@@ -122,11 +122,6 @@ def test_the_relabelled_are_positives_of_the_training_split() -> None:
         drops=pa.Table.from_pylist(rows, schema=schemas.DROPS),
     )
     assert texts.positives == {"q0": frozenset({"d1", "d2"}), "q1": frozenset({"d1"}), "q2": frozenset({"d9"})}
-    group = Group("q0", "A", ("d1", "d5"), (0.6, 0.4))
-    other = Group("q3", "A", ("d2", "d3"), (0.6, 0.4))
-    layout = lay_out(Batch("A", (group, other), ()), 1, texts.positives, group_only=False)
-    assert layout.doc_ids == [["d1", "d5", "d2", "d3"]]
-    assert layout.is_masked == [[[2], []]]  # in q0's batch as another query's positive, but no negative of q0
 
 
 def test_examples_keep_their_order() -> None:

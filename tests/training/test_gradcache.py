@@ -102,6 +102,24 @@ def test_dropout_falls_the_same_in_both_passes(tiny_encoder: Encoder, sides: tup
         torch.testing.assert_close(gradient, expected[name], rtol=1e-4, atol=1e-6)
 
 
+def test_what_is_embedded_for_other_ranks_sake_is_no_part_of_the_loss(
+    tiny_encoder: Encoder, sides: tuple[Side, Side], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = LoraConfig(r=4, lora_dropout=0.5, target_modules="all-linear", init_lora_weights=False)
+    tiny_encoder.backbone = get_peft_model(tiny_encoder.backbone, config)
+    engine = PlainEngine(BatchEncoder(tiny_encoder).train())
+    steps = gradcache.plan(sides, 60)
+    torch.manual_seed(5)
+    _, num_tokens = gradcache.backward(engine, sides, loss, 60)
+    expected = gradients(engine.module)
+    extra = [steps[-1][0]._replace(is_extra=True)]  # as of a rank that has fewer micro-steps
+    monkeypatch.setattr(gradcache, "plan", lambda *_: [*steps, extra])
+    torch.manual_seed(5)
+    assert gradcache.backward(engine, sides, loss, 60)[1] == num_tokens
+    for name, gradient in gradients(engine.module).items():
+        torch.testing.assert_close(gradient, expected[name], rtol=1e-4, atol=1e-6)
+
+
 def test_every_row_is_embedded_once_within_the_budget(sides: tuple[Side, Side]) -> None:
     steps = gradcache.plan(sides, 60)
     for number, side in enumerate(sides):
