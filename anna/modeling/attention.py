@@ -56,8 +56,6 @@ def check_architecture(model: PreTrainedModel) -> None:
         fault = "has attention sinks"
     elif {*(getattr(model.config, "layer_types", None) or ())} - {"full_attention", "sliding_attention"}:
         fault = f"has layers of other kinds than attention ({', '.join(sorted({*model.config.layer_types}))})"
-    elif any(isinstance(part, nn.Conv1d) for part in layers.modules()):
-        fault = "has convolutions"
     else:
         return
     raise InputError(

@@ -167,8 +167,8 @@ class Layout(NamedTuple):
 def lay_out(batch: Batch, world_size: int, texts: Texts) -> Layout:
     """Return the layout of a batch: each document once, as many on each rank.
 
-    Masked for a query are other queries' documents that are labelled positives of it or have its own text, as questions
-    asked twice do, which retrieval leaves out, too; and all of them in a task of `texts.group_only`, where a document of
+    Masked for a query are other queries' documents that are labelled positives of it or have its own text (a question
+    that is asked twice; retrieval leaves it out, too). In a task of `texts.group_only` all of them are: a document of
     another query may be of the same class.
 
     Args:

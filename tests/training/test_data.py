@@ -5,7 +5,7 @@ import pytest
 
 from anna import schemas
 from anna.errors import InputError
-from anna.training.batches import Batch, Group, lay_out
+from anna.training.batches import Group
 from anna.training.data import examples_by_task, training_groups, training_texts, validation_groups
 
 
