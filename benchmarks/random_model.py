@@ -190,4 +190,4 @@ def make_batch(encoder: Encoder, size: Size, num_examples: int) -> tuple[Batch, 
     examples = [Group(f"example-q{n}", TASK, (f"example-d{n}",), (1.0,)) for n in range(len(shown))]
     queries |= {f"example-q{n}": example.query for n, example in enumerate(shown)}
     docs |= {f"example-d{n}": example.response for n, example in enumerate(shown)}
-    return Batch(TASK, tuple(groups), tuple(examples)), Texts(queries, docs, {}, frozenset())
+    return Batch(TASK, tuple(groups), tuple(examples)), Texts(queries, docs, {})

@@ -71,7 +71,6 @@ def ours(count: int, num_examples: int, num_steps: int) -> Figures:
         {f"q{n}": (query * 8 if n >= count else query) for n, (query, _) in enumerate(chosen)},
         {f"d{n}": doc for n, (_, doc) in enumerate(chosen)},
         {},
-        frozenset(),
     )
     batch = Batch(TASK, tuple(groups[:count]), tuple(groups[count:]))
     step.take(engine, encoder, batch, texts, recipe)

@@ -50,8 +50,8 @@ class Texts(NamedTuple):
     """Text by doc_id."""
     positives: Mapping[str, frozenset[str]]
     """Every labelled positive by query_id."""
-    group_only: frozenset[str]
-    """Tasks whose queries are compared with their own group alone."""
+    labels: Mapping[str, str] = MappingProxyType({})
+    """Class by query_id and doc_id; nothing of tasks without classes."""
     vectors: Mapping[str, NDArray[np.float32]] = MappingProxyType({})
     """Unit vector under the dense teacher, by query_id and doc_id; none where no term of the loss asks for them."""
 
@@ -167,9 +167,8 @@ class Layout(NamedTuple):
 def lay_out(batch: Batch, world_size: int, texts: Texts) -> Layout:
     """Return the layout of a batch: each document once, as many on each rank.
 
-    Masked for a query are other queries' documents that are labelled positives of it or have its own text (a question
-    that is asked twice; retrieval leaves it out, too). In a task of `texts.group_only` all of them are: a document of
-    another query may be of the same class.
+    Masked for a query are other queries' documents that are labelled positives of it, are of its class, or have its own
+    text (a question that is asked twice; retrieval leaves it out, too).
 
     Args:
         batch: The batch of all ranks.
@@ -186,11 +185,13 @@ def lay_out(batch: Batch, world_size: int, texts: Texts) -> Layout:
 
 def _not_negative(group: Group, place: Mapping[str, int], texts: Texts) -> list[int]:
     own, positives = set(group.doc_ids), texts.positives.get(group.query_id, frozenset())
-    others = {doc_id: column for doc_id, column in place.items() if doc_id not in own}
-    if group.task in texts.group_only:
-        return list(others.values())
-    text = texts.queries[group.query_id]
-    return [column for doc_id, column in others.items() if doc_id in positives or texts.docs[doc_id] == text]
+    text, label = texts.queries[group.query_id], texts.labels.get(group.query_id)
+
+    def may_be_relevant(doc_id: str) -> bool:
+        is_of_class = label is not None and texts.labels.get(doc_id) == label
+        return is_of_class or doc_id in positives or texts.docs[doc_id] == text
+
+    return [column for doc_id, column in place.items() if doc_id not in own and may_be_relevant(doc_id)]
 
 
 def _chunks(order: np.ndarray, size: int) -> list[np.ndarray]:

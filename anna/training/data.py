@@ -64,7 +64,7 @@ def training_texts(
     drops: pa.Table,
     vectors: Iterable[pa.Table] = (),
 ) -> Texts:
-    """Return what `groups` name: texts, positives of their queries and the teacher's vectors; and the label tasks.
+    """Return what `groups` name: texts, classes, positives of their queries and the teacher's vectors.
 
     Positives are the labelled ones and, in the training split, what the filter has relabelled: validation counts what
     people have judged.
@@ -90,14 +90,19 @@ def training_texts(
     positives = {row["query_id"]: frozenset(row["doc_id_list"]) for row in listed.to_pylist()}
     named = {doc_id for group in groups for doc_id in group.doc_ids}.union(*positives.values())
     docs = corpus.filter(pc.is_in(corpus["doc_id"], pa.array(sorted(named), pa.string())))
-    label_tasks = queries.filter(pc.equal(queries["kind"], "classification"))["task"].unique().to_pylist()
     return Texts(
-        queries=dict(zip(*(queries_asked[name].to_pylist() for name in ("query_id", "text")), strict=True)),
-        docs=dict(zip(*(docs[name].to_pylist() for name in ("doc_id", "text")), strict=True)),
+        queries=_column_by_id(queries_asked, "query_id", "text"),
+        docs=_column_by_id(docs, "doc_id", "text"),
         positives=positives,
-        group_only=frozenset(label_tasks),
+        labels=_column_by_id(queries_asked, "query_id", "label") | _column_by_id(docs, "doc_id", "label"),
         vectors=_by_id(vectors, pa.concat_arrays([query_ids, pa.array(sorted(named), pa.string())])),
     )
+
+
+def _column_by_id(table: pa.Table, id_name: str, name: str) -> dict[str, str]:
+    """Return a column's values by id, without nulls."""
+    known = table.filter(pc.is_valid(table[name]))
+    return dict(zip(known[id_name].to_pylist(), known[name].to_pylist(), strict=True))
 
 
 def _by_id(vectors: Iterable[pa.Table], ids: pa.Array) -> dict[str, NDArray[np.float32]]:

@@ -4,13 +4,13 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from anna import prompts
 from anna.modeling.encoder import Encoder
 from anna.modeling.student import StudentParams
 from anna.origins import sha256
@@ -45,15 +45,18 @@ def identify(
     """
     positives = ((query_id, sorted(texts.positives[query_id])) for query_id in sorted(texts.positives))
     vectors = (part for name in sorted(texts.vectors) for part in (name, texts.vectors[name].tobytes()))
-    folders = (Path(__file__).parent, Path(prompts.__file__).parent / "modeling")
-    code = [Path(prompts.__file__), *(path for folder in folders for path in sorted(folder.glob("*.py")))]
+    package = Path(__file__).parents[1]
+    alone = [package / f"{name}.py" for name in ("prompts", "seeding", "footprint")]
+    code = [*alone, *(path for name in ("training", "modeling") for path in sorted((package / name).glob("*.py")))]
     return {
         **flatten(recipe.model_dump(mode="json", exclude=_WITHOUT_EFFECT), "train"),
         **flatten(student.model_dump(mode="json"), "student"),
         **flatten(encoder.config.model_dump(mode="json"), "prompts"),
         "data.groups": digest(groups),
         "data.validation": digest(held_out),
-        "data.texts": digest([*sorted(texts.queries.items()), *sorted(texts.docs.items()), *positives]),
+        "data.texts": digest(
+            chain(*(sorted(part.items()) for part in (texts.queries, texts.docs, texts.labels)), positives)
+        ),
         "data.vectors": digest(vectors),
         "weights": digest_weights(encoder.backbone.state_dict()),
         "dtype": str(encoder.dtype),

@@ -44,10 +44,10 @@ def sample(groups: Sequence[Group], texts: Texts, count: int) -> list[HeldOut]:
 
     Args:
         groups: Of the validation split, positive first, then negatives, hardest first.
-        texts: Which documents are labelled positives, and which tasks are label tasks.
+        texts: Which documents are labelled positives, and which queries have a class.
         count: Largest number of queries; 0 gives none.
     """
-    ranked = [group for group in groups if group.task not in texts.group_only]
+    ranked = [group for group in groups if group.query_id not in texts.labels]
     chosen = sorted(ranked, key=lambda group: seeding.derive_seed(0, "validation", group.query_id))[:count]
     result = []
     for task in sorted({group.task for group in chosen}):

@@ -14,7 +14,7 @@ def texts(groups: Iterable[Group]) -> Texts:
     """Texts that differ from one another, without positives beyond the groups' own."""
     queries = {group.query_id: f"query {group.query_id}" for group in groups}
     docs = {doc_id: f"document {doc_id}" for group in groups for doc_id in group.doc_ids}
-    return Texts(queries, docs, {}, frozenset())
+    return Texts(queries, docs, {})
 
 
 def groups(task: str, count: int) -> list[Group]:
@@ -118,12 +118,13 @@ def test_a_question_that_is_asked_twice_is_no_negative_of_itself() -> None:
     assert named == [[], [], ["a-d1"], ["a-d0"]]
 
 
-def test_label_tasks_compare_with_their_own_group_alone() -> None:
-    batch = Batch("a", tuple(groups("a", 5)), ())
-    layout = lay_out(batch, 1, texts(batch.groups)._replace(group_only=frozenset("a")))
-    for columns, masked in zip(layout.columns[0], layout.is_masked[0], strict=True):
-        assert sorted({*columns, *masked}) == list(range(len(layout.doc_ids[0])))
-        assert not set(columns) & set(masked)
+def test_of_a_label_task_the_same_class_is_no_negative_and_every_other_is() -> None:
+    members = groups("a", 4)
+    labels = {"a-q000": "x", "a-d0": "x", "a-d1": "y", "a-q001": "y", "a-d2": "y", "a-q002": "y", "a-d3": "x"}
+    known = texts(members)._replace(labels=labels)  # of q3 and d4 none is known
+    layout = lay_out(Batch("a", tuple(members), ()), 1, known)
+    named = [[layout.doc_ids[0][column] for column in masked] for masked in layout.is_masked[0]]
+    assert named == [["a-d3"], [], ["a-d1"], []]
 
 
 def test_ranks_embed_as_many_documents_each_and_none_twice() -> None:

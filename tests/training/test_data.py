@@ -60,18 +60,22 @@ def test_no_training_group_is_refused() -> None:
         training_groups(groups().slice(1, 1), queries())
 
 
-def test_texts_know_every_positive_and_the_label_tasks() -> None:
+def test_texts_know_every_positive_and_class() -> None:
     corpus = pa.Table.from_pylist(
-        [{"doc_id": f"d{n}", "task": "A", "text": f"doc {n}", "label": None} for n in (1, 2)], schema=schemas.CORPUS
+        [
+            {"doc_id": f"d{n}", "task": task, "text": f"doc {n}", "label": label}
+            for n, task, label in ((1, "A", None), (2, "A", None), (3, "B", "y"), (4, "B", "x"))
+        ],
+        schema=schemas.CORPUS,
     )
     judged = [("q0", "d1", 1), ("q0", "d2", 1), ("q1", "d1", 0)]
     qrels = pa.Table.from_pylist(
         [dict(zip(("query_id", "doc_id", "relevance"), row, strict=True)) for row in judged], schema=schemas.QRELS
     )
-    named = [Group(query_id, "A", ("d1",), ()) for query_id in ("q0", "q1", "q2")]
+    named = [Group("q0", "A", ("d1",), ()), Group("q1", "A", ("d1",), ()), Group("q2", "B", ("d3",), ())]
     texts = training_texts(named, corpus=corpus, queries=queries(), qrels=qrels, drops=schemas.DROPS.empty_table())
     assert texts.positives == {"q0": frozenset({"d1", "d2"})}
-    assert texts.group_only == {"B"}
+    assert texts.labels == {"q2": "x", "d3": "y"}
     assert (texts.queries["q2"], texts.docs["d2"]) == ("text 2", "doc 2")
 
 

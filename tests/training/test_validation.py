@@ -22,7 +22,8 @@ from anna.training.batches import Group, Texts
 from anna.training.validation import HeldOut, ndcg, sample, score
 from tests.training.worker import recipe
 
-TEXTS = Texts({}, {}, {f"{task}{n}": frozenset({f"{task}-d{n}"}) for task in "abc" for n in range(40)}, frozenset("c"))
+POSITIVES = {f"{task}{n}": frozenset({f"{task}-d{n}"}) for task in "abc" for n in range(40)}
+TEXTS = Texts({}, {}, POSITIVES, labels={f"c{n}": str(n % 3) for n in range(40)})
 GROUPS = [
     Group(f"{task}{n}", task, (f"{task}-d{n}", f"{task}-d{n + 1}"), (0.5, 0.5)) for task in "abc" for n in range(40)
 ]
@@ -94,7 +95,6 @@ def test_score_is_the_mean_over_all_queries(
         queries={f"q{n}": " ".join(words[n : n + 3]) for n in range(5)},
         docs={**{f"d{n}": " ".join(words[n : n + 1 + n % 4]) for n in range(13)}, "d9": " ".join(words[3:6])},
         positives={f"q{n}": frozenset({f"d{2 * n}"}) for n in range(5)},
-        group_only=frozenset(),
     )
     docs = tuple(sorted(texts.docs))
     held_out = [HeldOut("Capitals", ("q0", "q1"), docs[2:]), HeldOut("Similar", ("q2", "q3", "q4"), docs)]

@@ -38,7 +38,7 @@ def toy_texts() -> Texts:
     queries = {f"q{n:02d}": f"{words[n % len(words)]} {n}" for n in range(NUM_GROUPS)}
     random = np.random.default_rng(4)
     vectors = {name: (random.standard_normal(6) / 3).astype(np.float32) for name in [*queries, *docs]}
-    return Texts(queries, docs, {"q05": frozenset({"d5", "d7"})}, frozenset(), vectors)
+    return Texts(queries, docs, {"q05": frozenset({"d5", "d7"})}, vectors=vectors)
 
 
 def recipe(zero_stage: int, method: str, max_tokens: int | None = None) -> TrainParams:
