@@ -1,7 +1,9 @@
 """What a text looks like in every table, and the form in which two texts are compared."""
 
+import math
 import re
 import unicodedata
+from typing import Any
 
 _SURROGATES = re.compile(r"[\ud800-\udfff]")
 """Stand for bytes that are not UTF-8 (PEP 383), and for broken JSON escapes."""
@@ -39,6 +41,21 @@ def clean_text(text: str) -> str:
     if not cleaned:
         raise UnusableError("empty_text")
     return cleaned
+
+
+def is_missing(value: Any) -> bool:
+    """Return whether a source has no value here: null, or the NaN that pandas writes in its place."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def plain(value: Any) -> str:
+    """Return a value that rows are told apart by as text, a whole number without a decimal point.
+
+    pandas makes floats of integers where a column has nulls; 1 and 1.0 are one class all the same.
+    """
+    if is_missing(value):
+        return str(None)
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 class _Folding(dict[int, int]):

@@ -3,12 +3,12 @@
 import json
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from anna.corpus import formats
-from anna.corpus.clean import UnusableError, clean_text, normalise
+from anna.corpus.clean import UnusableError, clean_text, is_missing, normalise, plain
 from anna.corpus.drops import Drop
 from anna.corpus.sources import HeldOutSource, Reading, TrainSource, fill, is_template, source_columns
 from anna.errors import InputError
@@ -24,6 +24,9 @@ _CLASSES = ("label", "relevance")
 
 _SHOWN = 5
 """Values of a column that an error shows."""
+
+_SHOWN_CHARACTERS = 60
+"""How much of a value an error shows."""
 
 
 @dataclass(frozen=True)
@@ -135,8 +138,8 @@ def _note_values(reading: Reading, raw: formats.Raw, values: dict[str, dict[str,
     if raw is None:
         return
     for column, value in (*reading.where.items(), *reading.unless.items()):
-        got, noted = str(raw.get(column)), values.setdefault(column, {})
-        if got == str(value) or len(noted) < _SHOWN:
+        got, noted = plain(raw.get(column)), values.setdefault(column, {})
+        if got == plain(value) or len(noted) < _SHOWN:
             noted[got] = None
 
 
@@ -144,13 +147,17 @@ def _not_chosen(reading: Reading, raw: formats.Raw) -> str | None:
     """Return which rule of selection leaves the row out, if one does."""
     if raw is None:
         return None
-    if any(str(raw.get(column)) != str(value) for column, value in reading.where.items()):
+    if any(plain(raw.get(column)) != plain(value) for column, value in reading.where.items()):
         return "where"
-    if any(str(raw.get(column)) == str(value) for column, value in reading.unless.items()):
+    if any(plain(raw.get(column)) == plain(value) for column, value in reading.unless.items()):
         return "unless"
-    if any(raw.get(column) in (None, "") for column in reading.require):
+    if any(_is_empty(raw.get(column)) for column in reading.require):
         return "require"
     return None
+
+
+def _is_empty(value: Any) -> bool:
+    return is_missing(value) or value in ("", [])
 
 
 def _values(reading: Reading, raw: formats.Raw, place: str) -> dict[str, Value]:
@@ -163,7 +170,7 @@ def _value(ours: str, theirs: str, raw: dict[str, Any], place: str) -> Value:
     """Return the value of our column `ours`, of the type that its name implies."""
     names = source_columns(theirs)
     parts = [raw.get(name) for name in names]
-    if any(part is None for part in parts):
+    if any(is_missing(part) for part in parts):
         raise UnusableError("missing_column")
     if is_template(theirs):
         texts = {name: _string(part, ours, name, place) for name, part in zip(names, parts, strict=True)}
@@ -176,7 +183,7 @@ def _value(ours: str, theirs: str, raw: dict[str, Any], place: str) -> Value:
     if ours == "score":
         return _number(part)
     is_class = ours in _CLASSES and isinstance(part, bool | int | float)
-    return clean_text(str(part) if is_class else _string(part, ours, theirs, place))
+    return clean_text(plain(part) if is_class else _string(part, ours, theirs, place))
 
 
 def _string(value: Any, ours: str, theirs: str, place: str) -> str:
@@ -190,8 +197,11 @@ def _string(value: Any, ours: str, theirs: str, place: str) -> str:
 
 def _list(value: Any, ours: str, theirs: str, place: str) -> Sequence[Any]:
     if isinstance(value, list | tuple):
+        if any(is_missing(item) for item in value):
+            raise UnusableError("missing_column")
         return value
-    remedy = "map the column to doc" if ours == "docs" else f'write it as a list, such as ["{value}"]'
+    listed = json.dumps([str(value)[:_SHOWN_CHARACTERS]])
+    remedy = "map the column to doc" if ours == "docs" else f"write it as a list, such as {listed}"
     raise InputError(f"{place}, column {theirs!r}: got {_show(value)}, expected a list for {ours}; {remedy}")
 
 
@@ -206,7 +216,7 @@ def _number(value: Any) -> float:
 
 
 def _show(value: Any) -> str:
-    return f"{type(value).__name__} {str(value)[:60]!r}"
+    return f"{type(value).__name__} {str(value)[:_SHOWN_CHARACTERS]!r}"
 
 
 def _minus(reading: Reading, max_faulty_share: float) -> tuple[tuple[str, ...], set[tuple[str, ...]]]:
@@ -217,12 +227,7 @@ def _minus(reading: Reading, max_faulty_share: float) -> tuple[tuple[str, ...], 
 
 
 def _normal_key(row: Row, columns: Sequence[str]) -> tuple[str, ...]:
-    return tuple(normalise(text) for column in columns for text in _as_texts(row, column))
-
-
-def _as_texts(row: Row, column: str) -> Iterator[str]:
-    value = row.values[column]
-    yield from (str(item) for item in value) if isinstance(value, tuple) else (str(value),)
+    return tuple(normalise(text) for column in columns for text in row.texts(column))
 
 
 def _check_selection(reading: Reading, seen: set[str], values: dict[str, dict[str, None]], is_strict: bool) -> None:
@@ -235,11 +240,12 @@ def _check_selection(reading: Reading, seen: set[str], values: dict[str, dict[st
     for rule, wanted in (("where", reading.where), ("unless", reading.unless if is_strict else {})):
         for column, value in wanted.items():
             noted = values.get(column, {})
-            if noted and str(value) not in noted:
+            if noted and plain(value) not in noted:
                 hint = "; YAML reads a bare yes, no, on, off, true or false as a boolean: quote what is text"
+                first = [text[:_SHOWN_CHARACTERS] for text in noted][:_SHOWN]
                 raise InputError(
-                    f"{name}: no row has {value!r} in column {column!r}, whose first values are "
-                    f"{[text[:60] for text in noted][:_SHOWN]}; correct {rule}{hint if isinstance(value, bool) else ''}"
+                    f"{name}: no row has {value!r} in column {column!r}, whose first values are {first}; "
+                    f"correct {rule}{hint if isinstance(value, bool) else ''}"
                 )
 
 

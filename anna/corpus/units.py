@@ -1,5 +1,6 @@
 """What held-out tasks score, in one shape for all seven types, and which of it is shown as in-context examples."""
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
@@ -16,6 +17,9 @@ PAIRS = ("STS", "PairClassification")
 
 HIGH_SHARE = 0.8
 """Of the highest score of a task: what an in-context example's response must reach (4 of 5 in STS)."""
+
+_WHOLE = re.compile(r"^(-?\d+)\.0+$")
+"""A whole number as pandas writes it; a row's number has no decimal point then."""
 
 
 class Unit(NamedTuple):
@@ -63,11 +67,12 @@ def make_units(source: HeldOutSource, rows: Sequence[Row], drop: Drop) -> list[U
 
 
 def _judgements(source: HeldOutSource, rows: Iterable[Row], drop: Drop) -> Iterator[tuple[Row, str, str, float]]:
+    relevant = {*source.relevant, *(_WHOLE.sub(r"\1", value) for value in source.relevant)}
     for row in rows:
         if source.type in PAIRS:
             yield row, row.text("text1"), row.text("text2"), row.numbers("score")[0]
         elif source.type == "Reranking":
-            yield row, row.text("query"), row.text("doc"), float(row.text("relevance") in source.relevant)
+            yield row, row.text("query"), row.text("doc"), float(row.text("relevance") in relevant)
         elif source.type == "Retrieval":
             for doc in (*row.texts("doc"), *row.texts("docs")):
                 yield row, row.text("query"), doc, 1.0

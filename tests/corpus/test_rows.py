@@ -47,13 +47,35 @@ def test_every_fault_has_its_reason_and_the_others_stay(load: Load, drops: Count
             b'{"s": 1}',
             b'{"t": null, "s": 1}',
             b'{"t": "x", "s": "high"}',
+            b'{"t": "x", "s": Infinity}',
             b'{"t": "x", "s": NaN}',
+            b'{"t": NaN, "s": 1}',
             b"{broken",
         ]
     )
     rows = load(content, columns={"text": "t", "score": "s"})
     assert [row.values for row in rows] == [{"text": "good", "score": 1.0}]
-    assert drops == {"undecodable": 1, "empty_text": 1, "missing_column": 2, "not_a_number": 2, "malformed": 1}
+    assert drops == {"undecodable": 1, "empty_text": 1, "missing_column": 4, "not_a_number": 2, "malformed": 1}
+
+
+@pytest.mark.parametrize(
+    ("docs", "reason"),
+    [(["x", None, "y"], "missing_column"), (["x", float("nan")], "missing_column"), (["x", ""], "empty_text")],
+)
+def test_one_fault_in_a_list_takes_the_row(load: Load, drops: Counted, docs: list[Any], reason: str) -> None:
+    rows = load(lines({"q": "a", "p": ["x", "y"]}, {"q": "b", "p": docs}), columns={"query": "q", "docs": "p"})
+    assert [row.values for row in rows] == [{"query": "a", "docs": ("x", "y")}]
+    assert drops == {reason: 1}
+    scored = lines({"r": [1, 0.5]}, {"r": [1, None]})
+    assert [row.numbers("relevances") for row in load(scored, columns={"relevances": "r"})] == [(1.0, 0.5)]
+
+
+def test_classes_that_pandas_wrote_are_those_that_it_read(load: Load, drops: Counted) -> None:
+    content = lines(*({"t": f"text {value}", "c": value} for value in (1, 1.0, float("nan"), -0.0, 0.5, "1.0")))
+    rows = load(content, columns={"text": "t", "label": "c", "relevance": "c"})
+    assert [row.text("label") for row in rows] == ["1", "1", "0", "0.5", "1.0"], "a text stays as it is"
+    assert [row.text("relevance") for row in rows] == [row.text("label") for row in rows]
+    assert drops == {"missing_column": 1}
 
 
 def test_too_many_faults_are_refused(load: Load) -> None:
@@ -90,6 +112,11 @@ def test_too_many_faults_are_refused(load: Load) -> None:
         ),
         ({"q": "q", "n": "d"}, {"query": "q", "negatives": "n"}, r"expected a list for negatives; write it as a list"),
         ({"q": {"a": 1}}, {"query": "q"}, r"column 'q': got dict"),
+        (
+            {"q": "q", "n": "d" * 999 + "e"},
+            {"query": "q", "negatives": "n"},
+            r"got str 'd{60}', expected a list for negatives; write it as a list, such as \[\"d{60}\"\]$",
+        ),
         ({"t": "x", "r": 1.0}, {"source": "t", "relevances": "r"}, r"got float '1\.0', expected a list for relevances"),
     ],
 )
@@ -114,6 +141,7 @@ def test_selection_is_counted_and_is_no_fault(load: Load, drops: Counted) -> Non
             {"t": "other kind", "k": "z", "n": 1, "l": "y"},
             {"t": "excluded", "k": "x", "n": 2, "l": "y"},
             {"t": "no label", "k": "x", "n": 1, "l": None},
+            {"t": "empty list", "k": "x", "n": 1, "l": []},
             {"t": "", "k": "z", "n": 1, "l": "y"},
         ),
         columns={"text": "t"},
@@ -123,7 +151,7 @@ def test_selection_is_counted_and_is_no_fault(load: Load, drops: Counted) -> Non
         max_faulty_share=0.0,
     )
     assert [row.text("text") for row in rows] == ["kept"]
-    assert drops == {"where": 2, "unless": 1, "require": 1}
+    assert drops == {"where": 2, "unless": 1, "require": 2}
 
 
 CSV = "text,draft,year\na,no,1.5\nb,yes,2\n"
@@ -155,6 +183,16 @@ def test_values_compare_as_text(load: Load) -> None:
     # The value is found in whatever row, also one that another rule leaves out, and beyond the first few values.
     assert len(load(flags, columns={"text": "t"}, where={"t": "c"}, unless={"f": 8})) == 8
     assert len(load(flags, columns={"text": "t"}, where={"t": "c"}, unless={"f": True})) == 9
+
+
+def test_numbers_and_gaps_compare_as_pandas_writes_them(load: Load, drops: Counted) -> None:
+    content = lines(*({"t": f"text {n}", "n": n} for n in (1, 1.0, 2.0, 0.5, float("nan"), None)))
+    assert len(load(content, columns={"text": "t"}, where={"n": 1})) == 2
+    assert len(load(content, columns={"text": "t"}, where={"n": 1.0})) == 2
+    assert len(load(content, columns={"text": "t"}, unless={"n": 2, "t": "text 0.5"})) == 4
+    drops.clear()
+    assert len(load(content, columns={"text": "t"}, require=["n"])) == 4
+    assert drops == {"require": 2}
 
 
 def test_minus_removes_equal_rows(load: Load, drops: Counted, tmp_path: Any) -> None:

@@ -50,6 +50,13 @@ def test_reranking_needs_both_sides(drops: Counted) -> None:
     assert drops == {"one_sided": 2, "duplicate_pair": 1}
 
 
+def test_relevance_is_a_number_however_it_is_written(drops: Counted) -> None:
+    given = rows(*({"query": "q", "doc": f"d{value}", "relevance": value} for value in ("0", "0.5", "1", "1.0")))
+    for relevant, scores in ((["1"], (0.0, 0.0, 1.0, 0.0)), (["0.5", "1.0"], (0.0, 1.0, 1.0, 1.0))):
+        reranking = source("Reranking", ["query", "doc", "relevance"], relevant=relevant)
+        assert [unit.scores for unit in make_units(reranking, given, drops)] == [scores]
+
+
 def test_pairs_are_not_grouped(drops: Counted) -> None:
     given = rows(
         {"text1": "a", "text2": "b", "score": 1.0},
