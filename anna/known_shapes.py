@@ -5,7 +5,7 @@ from pathlib import Path
 
 from anna import io
 from anna.errors import InputError
-from anna.origins import INPUTS_DIR, FilesOrigin, HubOrigin, WheelOrigin, describe, hub_mirror
+from anna.origins import INPUTS_DIR, FilesOrigin, HubOrigin, WheelOrigin, describe, hub_mirror, sha256
 from anna.shapes import Shape
 
 _SMOLLM2_135M = Shape(30, 576, 1536, 9, 3, 64, 49152)
@@ -92,7 +92,7 @@ def _config(origin: WheelOrigin | HubOrigin | FilesOrigin) -> Path | None:
     else:
         folder = origin.path
     if folder.suffix == ".gguf":  # what it was dequantised to lies beside the unpacked wheels
-        return next(INPUTS_DIR.glob(f"{folder.stem}-*/config.json"), None)
+        folder = INPUTS_DIR / f"{folder.stem}-{sha256(folder)[:12]}" if folder.is_file() else folder
     path = folder / "config.json"
     return path if path.is_file() else None
 

@@ -7,7 +7,7 @@ import pytest
 
 from anna.errors import InputError
 from anna.known_shapes import KNOWN, find_shape, local_shape
-from anna.origins import HUB_DIR_VARIABLE, INPUTS_DIR, FilesOrigin, HubOrigin, WheelOrigin
+from anna.origins import HUB_DIR_VARIABLE, INPUTS_DIR, FilesOrigin, HubOrigin, WheelOrigin, sha256
 
 CONFIG = {
     "model_type": "mistral",
@@ -64,9 +64,16 @@ def test_what_is_here_counts_more_than_the_name(place: str, tmp_path: Path, monk
 
 def test_a_gguf_file_is_known_by_what_it_was_dequantised_to(tmp_path: Path) -> None:
     origin = WheelOrigin(kind="wheel", package="p", version="1", sha256="b" * 64, path="m/Tiny.Q4_1.gguf")
+    file = tmp_path / INPUTS_DIR / f"p-1-{'b' * 12}/m/Tiny.Q4_1.gguf"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"weights")
+    write(tmp_path / INPUTS_DIR / "Tiny.Q4_1-0123456789ab", hidden_size=99)  # of another file of that name
     assert local_shape(origin) is None
-    write(tmp_path / INPUTS_DIR / "Tiny.Q4_1-0123456789ab")
-    assert local_shape(origin) == find_shape(origin, "student.model")
+    write(tmp_path / INPUTS_DIR / f"Tiny.Q4_1-{sha256(file)[:12]}")
+    shape = local_shape(origin)
+    assert shape is not None
+    assert shape.hidden == 8
+    assert find_shape(origin, "student.model") == shape
 
 
 def test_an_unknown_form_is_no_shape_and_an_error_with_its_file() -> None:

@@ -102,6 +102,7 @@ def bm25_search(
     order = sorted(range(len(doc_ids)), key=lambda index: doc_ids[index])
     sorted_docs = [docs[index] for index in order]
     excluded_Q = same_text(queries, sorted_docs)
+    sorted_ids = np.array([doc_ids[index] for index in order], dtype=object)  # once: a block is few queries
     parts = []
     for start, scores_QN in _score(sorted_docs, queries, k1, b, task):
         own_Q = excluded_Q[start : start + len(scores_QN)]
@@ -109,7 +110,7 @@ def bm25_search(
         scores_QN[rows, own_Q[rows]] = 0.0
         scores_QN[scores_QN <= 0] = -np.inf
         ids = query_ids[start : start + len(scores_QN)]
-        parts.append(to_run(ids, [doc_ids[index] for index in order], *top_k(scores_QN, depth)))
+        parts.append(to_run(ids, sorted_ids, *top_k(scores_QN, depth)))
     return join_runs(parts)
 
 

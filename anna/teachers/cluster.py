@@ -42,6 +42,8 @@ ACTORS_LOST = 3
 SECONDS_TO_ANSWER = 20.0
 """Of the cluster's head."""
 
+_log = logging.getLogger(__name__)
+
 
 class Here(NamedTuple):
     """What a worker takes over from the stage's process, because it decides files and the last bits of results."""
@@ -110,6 +112,18 @@ def _call_on(address: str | None) -> None:
         socket.create_connection((host, int(port)), timeout=SECONDS_TO_ANSWER).close()
 
 
+def _warn_of_small_nodes(threads: int, gpus: float) -> None:
+    """Say it where no node has room for a model or a search: Ray waits in silence until one joins."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if not any(node.get("CPU", 0) >= threads and node.get("GPU", 0) >= gpus for node in nodes):
+        _log.warning(
+            "no node of the cluster has %d CPUs and %g GPUs, so nothing is computed until one joins; set "
+            "OMP_NUM_THREADS to the CPUs of a node, or lower scoring.gpus",
+            threads,
+            gpus,
+        )
+
+
 class Ray:
     """The cluster that this process has joined; see `engine.Engine`."""
 
@@ -124,19 +138,20 @@ class Ray:
         """
         self._workers, self._gpus = workers, gpus
         self._here = Here.of_process()
+        self._resources = {"num_cpus": 1 if gpus else self._here.threads, "num_gpus": gpus}
+        _warn_of_small_nodes(self._here.threads, gpus)
 
     def compute(self, teacher: Teacher, items: Items) -> Iterator[tuple[Sequence[int], Values]]:
         """See `Engine`. Batches are planned by a worker, so that the model need not fit where the stage runs."""
-        resources = {"num_cpus": 1 if self._gpus else self._here.threads, "num_gpus": self._gpus}
         with _input_errors():
-            planning = ray.remote(_plan).options(**resources)
+            planning = ray.remote(_plan).options(**self._resources)
             batches = ray.get(planning.remote(teacher, self._here, items))
-            stream = self._results(teacher, [[items[place] for place in batch] for batch in batches], resources)
+            stream = self._results(teacher, [[items[place] for place in batch] for batch in batches])
             yield from zip(
                 batches, log.progress(stream, unit="batch", desc=teacher.kind, total=len(batches)), strict=True
             )
 
-    def _results(self, teacher: Teacher, batches: Sequence[Items], resources: dict[str, float]) -> Iterator[Values]:
+    def _results(self, teacher: Teacher, batches: Sequence[Items]) -> Iterator[Values]:
         size = max(1, min(BATCHES_AT_ONCE, len(batches) // (SHARE * self._workers)))
         parcels = (batches[start : start + size] for start in range(0, len(batches), size))
         kept = [ray.put(pa.table({"items": [pickle.dumps(batch) for batch in parcel]})) for parcel in parcels]
@@ -147,7 +162,7 @@ class Ray:
                 compute=ActorPoolStrategy(min_size=1, max_size=self._workers, initial_size=self._workers),
                 batch_size=None,
                 batch_format="pyarrow",
-                **resources,
+                **self._resources,
             )
         for table in data.iter_batches(batch_size=None, batch_format="pyarrow"):
             yield from map(pickle.loads, table["values"].to_pylist())

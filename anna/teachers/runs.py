@@ -63,7 +63,12 @@ def same_text(queries: Sequence[str], docs: Sequence[str]) -> Int:
     return np.array([place.get(text, -1) for text in queries], dtype=np.int64)
 
 
-def to_run(query_ids: Sequence[str], doc_ids: Sequence[str], index_QK: Int, score_QK: NDArray[np.float32]) -> pa.Table:
+def to_run(
+    query_ids: Sequence[str],
+    doc_ids: Sequence[str] | NDArray[np.object_],
+    index_QK: Int,
+    score_QK: NDArray[np.float32],
+) -> pa.Table:
     """Return table RUN of the results of each query, best first; results with score -inf are left out.
 
     Args:

@@ -28,7 +28,10 @@ from anna.training.recipe import AloneParams, TrainParams
 from anna.training.schedule import learning_rate
 
 MOST = 10_000
-"""Groups that are read: what is known of a text stays in memory, 1.2 kB per token of the default's student."""
+"""Groups that are read."""
+
+MOST_BYTES = 4 * 2**30
+"""Of what is known of their texts, which stays in memory: two bytes per token and dimension."""
 
 _log = logging.getLogger(__name__)
 
@@ -53,7 +56,7 @@ class Library(NamedTuple):
 
 
 def train_alone(encoder: Encoder, groups: Sequence[Group], texts: Texts, recipe: TrainParams) -> None:
-    """Train the last layer and the final norm on at most `MOST` groups, as `train.last_layer_first` says.
+    """Train the last layer and the final norm, as `train.last_layer_first` says, on as many groups as `most` allows.
 
     Queries have zero-shot prompts: in-context examples are for the whole student to learn, the last layer alone would
     give up retrieval for them (docs/LOG.md). The loss is training's own. Every rank does all of it by itself.
@@ -70,7 +73,9 @@ def train_alone(encoder: Encoder, groups: Sequence[Group], texts: Texts, recipe:
             f"{encoder.backbone.config.model_type} with pooling {encoder.config.pooling}. Set it to null"
         )
     order = seeding.rng(recipe.seed, "last layer first").permutation(len(groups))
-    chosen = [groups[number] for number in order[:MOST]]
+    chosen = [groups[number] for number in order[: most(groups, recipe, encoder.backbone.config.hidden_size)]]
+    if len(chosen) < len(groups):
+        _log.info("the last layer alone is trained on %d of %d groups", len(chosen), len(groups))
     library = read(encoder, chosen, texts, recipe)
     weights = [*encoder.backbone.layers[-1].parameters(), *encoder.backbone.norm.parameters()]
     optimizer = engines.adamw(weights, alone.learning_rate, recipe.weight_decay)
@@ -98,6 +103,12 @@ def train_alone(encoder: Encoder, groups: Sequence[Group], texts: Texts, recipe:
         sum(losses[:tenth]) / tenth,
         sum(losses[-tenth:]) / tenth,
     )
+
+
+def most(groups: Sequence[Group], recipe: TrainParams, num_dims: int) -> int:
+    """Return how many groups are read at most: `MOST`, or what takes `MOST_BYTES` if all texts are cut."""
+    tokens = recipe.query_tokens + max(len(group.doc_ids) for group in groups) * recipe.doc_tokens
+    return max(1, min(MOST, MOST_BYTES // (2 * num_dims * tokens)))
 
 
 def read(encoder: Encoder, groups: Sequence[Group], texts: Texts, recipe: TrainParams) -> Library:

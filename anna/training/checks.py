@@ -32,9 +32,13 @@ def check_prompts(encoder: Encoder, batches: Sequence[Batch], texts: Texts, reci
     """Refuse prompts that leave less room for a text than training gives it: of each batch, and of the export.
 
     Raises:
-        InputError: With the longest of them, where it is, and what to change.
+        InputError: With the longest of them, where it is, and what to change; or if the student has no positions for
+            the longest input.
     """
     limit, longest, refused = encoder.config.max_tokens, 0, ""
+    positions = getattr(encoder.backbone.config, "max_position_embeddings", None) or limit
+    if limit > positions:
+        raise InputError(f"prompts.max_tokens is {limit}, but the student knows {positions} positions; lower it")
     for task, prefix, where, remedy in _prompts(encoder, batches, texts):
         room = max(recipe.query_tokens, recipe.doc_tokens if encoder.config.task(task).symmetric else 0)
         needed = encoder.count(prefix) + room

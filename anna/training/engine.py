@@ -99,15 +99,19 @@ def step(engine: Any) -> float:
 def weights(module: nn.Module, *, trained_only: bool) -> dict[str, Tensor]:
     """Return whole copies of the weights on the CPU, whatever the ZeRO stage; every rank must call this.
 
+    At ZeRO 3 a GPU gathers one of them at a time: it may not have room for all.
+
     Args:
         module: The encoder's backbone.
         trained_only: Leave out what has no gradient.
     """
-    chosen = [(name, p) for name, p in module.named_parameters() if p.requires_grad or not trained_only]
-    is_sharded = any(hasattr(parameter, "ds_id") for _, parameter in chosen)
-    gather = deepspeed.zero.GatheredParameters([p for _, p in chosen]) if is_sharded else contextlib.nullcontext()
-    with gather:
-        return {name: parameter.detach().to("cpu", copy=True) for name, parameter in chosen}
+    return {name: _whole(p) for name, p in module.named_parameters() if p.requires_grad or not trained_only}
+
+
+def _whole(parameter: nn.Parameter) -> Tensor:
+    is_sharded = hasattr(parameter, "ds_id")
+    with deepspeed.zero.GatheredParameters([parameter]) if is_sharded else contextlib.nullcontext():
+        return parameter.detach().to("cpu", copy=True)
 
 
 def check_moved(before: dict[str, Tensor], after: dict[str, Tensor]) -> float:

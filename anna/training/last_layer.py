@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from itertools import accumulate
 
 from torch import nn
 
@@ -10,6 +11,7 @@ from anna.errors import InputError
 from anna.modeling import readout
 from anna.modeling.batching import shared_prefix
 from anna.modeling.encoder import Encoder
+from anna.modeling.hardware import pick_device
 from anna.modeling.readout_fit import Reading
 from anna.modeling.student import StudentParams
 from anna.training.alone import train_alone
@@ -20,6 +22,9 @@ from anna.training.step import tokenize_batch
 
 SAMPLE = 1000
 """Groups whose query and positive are read; half as many texts start 0.02 lower in nDCG@10 (docs/LOG.md)."""
+
+SAMPLE_BYTES = 2 * 2**30
+"""Of their states, at most, eight bytes per token and dimension: fitting holds them a few times over."""
 
 EXAMPLED = 240
 """Queries and documents that are read in prompts with examples besides (ours)."""
@@ -50,6 +55,7 @@ def prepare_last_layer(
     """
     if student.last_layer == "pretrained" and recipe.last_layer_first is None:
         return
+    encoder.to(pick_device())  # not before: at ZeRO 3 a whole model may not fit on one GPU
     changed = nn.ModuleList([encoder.backbone.layers[-1], encoder.backbone.norm])
     kept = checkpoints.start()
     if kept is not None:
@@ -67,8 +73,13 @@ def start_as_mean(encoder: Encoder, groups: Sequence[Group], texts: Texts, recip
     """Write the last layer's weights from a sample of groups, queries in zero-shot prompts and some with examples.
 
     Raises:
-        InputError: If the recipe does not save whole weights, or as `readout.start`.
+        InputError: If the recipe does not save whole weights, there is a single group, or as `readout.start`.
     """
+    if len(groups) < 2:
+        raise InputError(
+            "student.last_layer is weighted_mean, which is fitted to how texts differ, but there is a single training "
+            "group; raise `rows` in ingest.train, loosen filter.margin, or set it to pretrained"
+        )
     if recipe.method != "full":
         raise InputError(
             f"student.last_layer is weighted_mean, but train.method is {recipe.method}, which saves an adapter to the "
@@ -78,7 +89,9 @@ def start_as_mean(encoder: Encoder, groups: Sequence[Group], texts: Texts, recip
     chosen = [groups[number] for number in order[:COUNTED]]
     doc_ids = sorted({doc_id for group in chosen for doc_id in group.doc_ids})
     docs = encoder.tokenize([texts.docs[doc_id] for doc_id in doc_ids], max_tokens=recipe.doc_tokens)
-    sample = [text for group in chosen[:SAMPLE] for text in _read(encoder, group, texts, recipe)]
+    read = [text for group in chosen[:SAMPLE] for text in _read(encoder, group, texts, recipe)]
+    bytes_before = accumulate(8 * encoder.backbone.config.hidden_size * len(text.tokens) for text in read)
+    sample = [text for text, total in zip(read, bytes_before, strict=True) if total <= SAMPLE_BYTES]
     readout.start(encoder, sample + _with_examples(encoder, chosen, texts, recipe), docs)
 
 

@@ -5,20 +5,27 @@ import subprocess
 import sys
 
 from anna.errors import InputError
+from anna.modeling.hardware import num_cpus
 
 
 def relaunch(module: str, processes: int) -> bool:
     """Run `module` under torchrun on `processes` processes, and return whether that was needed.
 
-    Nothing is started where there is one process, or a launcher (torchrun, deepspeed, Slurm) has already started us.
+    Nothing is started where there is one process, or a launcher (torchrun, deepspeed) has already started us.
 
     Raises:
-        InputError: If a process failed; its own message is above.
+        InputError: If a process failed; its own message is above. If Slurm started several of us, who would not know of
+            each other.
     """
+    if "RANK" not in os.environ and int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
+        raise InputError(
+            f"srun has started {module} {os.environ['SLURM_STEP_NUM_TASKS']} times, and none knows of the others; let "
+            "srun start one torchrun per node (docs/SCALING.md)"
+        )
     if processes == 1 or "RANK" in os.environ:
         return False
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    environment = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // processes)), **os.environ}
+    environment = {"OMP_NUM_THREADS": str(max(1, num_cpus() // processes)), **os.environ}
     if subprocess.run([*command, "-m", module], check=False, env=environment).returncode:
         raise InputError(f"{module} failed on {processes} processes; the reason is above")
     return True

@@ -7,7 +7,7 @@ import torch
 from anna.errors import InputError
 from anna.footprint import GIB, Setup, floor, recomputed_layers, remedies
 from anna.known_shapes import local_shape
-from anna.modeling.hardware import compute_dtype
+from anna.modeling.hardware import compute_dtype, machine_memory
 from anna.modeling.student import StudentParams
 from anna.origins import describe, fetch_model
 from anna.training.recipe import TrainParams
@@ -64,4 +64,4 @@ def device_memory(ranks: int) -> float:
     if torch.cuda.is_available():
         return float(torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory)
     here = int(os.environ.get("LOCAL_WORLD_SIZE", ranks))
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / here
+    return machine_memory() / here

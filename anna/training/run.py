@@ -14,7 +14,7 @@ from anna.footprint import recomputed_layers
 from anna.modeling.encoder import Encoder
 from anna.modeling.encoder_config import ADAPTER_FOLDER, EncoderConfig, PromptParams, task_prompts
 from anna.modeling.fused import can_fuse, fuse
-from anna.modeling.hardware import compute_dtype, pick_device
+from anna.modeling.hardware import compute_dtype
 from anna.modeling.student import StudentParams, load_student, recompute
 from anna.origins import describe, fetch_model
 from anna.training import engine as engines
@@ -114,9 +114,7 @@ def train_encoder(
             recipe=recipe, student=student, encoder=encoder, groups=data.groups, held_out=held_out, texts=data.texts
         )
     checkpoints = Checkpoints(scratch.checkpoints, identity, conditions(world_size))
-    prepare_last_layer(
-        encoder.to(pick_device()), data.groups, data.texts, recipe, student=student, checkpoints=checkpoints
-    )
+    prepare_last_layer(encoder, data.groups, data.texts, recipe, student=student, checkpoints=checkpoints)
     engine = engines.start_engine(encoder, recipe)
     before = engines.weights(encoder.backbone, trained_only=True)
     records = train(

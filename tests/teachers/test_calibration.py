@@ -1,5 +1,6 @@
 """What each margin would keep, against what the filter keeps at that margin."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import pyarrow as pa
 import pytest
 
 from anna import io, schemas
+from anna.errors import InputError
 from anna.teachers import calibration
 from anna.teachers.filtering import FilterParams
 from tests.teachers.conftest import Toy, table
@@ -59,6 +61,23 @@ def test_another_rule_than_the_one_that_is_set_has_no_margin(toy: Toy, labels: p
     found = calibration.calibrate(toy.corpus, toy.queries, blocks(toy, labels), params, "percent")
     assert (found.rule, found.margin, len(found.of("A"))) == ("percent", None, 21)
     assert calibration.calibrate(toy.corpus, toy.queries, blocks(toy, labels), params, "absolute").margin == 0.5
+
+
+@pytest.mark.parametrize(
+    "missing",
+    [
+        pytest.param(lambda row: row[0] == "B:q:1", id="all labels of a task"),
+        pytest.param(lambda row: row[0] == "A:q:2", id="all labels of a query"),
+        pytest.param(lambda row: row[0] == "B:q:1" and row[2] != "B:d:3", id="its positives"),
+        pytest.param(lambda row: True, id="everything"),
+    ],
+)
+@pytest.mark.parametrize("size", [1, 99])
+def test_labels_of_other_queries_are_refused(toy: Toy, missing: Callable[[Any], bool], size: int) -> None:
+    labels = table(schemas.LABELS, [row for row in LABELS if not missing(row)])
+    message = r"has no positive of \d queries, the first '.:q:.'; it was made from other data, run: dvc repro filter$"
+    with pytest.raises(InputError, match=message):
+        calibration.calibrate(toy.corpus, toy.queries, blocks(toy, labels, size), FilterParams(**SETTINGS))
 
 
 def test_rule_none_gives_no_rows(toy: Toy, labels: pa.Table) -> None:

@@ -33,6 +33,12 @@ def whole(encoder: Encoder, batch: Batch, chosen: TrainParams) -> torch.Tensor:
     return value
 
 
+def test_what_is_known_of_texts_is_bounded_in_bytes() -> None:
+    per_group = 2 * 512 * (16 + 3 * 16)  # recipe's tokens of a query, and of the three documents of the largest group
+    assert alone.most(toy_groups(), first(), 512) == min(alone.MOST, alone.MOST_BYTES // per_group) == alone.MOST
+    assert alone.most(toy_groups(), first(), 2**16) == alone.MOST_BYTES // (2 * 2**16 * 64) < alone.MOST
+
+
 def planned(groups: Sequence[Group], chosen: TrainParams) -> list[Batch]:
     assert chosen.last_layer_first
     return alone.plan(groups, chosen, chosen.last_layer_first)

@@ -7,6 +7,7 @@ from anna.errors import InputError
 from anna.modeling import readout
 from anna.modeling.encoder import Encoder
 from anna.modeling.readout_fit import Reading
+from anna.training import last_layer
 from anna.training.last_layer import start_as_mean
 from tests.training.worker import recipe, toy_groups, toy_texts
 
@@ -41,6 +42,23 @@ def test_without_examples_in_training_none_are_read(tiny_encoder: Encoder, monke
 def test_an_adapter_is_refused(tiny_encoder: Encoder) -> None:
     with pytest.raises(InputError, match=r"last_layer is weighted_mean, but train.method is lora"):
         start_as_mean(tiny_encoder, toy_groups(), toy_texts(), recipe(1, "lora"))
+
+
+def test_a_single_group_is_refused(tiny_encoder: Encoder) -> None:
+    with pytest.raises(InputError, match="there is a single training group"):
+        start_as_mean(tiny_encoder, toy_groups()[:1], toy_texts(), recipe(1, "full"))
+
+
+def test_the_sample_is_bounded_in_bytes(tiny_encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[list[Reading]] = []
+    monkeypatch.setattr(readout, "start", lambda _, texts, docs: seen.append(texts))
+    zero_shot = recipe(1, "full").model_copy(update={"max_examples": 0})
+    for most in (last_layer.SAMPLE_BYTES, 100 * 8 * tiny_encoder.backbone.config.hidden_size):
+        monkeypatch.setattr(last_layer, "SAMPLE_BYTES", most)
+        start_as_mean(tiny_encoder, toy_groups(), toy_texts(), zero_shot)
+    whole, part = seen
+    assert part == whole[: len(part)]
+    assert sum(len(text.tokens) for text in part) <= 100 < sum(len(text.tokens) for text in whole[: len(part) + 1])
 
 
 def test_it_changes_the_last_layer_and_the_final_norm_alone(tiny_encoder: Encoder) -> None:

@@ -101,6 +101,15 @@ def test_one_process_or_a_launcher_of_the_users_own_starts_nothing(monkeypatch: 
     assert launch.relaunch("stages.train", 2) is False
 
 
+def test_processes_of_slurm_that_do_not_know_of_each_other_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RANK", raising=False)
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "8")
+    with pytest.raises(InputError, match=r"srun has started stages\.train 8 times"):
+        launch.relaunch("stages.train", 1)
+    monkeypatch.setenv("RANK", "0")
+    assert launch.relaunch("stages.train", 1) is False
+
+
 def test_relaunch_runs_every_rank_and_reports_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
