@@ -66,8 +66,8 @@ def _check_positives(block: Block, marker: Marker, rows: pl.DataFrame) -> None:
     without = sorted(set(block.queries["query_id"].to_pylist()) - set(found))
     if without:
         raise InputError(
-            f"data/labels.parquet has no positive of {len(without)} queries, the first {without[0]!r}; it was made from "
-            "other data, run: dvc repro filter"
+            f"data/labels.parquet has no positive of {len(without)} queries, the first {without[0]!r}; it was made "
+            "from other data, run: dvc repro filter"
         )
 
 
