@@ -119,8 +119,13 @@ def _explain(path: Path, cls: type[Params], error: ValidationError) -> str:
         elif fault["type"] == "missing":
             faults.append(f"{place}: missing; add it")
         else:
-            faults.append(f"{place}: got {fault['input']!r}: {fault['msg'].removeprefix('Value error, ')}")
+            faults.append(f"{place}: {_got(fault['input'])}{fault['msg'].removeprefix('Value error, ')}")
     return f"{path}: " + " | ".join(faults)
+
+
+def _got(value: Any) -> str:
+    """Return the faulty value; nothing for a whole section or list, whose message names what is wrong in it."""
+    return "" if value and isinstance(value, (dict, list)) else f"got {value!r}: "
 
 
 def _names(cls: type[BaseModel]) -> list[str]:

@@ -1,13 +1,15 @@
 """Whatever is wrong in params.yaml is one line with key, value and remedy."""
 
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self, TypeVar
 
 import pytest
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from anna.errors import InputError
 from anna.params import Params, Strict
+
+P = TypeVar("P", bound=Params)
 
 
 class Inner(Strict):
@@ -22,13 +24,30 @@ class Toy(Params):
     more: tuple[Inner, ...] = Field(default=(Inner(depth=1),), min_length=1)
 
 
+class Agreeing(Params):
+    section: ClassVar[str] = "filter"
+
+    low: int
+    high: int
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if self.low > self.high:
+            raise ValueError(f"low {self.low} is above high {self.high}; lower it")
+        return self
+
+
 GOOD = "filter: {margin: 1e-4, inner: {depth: 3}}\n"
 
 
 def load(tmp_path: Path, text: str) -> Toy:
+    return load_as(Toy, tmp_path, text)
+
+
+def load_as(cls: type[P], tmp_path: Path, text: str) -> P:
     path = tmp_path / "params.yaml"
     path.write_text(text)
-    return Toy.load(path)
+    return cls.load(path)
 
 
 def test_loads_and_is_frozen(tmp_path: Path) -> None:
@@ -73,6 +92,11 @@ def test_all_faults_of_a_section_are_named_at_once(tmp_path: Path) -> None:
 def test_a_list_is_too_short_only_where_its_items_are_right(tmp_path: Path, items: str, faults: str) -> None:
     with pytest.raises(InputError, match=rf"params\.yaml: {faults}$"):
         load(tmp_path, f"filter: {{margin: 1, inner: {{depth: 3}}, more: {items}}}")
+
+
+def test_keys_that_disagree_are_told_without_the_whole_section(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"params\.yaml: filter: low 2 is above high 1; lower it$"):
+        load_as(Agreeing, tmp_path, "filter: {low: 2, high: 1}")
 
 
 def test_a_missing_file_names_the_folder(tmp_path: Path) -> None:
