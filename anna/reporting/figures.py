@@ -21,7 +21,7 @@ from anna.reporting.style import light
 
 def draw_scores(facts: Facts) -> Figure | None:
     """Draw grouped bars: the mean and every category, a bar per model."""
-    columns = [name for name in style.COLUMNS if name in facts.means and name != "untrained_with_examples"]
+    columns = [name for name in style.COLUMNS if name in facts.means]
     categories = list(dict.fromkeys(category for name in columns for category in facts.means[name]))
     if not categories:
         return None

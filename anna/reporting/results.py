@@ -56,11 +56,7 @@ def columns(facts: Facts) -> list[str]:
 
 def cards(facts: Facts) -> list[Card]:
     """Return the headline's numbers: the mean of every model, retrieval beside it."""
-    return [
-        _card(name, role, facts.summary.get(column, {}))
-        for column, (name, role) in style.COLUMNS.items()
-        if column != "untrained_with_examples"
-    ]
+    return [_card(name, role, facts.summary.get(column, {})) for column, (name, role) in style.COLUMNS.items()]
 
 
 def headline(facts: Facts) -> str:
@@ -168,8 +164,15 @@ def _on_retrieval(summary: Mapping[str, Mapping[str, float]]) -> str:
     if student is None:
         return ""
     against = [
-        f"{'above' if student > found[name] else 'below'} {label} ({style.score(found[name])})"
+        f"{_standing(student, found[name])} {label} ({style.score(found[name])})"
         for name, label in (("untrained", "the untrained model"), ("bm25", "BM25"), ("teacher", "the dense teacher"))
         if name in found
     ]
     return f"On retrieval it has {style.score(student)}{': ' if against else ''}{', '.join(against)}."
+
+
+def _standing(score: float, other: float) -> str:
+    """Return where a score stands, as both are shown: to three decimals."""
+    if style.score(score) == style.score(other):
+        return "level with"
+    return "above" if score > other else "below"

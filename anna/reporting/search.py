@@ -40,14 +40,15 @@ def search(model: Path, corpus: pa.Table, text: str, task: str | None, top: int)
     Args:
         model: What `export` wrote.
         corpus: Table CORPUS.
-        text: Bare query.
+        text: Bare query; whitespace in it becomes what it is in every table.
         task: Whose documents are searched and whose instruction the query gets; None: the only one there is.
         top: Most documents returned, > 0.
 
     Raises:
         InputError: If there is no model, no such task, the text is empty or `top` is not positive.
     """
-    if not text.strip():
+    query = " ".join(text.split())
+    if not query:
         raise InputError(f"text {text!r} of the search is empty; give some words")
     if top < 1:
         raise InputError(f"--top {top} is not positive; give 1 or more")
@@ -57,7 +58,7 @@ def search(model: Path, corpus: pa.Table, text: str, task: str | None, top: int)
     docs = corpus.filter(pc.equal(corpus["task"], name))
     encoder = SentenceTransformer(str(model), local_files_only=True)
     is_symmetric = EncoderConfig.load(model).task(name).symmetric
-    query_emb_1D = encoder.encode([text], prompt_name=name, show_progress_bar=False)
+    query_emb_1D = encoder.encode([query], prompt_name=name, show_progress_bar=False)
     doc_emb_ND = _encode_docs(encoder, model, docs["text"].to_pylist(), name if is_symmetric else None)
     scores_N = doc_emb_ND @ query_emb_1D[0]
     return rank(docs, scores_N, top)

@@ -34,7 +34,6 @@ COLUMNS = {
     "student": ("Student", "student"),
     "student_with_examples": ("Student + examples", "student-examples"),
     "untrained": ("Untrained", "untrained"),
-    "untrained_with_examples": ("Untrained + examples", "untrained"),
     "teacher": ("Dense teacher", "teacher"),
     "bm25": ("BM25", "bm25"),
 }

@@ -35,7 +35,6 @@ LEVEL = {
     ("student", 0): 0.62,
     ("student", 1): 0.634,
     ("untrained", 0): 0.31,
-    ("untrained", 1): 0.29,
     ("teacher", 0): 0.69,
 }
 

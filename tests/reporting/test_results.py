@@ -27,6 +27,12 @@ def test_headline_with_all_baselines(facts: Facts) -> None:
     )
 
 
+def test_a_tie_as_it_is_shown_is_no_defeat(facts: Facts) -> None:
+    summary = {"student": {"Retrieval": 0.8942, "mean": 0.6}, "bm25": {"Retrieval": 0.8944}}
+    told = results.headline(with_summary(facts, **summary))
+    assert told.endswith("On retrieval it has 0.894: level with BM25 (0.894).")
+
+
 def test_headline_of_a_student_that_got_worse(facts: Facts) -> None:
     summary = {"student": {"mean": 0.2}, "untrained": {"mean": 0.3}, "teacher": {"mean": 0.8}}
     assert results.headline(with_summary(facts, **summary)) == (
