@@ -104,7 +104,6 @@ def front_matter(made: Made, scored: Scored | None) -> dict[str, Any]:
     sources = [_ORIGIN.validate_python(each["origin"]) for each in train_sources(made)]
     repos = sorted({origin.repo for origin in sources if isinstance(origin, HubOrigin)})
     result: dict[str, Any] = {
-        "language": ["en"],
         "library_name": "sentence-transformers",
         "pipeline_tag": "sentence-similarity",
         "tags": ["sentence-transformers", "sentence-similarity", "feature-extraction"],

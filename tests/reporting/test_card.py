@@ -84,6 +84,12 @@ def test_it_says_what_texts_it_was_trained_on(file: str) -> None:
     assert "\n\nGive texts in which every run of whitespace" in card.render(made(file))
 
 
+def test_no_language_is_claimed_of_texts_that_users_bring() -> None:
+    text = card.render(made())
+    assert "language" not in metadata(text)
+    assert "English" not in text
+
+
 def test_the_hub_reads_base_model_and_data_sets_where_they_are_its_own() -> None:
     data = metadata(card.render(made("presets/mistral-7b.yaml")))
     assert data["base_model"] == "mistralai/Mistral-7B-v0.1"
