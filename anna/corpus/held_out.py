@@ -46,8 +46,8 @@ def load_task(
     Args:
         source: Where its rows come from.
         drops: Counts all others: besides the reasons of `load_rows` and `make_units`, `example` units that are shown or
-            share a text with one that is, `beyond_rows`, and, of retrieval, `duplicate_document` and
-            `near_duplicate_document`.
+            share a text with one that is, and distractors that are, `beyond_rows`, and, of retrieval,
+            `duplicate_document` and `near_duplicate_document`.
         num_examples: In-context examples to set aside.
         max_faulty_share: As in `load_rows`.
         near_duplicate: Jaccard similarity from which documents of a collection count as one, in (0, 1]; None: equal
@@ -73,7 +73,7 @@ def load_task(
     for unit in units[source.rows :] if source.rows else ():
         drop("beyond_rows", unit.text)
     distractors = load_distractors(source, drop, max_faulty_share=max_faulty_share, seed=seed)
-    distractors = [doc for doc in distractors if normalise(doc) not in shown]
+    distractors = _without_shown(distractors, shown, drop)
     task = HeldOutTask(source, units[: source.rows], examples, fitted, distractors)
     if source.type == "Retrieval":
         _merge_documents(task, near_duplicate, drop)
@@ -115,6 +115,16 @@ def _examples(
             "source under its `examples`"
         )
     return examples
+
+
+def _without_shown(docs: Iterable[str], shown: frozenset[str], drop: Drop) -> list[str]:
+    kept = []
+    for doc in docs:
+        if normalise(doc) in shown:
+            drop("example", doc)
+        else:
+            kept.append(doc)
+    return kept
 
 
 def _merge_documents(task: HeldOutTask, near_duplicate: float | None, drop: Drop) -> None:

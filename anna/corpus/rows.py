@@ -47,6 +47,11 @@ class Row:
         value = self.values.get(name, ())
         return tuple(str(item) for item in value) if isinstance(value, tuple) else (str(value),)
 
+    @property
+    def docs(self) -> tuple[str, ...]:
+        """Its documents, whether the source has one in a row or a list."""
+        return (*self.texts("doc"), *self.texts("docs"))
+
     def numbers(self, name: str) -> tuple[float, ...]:
         """Return a column of numbers, one or a list."""
         value = self.values[name]
@@ -124,12 +129,17 @@ def sample(rows: list[Row], size: int | None, drop: Drop, *, seed: int) -> list[
 def load_distractors(
     source: TrainSource | HeldOutSource, drop: Drop, *, max_faulty_share: float, seed: int
 ) -> list[str]:
-    """Return the documents of a source's distractors, drawn by a seed; see `load_rows` for errors."""
+    """Return the documents of a source's distractors, drawn by a seed; see `load_rows` for errors.
+
+    A row whose list is empty holds none; `drop` counts it as `no_document`.
+    """
     docs: list[str] = []
     for number, reading in enumerate(source.distractors):
         rows = load_rows(reading, drop, max_faulty_share=max_faulty_share)
         for row in sample(rows, reading.rows, drop, seed=derive_seed(seed, "distractors", source.task, number)):
-            docs.extend((*row.texts("doc"), *row.texts("docs")))
+            if not row.docs:
+                drop("no_document", row.place)
+            docs.extend(row.docs)
     return docs
 
 

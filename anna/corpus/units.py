@@ -47,12 +47,12 @@ def make_units(source: HeldOutSource, rows: Sequence[Row], drop: Drop) -> list[U
         source: Its type says how rows are grouped: by text for queries, sources and classes, not at all for pairs.
         rows: Usable rows.
         drop: Counts `duplicate_pair` and `duplicate_text` rows that repeat another, `conflicting_labels` texts with two
-            classes, `unequal_lists` rows whose lists differ in length, and `one_sided` queries and sources for which
-            there is nothing to tell apart.
+            classes, `no_document` rows whose lists are all empty, `unequal_lists` rows whose lists differ in length,
+            and `one_sided` queries and sources for which there is nothing to tell apart.
     """
     if source.type in LABELLED:
         return _labelled(rows, drop)
-    judgements = _group(_judgements(source, rows, drop), drop)
+    judgements = _group(_judgements(source, _with_others(rows, drop), drop), drop)
     if source.type in PAIRS:
         return [
             Unit(text, (other,), (score,)) for text, judged in judgements.items() for other, score in judged.items()
@@ -66,6 +66,16 @@ def make_units(source: HeldOutSource, rows: Sequence[Row], drop: Drop) -> list[U
     return [unit for unit in units if len(set(unit.scores)) > 1]
 
 
+def _with_others(rows: Iterable[Row], drop: Drop) -> Iterator[Row]:
+    """Yield the rows whose lists, if they have any, hold a document or a summary."""
+    for row in rows:
+        lists = [value for value in row.values.values() if isinstance(value, tuple)]
+        if lists and not any(lists):
+            drop("no_document", f"{row.place}: {row.content}")
+        else:
+            yield row
+
+
 def _judgements(source: HeldOutSource, rows: Iterable[Row], drop: Drop) -> Iterator[tuple[Row, str, str, float]]:
     relevant = {*source.relevant, *(_WHOLE.sub(r"\1", value) for value in source.relevant)}
     for row in rows:
@@ -74,7 +84,7 @@ def _judgements(source: HeldOutSource, rows: Iterable[Row], drop: Drop) -> Itera
         elif source.type == "Reranking":
             yield row, row.text("query"), row.text("doc"), float(row.text("relevance") in relevant)
         elif source.type == "Retrieval":
-            for doc in (*row.texts("doc"), *row.texts("docs")):
+            for doc in row.docs:
                 yield row, row.text("query"), doc, 1.0
         elif "good" in row.values:
             yield row, row.text("source"), row.text("good"), 1.0

@@ -75,8 +75,17 @@ def test_examples_are_never_scored(tmp_path: Path, drops: Counted) -> None:
     assert len(shown) == 6
     assert not shown & texts_of(task)
     assert not shown & {normalise(doc) for doc in task.distractors}
-    assert drops["example"] == 6, "the query shown, and the other query of its document, each time"
+    assert drops["example"] == 9, "the query shown, the other query of its document and the distractor, each time"
     assert {text for example in task.examples for text in example} <= held_out_texts([task])
+
+
+def test_a_distractor_without_a_document_is_counted(tmp_path: Path, drops: Counted) -> None:
+    origin = write(tmp_path / "rows", [{"query": "q", "docs": ["a"]}, {"query": "r", "docs": []}])
+    distractors = write(tmp_path / "more", [{"docs": ["b", "c"]}, {"docs": []}])
+    more = [{"origin": distractors, "format": "jsonl", "columns": {"docs": "docs"}}]
+    task = load("Retrieval", origin, "query docs", drops, distractors=more)
+    assert (texts_of(task), sorted(task.distractors)) == ({"q", "a"}, ["b", "c"])
+    assert drops == {"no_document": 2}
 
 
 def test_whole_sources_take_examples_from_elsewhere(tmp_path: Path, drops: Counted) -> None:

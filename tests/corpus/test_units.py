@@ -36,6 +36,18 @@ def test_retrieval_groups_by_query(drops: Counted) -> None:
     assert not drops
 
 
+def test_rows_without_documents_or_summaries_are_counted(drops: Counted) -> None:
+    given = rows({"query": "q", "docs": ("b", "a")}, {"query": "r", "docs": ()})
+    assert make_units(source("Retrieval", ["query", "docs"]), given, drops) == [Unit("q", ("a", "b"), (1.0, 1.0))]
+    assert drops == {"no_document": 1}
+    drops.clear()
+    lists = [((), ()), ((), (1.0,)), (("a", "b"), (1.0, 0.0))]
+    given = rows(*({"source": "s", "summaries": texts, "relevances": scores} for texts, scores in lists))
+    made = make_units(source("Summarization", ["source", "summaries", "relevances"]), given, drops)
+    assert made == [Unit("s", ("a", "b"), (1.0, 0.0))]
+    assert drops == {"no_document": 1, "unequal_lists": 1}
+
+
 def test_reranking_needs_both_sides(drops: Counted) -> None:
     reranking = source("Reranking", ["query", "doc", "relevance"], relevant=["True", "2"])
     given = rows(
