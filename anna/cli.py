@@ -1,4 +1,4 @@
-"""The `anna` command, for people: look into a finished run, plan one, or rank results among public models.
+"""The `anna` command, for people: check params, plan a run, look into a finished one, or rank results.
 
 Changes nothing but `runs/`. Runs in the project root, where `dvc repro` leaves tables and model.
 """
@@ -79,11 +79,21 @@ def margins(arguments: argparse.Namespace) -> str:
     return f"{shown}\n\nThe same as a figure: {FIGURE}"
 
 
+def check(arguments: argparse.Namespace) -> str:
+    """Return that no stage will refuse the params, as far as they alone tell."""
+    from anna import check as checking
+
+    checking.check(arguments.params)
+    return f"{arguments.params}: every section is right"
+
+
 def plan(arguments: argparse.Namespace) -> str:
     """Return what each stage will take, and whether it fits; nothing is run or fetched."""
+    from anna import check as checking
     from anna.planning import plan as planning
 
     rows = dict(_rows_of_task(text) for text in arguments.rows)
+    checking.check(arguments.params)
     return planning.plan(arguments.params, arguments.hardware, rows, arguments.share)
 
 
@@ -95,7 +105,9 @@ def _rows_of_task(text: str) -> tuple[str, int]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="anna", description="Look into a finished run, plan one, or rank results.")
+    parser = argparse.ArgumentParser(
+        prog="anna", description="Check params, plan a run, look into one, or rank results."
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     told = commands.add_parser("why", help="everything known about one query: scores, verdicts, reasons")
     told.add_argument("query_id", help="as in data/queries.parquet, e.g. BoolQ:q:01188218a77882f4")
@@ -111,19 +123,13 @@ def _parser() -> argparse.ArgumentParser:
     found.add_argument("--task", help="whose documents are searched; may be left out where there is only one")
     found.add_argument("--top", type=int, default=5, help="documents shown (default: %(default)s)")
     found.set_defaults(run=search)
+    checked = commands.add_parser("check", help="all of params.yaml, with every fault at once, before anything runs")
+    _add_params(checked, "to check")
+    checked.set_defaults(run=check)
     planned = commands.add_parser("plan", help="tokens, memory, disk and hours of every stage, before anything runs")
-    planned.add_argument(
-        "--params",
-        "--preset",
-        type=Path,
-        default=PARAMS_FILE,
-        metavar="FILE",
-        help="to plan for (default: %(default)s)",
-    )
+    _add_params(planned, "to plan for")
     planned.add_argument("--hardware", help="GPUs, e.g. h200x8 or l4; default: this machine, its speed measured now")
-    planned.add_argument(
-        "--share", type=float, default=0.4, help="of GPUs' peak that models reach (default: %(default)s)"
-    )
+    planned.add_argument("--share", type=float, help="of GPUs' peak that models reach, with --hardware (default: 0.4)")
     planned.add_argument(
         "--rows",
         action="append",
@@ -142,6 +148,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     ranked.set_defaults(run=leaderboard)
     return parser
+
+
+def _add_params(parser: argparse.ArgumentParser, use: str) -> None:
+    parser.add_argument(
+        "--params", "--preset", type=Path, default=PARAMS_FILE, metavar="FILE", help=f"{use} (default: %(default)s)"
+    )
 
 
 def _out(text: str) -> None:

@@ -99,7 +99,7 @@ def _read(path: Path) -> dict[str, Any]:
     for name in tree:
         if name not in SECTIONS:
             raise InputError(
-                f"{path}: unknown section {name!r}{_did_you_mean(str(name), SECTIONS)}; remove or rename it"
+                f"{path}: unknown section {name!r}{did_you_mean(str(name), SECTIONS)}; remove or rename it"
             )
     return tree
 
@@ -114,7 +114,7 @@ def _explain(path: Path, cls: type[Params], error: ValidationError) -> str:
             continue  # items that are refused are left out before a list is counted
         place = ".".join([cls.section, *(str(part) for part in fault["loc"])])
         if fault["type"] == "extra_forbidden":
-            hint = _did_you_mean(str(fault["loc"][-1]), _names(cls))
+            hint = did_you_mean(str(fault["loc"][-1]), _names(cls))
             faults.append(f"{place}: unknown key{hint}; remove or rename it")
         elif fault["type"] == "missing":
             faults.append(f"{place}: missing; add it")
@@ -143,6 +143,7 @@ def _names(cls: type[BaseModel]) -> list[str]:
     return names
 
 
-def _did_you_mean(name: str, known: list[str] | tuple[str, ...]) -> str:
+def did_you_mean(name: str, known: list[str] | tuple[str, ...]) -> str:
+    """Return in brackets which known name is close to a mistyped one, or nothing."""
     close = difflib.get_close_matches(name, known, n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""

@@ -46,6 +46,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("fusion", "margins", "negatives", "prompts", "segments", "shapes", "footprint", "known_shapes"),
     ("modeling",),
     SIBLINGS,
+    ("check",),
     ("cli",),
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

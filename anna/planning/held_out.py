@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 
-from anna.errors import InputError
 from anna.params import HELD_OUT
 from anna.planning.counts import ASSUMED_LENGTHS, BYTES_PER_TOKEN, Lengths, is_ingested, prompt_tokens
 from anna.planning.settings import Settings, Source
@@ -49,11 +48,7 @@ class Texts(NamedTuple):
 
 
 def texts(settings: Settings) -> list[Texts]:
-    """Return the texts of the benchmark's tasks, each text once.
-
-    Raises:
-        InputError: If the benchmark or a task's prompt is unknown.
-    """
+    """Return the texts of the benchmark's tasks, each text once."""
     if settings.evaluate.benchmark != HELD_OUT:
         return from_mteb(settings)
     if is_ingested(settings) and all(Path(f"data/eval/{name}.parquet").is_file() for name in TABLES):
@@ -95,23 +90,16 @@ def _of_source(source: Source, settings: Settings) -> list[Texts]:
 
 
 def _prompt(task: str, settings: Settings, is_prompted: bool) -> float:
-    prompts = settings.prompts.tasks
-    if task not in prompts:
-        raise InputError(f"prompts.tasks has no {task!r}, a task of evaluation; add its instruction")
-    return prompt_tokens(prompts[task]) if is_prompted or prompts[task].symmetric else 0.0
+    prompt = settings.prompts.tasks[task]
+    return prompt_tokens(prompt) if is_prompted or prompt.symmetric else 0.0
 
 
 def from_mteb(settings: Settings) -> list[Texts]:
     """Return what the tasks of one of mteb's benchmarks hold, by the statistics that come with the library."""
     import mteb  # heavy; only its own benchmarks need it
 
-    name, chosen = settings.evaluate.benchmark, settings.evaluate.tasks
-    if name not in [benchmark.name for benchmark in mteb.get_benchmarks()]:
-        raise InputError(
-            f"evaluate.benchmark: {name!r} is neither {HELD_OUT!r} nor one of mteb's benchmarks; correct it"
-        )
-    found = []
-    for task in mteb.get_benchmark(name).tasks:
+    chosen, found = settings.evaluate.tasks, []
+    for task in mteb.get_benchmark(settings.evaluate.benchmark).tasks:
         metadata = task.metadata
         if chosen is not None and metadata.name not in chosen:
             continue

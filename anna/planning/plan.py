@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+from anna.errors import InputError
 from anna.known_shapes import find_shape
 from anna.planning.counts import count
 from anna.planning.estimates import Case, Models, estimate
@@ -12,19 +13,24 @@ from anna.planning.report import describe
 from anna.planning.settings import Settings
 
 
-def plan(params: Path, hardware: str | None, rows: Mapping[str, int], share: float = GPU_SHARE) -> str:
+def plan(params: Path, hardware: str | None, rows: Mapping[str, int], share: float | None = None) -> str:
     """Return the plan of `params` as text.
 
     Args:
-        params: The file.
+        params: The file, which `anna.check` has passed.
         hardware: Such as `h200x8`; None: this machine, whose speed is measured.
         rows: Of training tasks, where the user knows better.
-        share: Of the peak of `hardware` that models reach.
+        share: Of the peak of `hardware` that models reach; None: `GPU_SHARE`.
 
     Raises:
-        InputError: If the file, the hardware or a task is wrong, or the sizes of a model are not known.
+        InputError: If the hardware, its share or a task is wrong, or the sizes of a model are not known.
     """
-    device = parse(hardware, share) if hardware else this_machine()
+    if hardware is None and share is not None:
+        raise InputError(
+            f"--share {share:g}: is of the peak of --hardware, and this machine's speed is measured; leave it out, or "
+            "name the hardware, e.g. --hardware h200x8"
+        )
+    device = parse(hardware, GPU_SHARE if share is None else share) if hardware else this_machine()
     case = make_case(params, device, rows)
     free = None if hardware else float(shutil.disk_usage(Path.cwd()).free)
     return describe(case, estimate(case), params.as_posix(), free)

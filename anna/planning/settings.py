@@ -1,16 +1,15 @@
-"""What of params.yaml a plan reads. The stages validate every key; here the others are passed over.
+"""What of params.yaml a plan reads; the other keys are passed over.
 
-A plan stands above all stages, so it takes the file, not their classes; a test holds that each key here is one of
-theirs.
+A plan imports no stage, so it takes the file, not their classes: `anna.check` has held it against those, and a test
+holds that each key here is one of theirs, with the same default.
 """
 
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from anna.errors import InputError
 from anna.origins import Origin
 
 
@@ -39,7 +38,7 @@ class Ingest(_Part):
 
     validation_share: float
     train: tuple[Source, ...]
-    held_out: tuple[Source, ...]
+    held_out: tuple[Source, ...] = ()
 
 
 class Dense(_Part):
@@ -174,18 +173,5 @@ class Settings(_Part):
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Return what a plan reads of `path`.
-
-        Raises:
-            InputError: If the file is missing, is no YAML, or lacks or mistypes a key that the plan needs.
-        """
-        try:
-            return cls.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-        except OSError:
-            raise InputError(f"{path} does not exist in {Path.cwd()}; name one of presets/, or params.yaml") from None
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}; correct it there") from None
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            place = ".".join(map(str, first["loc"]))
-            raise InputError(f"{path}: {place or 'the file'}: {first['msg']}; see params.yaml for its form") from None
+        """Return what a plan reads of `path`, which `anna.check` has passed."""
+        return cls.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))

@@ -158,9 +158,3 @@ def test_mteb_says_how_large_its_tasks_are(paper: Settings) -> None:
     ]
     (intents,) = [part.number for part in found if part.task == "MassiveIntentClassification"]
     assert intents == 2970  # English alone, of 149,000 texts
-
-
-def test_an_unknown_benchmark_is_named(paper: Settings) -> None:
-    evaluate = paper.evaluate.model_copy(update={"benchmark": "MTEB(eng, v9)"})
-    with pytest.raises(InputError, match=r"evaluate\.benchmark: 'MTEB\(eng, v9\)' is neither"):
-        held_out.from_mteb(paper.model_copy(update={"evaluate": evaluate}))

@@ -1,12 +1,11 @@
 """Plans of other sizes, and how they look."""
 
-import importlib
 from pathlib import Path
 
 import pytest
 from pydantic import BaseModel
 
-from anna import cli
+from anna import check, cli
 from anna.errors import InputError
 from anna.footprint import GIB
 from anna.planning import report
@@ -135,17 +134,16 @@ def test_this_machine_is_measured() -> None:
     assert 1e8 < here.rate < 1e16
 
 
-def test_every_key_that_is_read_is_a_key_of_a_stage() -> None:
-    stages = [path.stem for path in (REPO / "stages").glob("[a-z]*.py")]
-    scripts = [importlib.import_module(f"stages.{name}") for name in stages]
-    known: dict[str, set[str]] = {}
-    for cls in (cls for script in scripts for cls in (*script.PARAMS, *getattr(script, "HOW", ()))):
-        known.setdefault(cls.section, set()).update(cls.model_fields)
+def test_every_key_that_is_read_is_a_key_of_a_stage_with_its_default() -> None:
+    known = {cls.section: cls for cls in check.sections()}
     for section, field in Settings.model_fields.items():
         part = field.annotation
         assert isinstance(part, type)
         assert issubclass(part, BaseModel)
-        assert set(part.model_fields) <= known[section], section
+        for name, own in part.model_fields.items():
+            theirs = known[section].model_fields[name]
+            assert own.is_required() == theirs.is_required(), f"{section}.{name}"
+            assert own.is_required() or own.default == theirs.default, f"{section}.{name}"
 
 
 def test_every_preset_can_be_planned(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,8 +164,15 @@ def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == "anna plan: --rows BoolQ: expected TASK=NUMBER, e.g. NQ=58568\n"
 
 
-def test_a_mistyped_key_is_named(tmp_path: Path) -> None:
-    text = PAPER.read_text(encoding="utf-8").replace("zero_stage: 1", "zero_stage: 9")
+def test_the_file_is_checked_before_it_is_planned_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = PAPER.read_text(encoding="utf-8").replace("zero_stage: 1", "zero_stage: 9").replace("depth: ", "depth: -")
     (tmp_path / "p.yaml").write_text(text, encoding="utf-8")
-    with pytest.raises(InputError, match=r"^p\.yaml: train\.zero_stage: Input should be 0, 1, 2 or 3; see params"):
-        Settings.load(Path("p.yaml"))
+    assert cli.main(["plan", "--params", "p.yaml", "--hardware", "l4"]) == 1
+    first, *others = capsys.readouterr().err.splitlines()
+    assert first.startswith("anna plan: p.yaml: retrieve_bm25.depth: got -")
+    assert "p.yaml: train.zero_stage: got 9: Input should be 0, 1, 2 or 3" in others
+
+
+def test_a_share_without_hardware_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["plan", "--params", str(REPO / "presets/smoke.yaml"), "--share", "0.3"]) == 1
+    assert capsys.readouterr().err.startswith("anna plan: --share 0.3: is of the peak of --hardware, and ")

@@ -1,0 +1,143 @@
+"""Every fault of params.yaml is told before anything runs, all of them at once."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from anna import check, cli
+from anna.errors import InputError
+from anna.params import SECTIONS
+from tests.test_contracts import PARAM_FILES, REPO
+
+
+def write(tmp_path: Path, changes: Mapping[str, Any], file: str = "params.yaml") -> Path:
+    """Write `file` with some keys changed, each named by its dotted path."""
+    tree = yaml.safe_load((REPO / file).read_text(encoding="utf-8"))
+    for place, value in changes.items():
+        *parents, last = [int(part) if part.isdigit() else part for part in place.split(".")]
+        part = tree
+        for parent in parents:
+            part = part[parent]
+        part[last] = value
+    path = tmp_path / "p.yaml"
+    path.write_text(yaml.safe_dump(tree), encoding="utf-8")
+    return path
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(InputError) as refused:
+        check.check(path)
+    return str(refused.value)
+
+
+@pytest.mark.parametrize("file", PARAM_FILES)
+def test_params_and_presets_are_right(file: str) -> None:
+    check.check(REPO / file)
+
+
+def test_every_section_is_checked() -> None:
+    assert {cls.section for cls in check.sections()} == set(SECTIONS)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"train.batch_queries": 0}, "train.batch_queries: got 0: Input should be greater than or equal to 2"),
+        ({"train.processes": 0}, "train.processes: got 0: Input should be greater than 0"),
+        ({"retrieve_dense.index": {}}, "retrieve_dense.index.min_docs: missing; add it"),
+        ({"ingest.train.0.kind": "retreival"}, "ingest.train.0.kind: got 'retreival': Input should be 'retrieval', "),
+        ({"rerank.kind": "retreival"}, "rerank.kind: got 'retreival': Input should be "),
+        (
+            {"ingest.held_out.0.type": "retrieval"},
+            "ingest.held_out.0.type: got 'retrieval': Input should be 'Retrieval'",
+        ),
+        ({"train": []}, "train: got []: Input should be a valid dictionary"),
+        ({"ingest.train": []}, "ingest.train: got []: Tuple should have at least 1 item"),
+        ({"ingest.validation_share": 2}, "ingest.validation_share: got 2: Input should be less than 1"),
+        ({"student.layers": 0}, "student.layers: got 0: Input should be greater than 0"),
+        ({"train.epoch": 1}, "train.epoch: unknown key (did you mean 'epochs'?); remove or rename it"),
+        ({"prompts.tasks.BoolQ": {}}, "prompts.tasks.BoolQ.instruction: missing; add it"),
+        (
+            {"ingest.held_out": []},
+            "evaluate.benchmark is 'held_out', but ingest.held_out declares no task; declare one there, or name one of "
+            "mteb's benchmarks",
+        ),
+        (
+            {"ingest.examples_per_task": 0},
+            "evaluate.examples is 2, but ingest.examples_per_task is 0; lower the one, or ",
+        ),
+        (
+            {"evaluate.tasks": ["BoolQQ"]},
+            "evaluate.tasks: 'BoolQQ' is no task of ingest.held_out (did you mean 'BoolQ'?); it has ['BBCNews', ",
+        ),
+        (
+            {"ingest.train.0.task": "Other"},
+            "prompts.tasks has no instruction for ['Other'], tasks of ingest; add one for each there",
+        ),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_each_fault_is_one_exact_line(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    path = write(tmp_path, changes)
+    assert refusal(path).splitlines()[0].startswith(f"{path}: {message}")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"evaluate.benchmark": "MTEB(eng, v9)"},
+            "evaluate.benchmark: 'MTEB(eng, v9)' is neither 'held_out' nor one of",
+        ),
+        (
+            {"evaluate.tasks": ["STS122"]},
+            "evaluate.tasks: 'STS122' is no task of 'MTEB(eng, v2)' (did you mean 'STS12'",
+        ),
+        ({"prompts.tasks": {}}, "prompts.tasks has no instruction for ["),
+        ({"ingest.examples": []}, "evaluate.examples is 5, but no source gives in-context examples; set it to 0, or "),
+    ],
+)
+def test_faults_of_a_benchmark_of_mtebs(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    path = write(tmp_path, changes, "presets/mistral-7b.yaml")
+    assert refusal(path).startswith(f"{path}: {message}")
+
+
+def test_a_task_of_mtebs_without_a_prompt_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path, {}, "presets/mistral-7b.yaml")
+    tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    del tree["prompts"]["tasks"]["STS12"]
+    path.write_text(yaml.safe_dump(tree), encoding="utf-8")
+    assert "prompts.tasks has no instruction for ['STS12'], tasks of evaluate; add one for each there" in refusal(path)
+
+
+def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
+    path = write(tmp_path, {"train.epochs": 0, "evaluate.examples": -1, "student.layers": 0, "label.weights.bm25": "x"})
+    told = refusal(path).splitlines()
+    assert sorted(line.removeprefix(f"{path}: ").split(":")[0] for line in told) == [
+        "evaluate.examples",
+        "label.weights.bm25",
+        "student.layers",
+        "train.epochs",
+    ]
+    told = refusal(write(tmp_path, {"ingest.held_out": [], "ingest.examples_per_task": 0})).splitlines()
+    assert len(told) == 2
+
+
+def test_what_a_stage_may_do_without_a_plan_may_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(tmp_path, {}, "presets/mistral-7b.yaml")
+    tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    del tree["ingest"]["held_out"]
+    path.write_text(yaml.safe_dump(tree), encoding="utf-8")
+    assert cli.main(["plan", "--params", str(path), "--hardware", "h200x8"]) == 0
+    assert "Verdict: fits." in capsys.readouterr().out
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(tmp_path, {})
+    assert cli.main(["check", "--params", str(path)]) == 0
+    assert capsys.readouterr().out == f"{path}: every section is right\n"
+    assert cli.main(["check", "--params", str(write(tmp_path, {"train.epochs": 0}))]) == 1
+    assert capsys.readouterr().err == f"anna check: {path}: train.epochs: got 0: Input should be greater than 0\n"
