@@ -9,7 +9,7 @@ from anna.corpus.drops import Drop, DropLog
 from anna.corpus.ids import text_id
 from anna.corpus.rows import load_distractors, load_rows
 from anna.corpus.sources import HeldOutSource
-from anna.corpus.units import LABELLED, Unit, choose_examples, make_units, shuffle, take_in_turn
+from anna.corpus.units import LABELLED, PAIRS, Unit, choose_examples, make_units, shuffle, take_in_turn
 from anna.errors import InputError
 from anna.prompts import Example
 from anna.seeding import derive_seed
@@ -143,9 +143,15 @@ def _merge_documents(task: HeldOutTask, near_duplicate: float | None, drop: Drop
 
 
 def _check(task: HeldOutTask, dropped: dict[str, int]) -> None:
-    """Refuse a task that gives no score."""
+    """Refuse a task that gives no score, or one of another type."""
     place = f"held-out task {task.source.task!r}"
-    remedy = f"dropped: {dropped}. Raise its rows or correct its columns"
+    or_lower = ", lower its train_rows" if task.fitted else ""
+    remedy = f"dropped: {dropped}. Raise its rows{or_lower} or correct its columns"
+    if not task.units and task.fitted:
+        raise InputError(
+            f"{place}: nothing is left to score, its train_rows {task.source.train_rows} take all {len(task.fitted)} "
+            f"texts; lower train_rows; dropped: {dropped}"
+        )
     if not task.units:
         raise InputError(f"{place}: nothing is left to score; {remedy}")
     if task.source.type in LABELLED and len({unit.label for unit in task.units}) < FEWEST:
@@ -156,6 +162,26 @@ def _check(task: HeldOutTask, dropped: dict[str, int]) -> None:
     docs = {other for unit in task.units for other in unit.others}.union(task.distractors)
     if task.source.type == "Retrieval" and len(docs) < FEWEST:
         raise InputError(f"{place}: has {len(docs)} document, expected {FEWEST} or more; {remedy}")
+    if task.source.type in PAIRS:
+        _check_scores(task, place, remedy)
+
+
+def _check_scores(task: HeldOutTask, place: str, remedy: str) -> None:
+    """Refuse pairs that cannot be told apart, and those of another type: `evaluate` goes by their scores."""
+    scores = sorted({unit.scores[0] for unit in task.units})
+    if len(scores) < FEWEST:
+        raise InputError(f"{place}: its pairs all have score {scores[0]}, expected two or more scores; {remedy}")
+    is_binary = scores == [0.0, 1.0]
+    if task.source.type == "STS" and is_binary:
+        raise InputError(
+            f"{place}: has scores {scores} alone, which is PairClassification and not STS; correct its type, raise its "
+            "rows or correct its score column"
+        )
+    if task.source.type == "PairClassification" and not is_binary:
+        raise InputError(
+            f"{place}: has scores such as {scores[:3]}, expected 0 and 1 alone for PairClassification; set its type to "
+            "STS or correct its score column"
+        )
 
 
 def held_out_texts(tasks: Iterable[HeldOutTask]) -> set[str]:

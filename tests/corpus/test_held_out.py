@@ -102,7 +102,9 @@ def test_whole_sources_take_examples_from_elsewhere(tmp_path: Path, drops: Count
 
 
 def test_the_source_of_examples_need_not_hold_what_the_task_leaves_out(tmp_path: Path, drops: Counted) -> None:
-    rows = [{"text1": f"a{number}", "text2": f"b{number}", "score": 5, "kind": "xy"[number % 2]} for number in range(4)]
+    rows = [
+        {"text1": f"a{number}", "text2": f"b{number}", "score": number, "kind": "xy"[number % 2]} for number in range(4)
+    ]
     origin = write(tmp_path / "rows", rows)
     examples = {"origin": write(tmp_path / "others", [{"text1": "c", "text2": "d", "score": 5, "kind": "y"}])}
     options = {"count": 1, "examples": examples}
@@ -139,6 +141,44 @@ def test_unfilled_tables_are_empty_and_typed() -> None:
             [{"text": text, "label": text[0]} for text in ("a1", "a2", "b1", "b2")],
             {"train_rows": 1},
             r"no text of classes \['[ab]'\] to fit on; raise its train_rows",
+        ),
+        (
+            "Classification",
+            "text label",
+            [{"text": text, "label": text[0]} for text in ("a1", "a2", "b1", "b2")],
+            {"train_rows": 4},
+            r"nothing is left to score, its train_rows 4 take all 4 texts; lower train_rows; dropped: \{\}$",
+        ),
+        (
+            "Classification",
+            "text label",
+            [{"text": text, "label": text[0]} for text in ("a1", "a2", "a3", "b1")],
+            {"train_rows": 2},
+            r"all of class 'a', .*Raise its rows, lower its train_rows or correct its columns$",
+        ),
+        (
+            "STS",
+            "text1 text2 score",
+            [{"text1": f"a{number}", "text2": "b", "score": number % 2} for number in range(4)],
+            {},
+            r"has scores \[0\.0, 1\.0\] alone, which is PairClassification and not STS; correct its type, raise",
+        ),
+        (
+            "PairClassification",
+            "text1 text2 score",
+            [{"text1": f"a{number}", "text2": "b", "score": 1 + number % 2} for number in range(4)],
+            {},
+            r"has scores such as \[1\.0, 2\.0\], expected 0 and 1 alone for PairClassification; set its type to STS or",
+        ),
+        *(
+            (
+                kind,
+                "text1 text2 score",
+                [{"text1": f"a{number}", "text2": "b", "score": 1} for number in range(4)],
+                {},
+                r"pairs all have score 1\.0, expected two or more scores; dropped: \{\}\. Raise its rows",
+            )
+            for kind in ("STS", "PairClassification")
         ),
         (
             "Reranking",
