@@ -25,12 +25,23 @@ $(VENV)/installed: requirements.txt pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-repro: install preset ## Install, run the pipeline (15 minutes on two cores), print the results and where the report lies
+repro: preset install ## Install, run the pipeline (15 minutes on two cores), print the results and where the report lies
+	anna check
 	dvc repro
 	@echo && cat reports/results.txt && echo && echo "report: $(CURDIR)/reports/index.html"
 
+# What is committed, or is a preset as it stands, can be had again; edits are nowhere else.
 preset:
-	@if [ -n "$(PRESET)" ]; then cp presets/$(PRESET).yaml params.yaml && echo "params.yaml is now presets/$(PRESET).yaml"; fi
+ifneq ($(PRESET),)
+	@test -f presets/$(PRESET).yaml || { \
+		echo "presets/$(PRESET).yaml does not exist; choose of: $(basename $(notdir $(wildcard presets/*.yaml)))" >&2; exit 1; }
+	@for known in presets/*.yaml; do ! cmp -s $$known params.yaml || exit 0; done; \
+		test ! -e params.yaml || git diff --quiet HEAD -- params.yaml || { \
+		echo "params.yaml has edits that presets/$(PRESET).yaml would replace: commit them first (git commit params.yaml)," \
+			"or, to run with them, leave PRESET out: make repro" >&2; exit 1; }
+	@cmp -s presets/$(PRESET).yaml params.yaml || { \
+		cp presets/$(PRESET).yaml params.yaml && echo "params.yaml is now presets/$(PRESET).yaml"; }
+endif
 
 test: install ## Run the fast tests
 	pytest
