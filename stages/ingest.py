@@ -7,7 +7,7 @@ Half a minute on one core for the default once the wheels are fetched, most of i
 from pathlib import Path
 from typing import ClassVar
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from anna import io, log, schemas
 from anna.corpus import examples, ingest
@@ -42,6 +42,16 @@ class IngestParams(Params):
     """What it is scored on, besides a benchmark of mteb's own."""
     examples: tuple[TrainSource, ...] = ()
     """Where in-context examples of mteb's own tasks come from, by task; what the task scores is never among them."""
+
+    @field_validator("examples")
+    @classmethod
+    def _have_no_distractors(cls, examples: tuple[TrainSource, ...]) -> tuple[TrainSource, ...]:
+        for source in examples:
+            if source.distractors:
+                raise ValueError(
+                    f"{source.task}: has distractors, which no example is taken from; delete `distractors`"
+                )
+        return examples
 
     @property
     def tasks(self) -> set[str]:

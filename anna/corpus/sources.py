@@ -111,6 +111,10 @@ class Reading(Strict):
         for other in self.minus:
             if not set(other.columns) <= set(self.columns):
                 raise ValueError(f"minus: has columns {sorted(other.columns)}, expected some of {sorted(self.columns)}")
+            if other.rows is not None:
+                raise ValueError(
+                    f"minus: has rows: {other.rows}, but leaves out whatever equals any of its rows; delete `rows`"
+                )
         return self
 
     def check_columns(self, use: str) -> None:
@@ -139,7 +143,7 @@ class TrainSource(Reading):
     positive_at: float | None = None
     """Of `sts`: the similarity from which a pair is a positive."""
     distractors: tuple[Reading, ...] = ()
-    """Of `retrieval`: documents that join the collection though no row names them; entries of `examples` need none."""
+    """Of `retrieval`: documents that join the collection though no row names them; entries of `examples` have none."""
 
     @model_validator(mode="after")
     def _kind_fits(self) -> Self:

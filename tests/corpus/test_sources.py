@@ -5,6 +5,7 @@ from pydantic import ValidationError
 
 from anna import margins
 from anna.corpus.sources import ALL, HeldOutSource, Reading, TrainSource, source_columns
+from stages.ingest import IngestParams
 
 FILES = {"kind": "files", "path": "x"}
 HUB = {"kind": "hub", "repo": "a/b", "revision": "0" * 40}
@@ -37,6 +38,14 @@ PAIR = {"text1": "a", "text2": "b", "score": "s"}
             },
             r"minus: has columns \['query'\], expected some of \['label', 'text'\]",
         ),
+        (
+            {
+                "columns": TEXT,
+                "format": "csv",
+                "minus": [{"origin": FILES, "format": "csv", "columns": TEXT, "rows": 9}],
+            },
+            "minus: has rows: 9, but leaves out whatever equals any of its rows; delete `rows`",
+        ),
     ],
 )
 def test_reading_refuses(fields: dict[str, Any], message: str) -> None:
@@ -62,6 +71,23 @@ def test_reading_refuses(fields: dict[str, Any], message: str) -> None:
 def test_training_source_refuses(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         TrainSource.model_validate({"task": "T", "origin": FILES, "format": "jsonl", **fields})
+
+
+def test_an_example_source_has_no_distractors() -> None:
+    train = {
+        "task": "T",
+        "kind": "retrieval",
+        "origin": FILES,
+        "format": "jsonl",
+        "columns": {"query": "q", "doc": "d"},
+    }
+    train["distractors"] = [DOCS]
+    params = {"max_faulty_share": 0, "validation_share": 0, "examples_per_task": 1, "train": [train]}
+    assert IngestParams.model_validate(params).train[0].distractors
+    with pytest.raises(
+        ValidationError, match="T: has distractors, which no example is taken from; delete `distractors`"
+    ):
+        IngestParams.model_validate({**params, "examples": [train]})
 
 
 def test_no_task_is_called_what_all_of_them_are() -> None:
