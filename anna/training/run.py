@@ -127,16 +127,37 @@ def train_encoder(
         validate=partial(score, engine, encoder, held_out, data.texts, recipe) if held_out else None,
         live=scratch.live,
     )
-    kept = (best_step(records) if recipe.keep == "best" else None) or len(records)
-    is_last = kept == len(records)
-    after = engines.weights(encoder.backbone, trained_only=True) if is_last else checkpoints.best(kept)
-    update = engines.check_moved(before, after)
-    state = after if recipe.method == "lora" else engines.weights(encoder.backbone, trained_only=False) | after
+    kept = _choose(encoder, records, before, recipe, checkpoints)
     if rank == 0:
-        _log.info("saving the weights after step %d of %d", kept, len(records))
-        save_encoder(outputs.encoder, encoder, state)
-        save_records(outputs, records, summary(records, len(data.groups), kept, update))
+        _log.info("saving the weights after step %d of %d", kept.step, len(records))
+        save_encoder(outputs.encoder, encoder, kept.state)
+        save_records(outputs, records, summary(records, len(data.groups), kept.step, kept.update))
     checkpoints.remove()
+
+
+class _Kept(NamedTuple):
+    step: int
+    """After which the weights are saved."""
+    state: dict[str, Tensor]
+    """All of them, or the adapter's."""
+    update: float
+    """How far they moved, relative to their size."""
+
+
+def _choose(
+    encoder: Encoder,
+    records: Sequence[Record],
+    before: dict[str, Tensor],
+    recipe: TrainParams,
+    checkpoints: Checkpoints,
+) -> _Kept:
+    """Return what is saved, as `train.keep` says; every rank must call this."""
+    step = (best_step(records) if recipe.keep == "best" else None) or len(records)
+    is_last = step == len(records)
+    after = engines.weights(encoder.backbone, trained_only=True) if is_last else checkpoints.best(step)
+    update = engines.check_moved(before, after)
+    whole = {} if recipe.method == "lora" else engines.weights(encoder.backbone, trained_only=False)
+    return _Kept(step, whole | after, update)
 
 
 def _say(
