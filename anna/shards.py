@@ -96,15 +96,19 @@ def _row_groups(path: Path) -> Iterator[pa.Table]:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[pq.ParquetFile]:
-    """Yield the open shard; whatever its bytes make Parquet raise becomes a `DamagedError`."""
+    """Yield the open shard; whatever its bytes make Parquet raise becomes a `DamagedError`.
+
+    What the system refuses (permissions, too many open files, a share that is gone) stays what it is: the shard is
+    whole, and hours of computing need not be done again.
+    """
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             if file.schema_arrow.names != ["key", "value"]:
                 raise DamagedError(path, f"columns {file.schema_arrow.names}")
             yield file
-    except FileNotFoundError:
-        raise
     except (pa.ArrowException, OSError) as error:
+        if isinstance(error, pa.ArrowMemoryError) or getattr(error, "errno", None) is not None:
+            raise
         raise DamagedError(path, error) from None
 
 

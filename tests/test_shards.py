@@ -1,5 +1,6 @@
 """One file of a store: what was written is read, or the file is refused."""
 
+import errno
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +83,16 @@ def test_a_damaged_shard_is_refused_and_nothing_is_joined(tmp_path: Path, harm: 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.parquet", "good.parquet"]
 
 
-def test_a_shard_that_is_gone_is_not_called_damaged(tmp_path: Path) -> None:
+def test_a_shard_that_is_gone_or_kept_from_us_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(FileNotFoundError):
         found(tmp_path / "gone.parquet", "a")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    shards.write(tmp_path / "a.parquet", *make("a"))
+    monkeypatch.setattr(pq, "ParquetFile", refuse)
+    with pytest.raises(OSError, match="Too many open files"):
+        found(tmp_path / "a.parquet", "a")
