@@ -1,5 +1,7 @@
 """Every fault of params.yaml is told before anything runs, all of them at once."""
 
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -111,6 +113,12 @@ def test_a_task_of_mtebs_without_a_prompt_is_refused(tmp_path: Path) -> None:
     del tree["prompts"]["tasks"]["STS12"]
     path.write_text(yaml.safe_dump(tree), encoding="utf-8")
     assert "prompts.tasks has no instruction for ['STS12'], tasks of evaluate; add one for each there" in refusal(path)
+
+
+def test_a_right_file_is_said_to_be_in_one_line() -> None:
+    command = [sys.executable, "-m", "anna.cli", "check"]
+    done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "params.yaml: every section is right\n", "")
 
 
 def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
