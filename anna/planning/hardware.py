@@ -1,6 +1,5 @@
 """What runs the pipeline: memory and speed of known GPUs, and of this machine."""
 
-import os
 import re
 import statistics
 import time
@@ -102,6 +101,8 @@ def this_machine(seconds: float = 0.5) -> Hardware:
     """Return this machine's GPUs, or its CPU, with the matrix rate measured now: a busy machine plans longer."""
     import torch  # heavy; only this needs it
 
+    from anna.modeling.hardware import machine_memory, num_cpus
+
     if torch.cuda.is_available():
         found = torch.cuda.get_device_properties(0)
         rate = matrix_rate(torch.bfloat16, GPU_SHAPE, seconds)
@@ -109,9 +110,8 @@ def this_machine(seconds: float = 0.5) -> Hardware:
         name = f"{torch.cuda.device_count()} x {found.name}"
         return Hardware(name, torch.cuda.device_count(), found.total_memory, GPU_SHARE * rate, True, basis)
     rate = matrix_rate(torch.float32, MEASURED_SHAPE, seconds)
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     basis = f"{CPU_SHARE:.0%} of {rate / 1e9:,.0f} GFLOP/s float32, measured now"
-    return Hardware(f"this machine, {os.cpu_count()} CPUs", 1, float(memory), CPU_SHARE * rate, False, basis)
+    return Hardware(f"this machine, {num_cpus()} CPUs", 1, machine_memory(), CPU_SHARE * rate, False, basis)
 
 
 def matrix_rate(dtype: "torch.dtype", shape: tuple[int, int, int] = MEASURED_SHAPE, seconds: float = 3.0) -> float:
