@@ -5,8 +5,11 @@ dense model with a head of random weights (speed does not depend on weights), th
 `CrossEncoder.predict` runs at three batch sizes, in float32 as it comes and, where ours does not compute in float32, in
 ours, too; the best counts. Both forms of query likelihood compute in the same format.
 
-Usage: python -m benchmarks.rerank [--queries 8] [--depth 8] [--rounds 3] [--dtype auto]   (after `make repro`, whose
-data it reads)
+Query likelihood gains by what pairs share, and few queries share few passages: `--queries 200` is nearer to reranking
+all of them.
+
+Usage: python -m benchmarks.rerank [--queries 8] [--depth 8] [--rounds 3] [--dtype auto]
+    [--kinds cross_encoder query_likelihood]   (after `make repro`, whose data it reads)
 """
 
 import argparse
@@ -168,44 +171,52 @@ def faster(results: Mapping[str, Figures], num_pairs: int, target: float) -> Row
     return Row(ours, max(peers), ours / max(peers), target)
 
 
+KINDS = ("cross_encoder", "query_likelihood")
+
+
 def main() -> None:
-    """Run both comparisons and print tables and the line of JSON."""
+    """Run the comparisons and print tables and the line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--queries", type=int, default=8, help="of each task")
     parser.add_argument("--depth", type=int, default=8, help="candidates of each query")
     parser.add_argument("--rounds", type=int, default=side_by_side.ROUNDS)
     parser.add_argument("--dtype", choices=["auto", "float32", "bfloat16"], default="auto", help="as in params.yaml")
+    parser.add_argument("--kinds", choices=KINDS, nargs="+", default=KINDS, help="as in params.yaml (default: both)")
     arguments = parser.parse_args()
-    pairs = read_pairs(arguments.queries, arguments.depth)
+    pairs, dtype = read_pairs(arguments.queries, arguments.depth), compute_dtype(arguments.dtype)
+    rows: dict[str, Row] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        cross = make_cross_encoder(fetch_model(DenseParams.load().model), folder / "cross")
-        causal, dtype = fetch_model(RerankParams.load().model), compute_dtype(arguments.dtype)
-        rows = run(pairs, (cross, causal), dtype, folder, arguments.rounds)
+        if "cross_encoder" in arguments.kinds:
+            model = make_cross_encoder(fetch_model(DenseParams.load().model), folder / "cross")
+            rows |= by_cross_encoder(pairs, model, dtype, folder, arguments.rounds)
+        if "query_likelihood" in arguments.kinds:
+            model = fetch_model(RerankParams.load().model)
+            rows |= by_query_likelihood(pairs, model, dtype, folder, arguments.rounds)
     sys.stdout.write(side_by_side.report(rows) + "\n")
 
 
-def run(pairs: Pairs, models: tuple[Path, Path], dtype: torch.dtype, folder: Path, rounds: int) -> dict[str, Row]:
-    """Return the results of both comparisons, with a cross-encoder and with a causal model."""
-    cross, causal = models
+def by_cross_encoder(pairs: Pairs, model: Path, dtype: torch.dtype, folder: Path, rounds: int) -> dict[str, Row]:
+    """Return the result of the comparison with a cross-encoder; `folder` is for scores."""
     files = folder / "ours.npy", folder / "peer.npy"
     sides: dict[str, tuple[Side, Sequence[Any]]] = {
-        "cross-encoder": (our_cross_encoder, (cross, pairs, files[0], dtype))
+        "cross-encoder": (our_cross_encoder, (model, pairs, files[0], dtype))
     }
     for theirs in dict.fromkeys([dtype, torch.float32]):
         for size in BATCH_SIZES:
             title = f"CrossEncoder.predict, {str(theirs).removeprefix('torch.')}, batch {size}"
-            sides[title] = (their_cross_encoder, (cross, pairs, size, files[1], theirs))
-    first = compare(sides, files, rounds)
-    sides = {
-        "query likelihood": (our_likelihood, (causal, pairs, files[0], dtype)),
-        "padded": (padded_likelihood, (causal, pairs, files[1], dtype)),
+            sides[title] = (their_cross_encoder, (model, pairs, size, files[1], theirs))
+    return {"cross-encoder, pairs/s": faster(compare(sides, files, rounds), len(pairs), 1.2)}
+
+
+def by_query_likelihood(pairs: Pairs, model: Path, dtype: torch.dtype, folder: Path, rounds: int) -> dict[str, Row]:
+    """Return the result of the comparison with a causal model; `folder` is for scores."""
+    files = folder / "ours.npy", folder / "peer.npy"
+    sides: dict[str, tuple[Side, Sequence[Any]]] = {
+        "query likelihood": (our_likelihood, (model, pairs, files[0], dtype)),
+        "padded": (padded_likelihood, (model, pairs, files[1], dtype)),
     }
-    second = compare(sides, files, rounds)
-    return {
-        "cross-encoder, pairs/s": faster(first, len(pairs), 1.2),
-        "query likelihood, pairs/s": faster(second, len(pairs), 2.0),
-    }
+    return {"query likelihood, pairs/s": faster(compare(sides, files, rounds), len(pairs), 2.0)}
 
 
 if __name__ == "__main__":
