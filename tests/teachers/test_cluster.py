@@ -20,6 +20,7 @@ from anna.teachers.engine import Items, Local, Model, ScoringParams, Teacher, op
 from anna.teachers.vectors import VectorFile
 
 ray = pytest.importorskip("ray", reason="needs Ray: pip install -e '.[ray]'")
+cluster_of = pytest.importorskip("anna.teachers.cluster")
 
 NUM_ITEMS = 60
 
@@ -129,6 +130,16 @@ def test_an_address_where_nobody_answers_is_refused(address: str) -> None:
     expected = f"scoring.address is '{address}', but no cluster of this Ray answers there .*; start one"
     with pytest.raises(InputError, match=expected), opened(params):
         pass
+
+
+@pytest.mark.parametrize(("cpus", "gpus", "is_said"), [(8, 2, False), (8, 1, True), (4, 2, True)])
+def test_a_cluster_whose_nodes_are_too_small_is_told(
+    cpus: int, gpus: int, is_said: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    nodes = [(True, {"CPU": cpus}), (True, {"CPU": cpus, "GPU": gpus}), (False, {"CPU": 99, "GPU": 99})]
+    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": alive, "Resources": has} for alive, has in nodes])
+    cluster_of._warn_of_small_nodes(8, 2)
+    assert ("no node of the cluster has 8 CPUs and 2 GPUs" in caplog.text) == is_said
 
 
 def test_a_killed_worker_changes_nothing(cluster: Any, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from anna.errors import InputError
 from anna.modeling.checkpoint import load_causal_lm
 from anna.teachers import query_likelihood
 from anna.teachers.query_likelihood import HEAD, TAIL
+from tests.modeling.test_families import SIZES, save
 
 PASSAGES = [
     "Paris is the capital of France and people live near the sea.",
@@ -51,6 +52,20 @@ def test_equal_to_the_definition_in_any_batch(model: Model, tokens_per_batch: in
     expected = [reference(*model, query, passage) for query, passage in PAIRS]
     settings = SETTINGS | {"tokens_per_batch": tokens_per_batch}
     np.testing.assert_allclose(query_likelihood.score_pairs(*model, PAIRS, **settings), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "family",
+    [
+        *("gpt_neox", "starcoder2", "olmo", "phi", "glm", "smollm3", "exaone4", "ministral", "apertus", "mixtral"),
+        "qwen3_moe",
+    ],
+)
+def test_equal_to_the_definition_for_other_families(family: str, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    experts = {"num_experts": 4, "num_experts_per_tok": 2} if family == "qwen3_moe" else {}
+    model = load_causal_lm(save(tmp_path / "model", family, tiny_checkpoint, **SIZES, **experts))
+    expected = [reference(*model, query, passage) for query, passage in PAIRS]
+    np.testing.assert_allclose(query_likelihood.score_pairs(*model, PAIRS, **SETTINGS), expected, atol=1e-5)
 
 
 def test_order_and_company_do_not_matter(model: Model) -> None:
