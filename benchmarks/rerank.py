@@ -42,6 +42,8 @@ Act = Callable[[Pairs], NDArray[np.float32]]
 
 LIMITS = {"doc_tokens": 64, "query_tokens": 32}
 LONGEST, BUDGET, BATCH_SIZES = 96, 4096, (16, 32, 64)
+KINDS = ("cross_encoder", "query_likelihood")
+
 WARM_UP = 8
 """Pairs scored before the clock runs."""
 
@@ -169,9 +171,6 @@ def faster(results: Mapping[str, Figures], num_pairs: int, target: float) -> Row
     """Return pairs per second of ours, the first side, and of the best other one."""
     ours, *peers = (num_pairs / figures.seconds for figures in results.values())
     return Row(ours, max(peers), ours / max(peers), target)
-
-
-KINDS = ("cross_encoder", "query_likelihood")
 
 
 def main() -> None:

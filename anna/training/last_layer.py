@@ -90,8 +90,8 @@ def start_as_mean(encoder: Encoder, groups: Sequence[Group], texts: Texts, recip
     doc_ids = sorted({doc_id for group in chosen for doc_id in group.doc_ids})
     docs = encoder.tokenize([texts.docs[doc_id] for doc_id in doc_ids], max_tokens=recipe.doc_tokens)
     read = [text for group in chosen[:SAMPLE] for text in _read(encoder, group, texts, recipe)]
-    bytes_before = accumulate(8 * encoder.backbone.config.hidden_size * len(text.tokens) for text in read)
-    sample = [text for text, total in zip(read, bytes_before, strict=True) if total <= SAMPLE_BYTES]
+    bytes_so_far = accumulate(8 * encoder.backbone.config.hidden_size * len(text.tokens) for text in read)
+    sample = [text for text, total in zip(read, bytes_so_far, strict=True) if total <= SAMPLE_BYTES]
     readout.start(encoder, sample + _with_examples(encoder, chosen, texts, recipe), docs)
 
 
