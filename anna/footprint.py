@@ -55,7 +55,7 @@ class Setup(NamedTuple):
     @property
     def is_fused(self) -> bool:
         """Whether layers are compiled (`anna.modeling.fused.can_fuse`)."""
-        return self.is_gpu and self.zero_stage < 3 and not self.is_quantized
+        return self.is_gpu and not self.is_quantized
 
     @property
     def trained(self) -> int:

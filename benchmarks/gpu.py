@@ -85,8 +85,8 @@ def train(encoder: Encoder, job: Job, work: Work) -> Figures:
         }
     )
     is_ours = not isinstance(encoder, PaddedEncoder)
-    if is_ours and can_fuse(recipe.zero_stage, is_quantized=False):
-        fuse(encoder.backbone)
+    if is_ours and can_fuse(is_quantized=False):
+        fuse(encoder.backbone, zero_stage=recipe.zero_stage)
     layers = job.size.shape.layers if job.recomputed is None or not is_ours else job.recomputed
     if layers:
         recompute(encoder.backbone, layers)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from anna.modeling.batching import token_batches
-from anna.modeling.encoder import Encoder
+from anna.modeling.encoder import Encoder, Part
 from anna.modeling.encoder_config import EncoderConfig
 from anna.modeling.pooling import normalise
 
@@ -37,6 +37,10 @@ class PaddedEncoder(Encoder):
         with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
             hidden_BLD = self.backbone(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
         return normalise(hidden_BLD[torch.arange(len(ids)), lengths - 1])
+
+    def embed(self, parts: Sequence[Part]) -> tuple[Tensor, ...]:
+        """Return the unit vectors of each part's texts, (B, D), one part after the other."""
+        return tuple(self(*part) for part in parts)
 
     def encode(
         self,

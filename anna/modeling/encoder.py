@@ -27,6 +27,19 @@ from anna.origins import fetch_model
 from anna.prompts import Example
 
 
+class Part(NamedTuple):
+    """Tokenised texts, and what they have in common."""
+
+    rows: Sequence[Sequence[int]]
+    """Tokens of each text, prompt included, EOS last."""
+    num_shared: int
+    """Leading tokens that all rows have in common, and that are computed once where attention is causal."""
+
+    def num_tokens(self, chosen: Sequence[int]) -> int:
+        """Return the tokens that are computed for the chosen rows together."""
+        return self.num_shared + sum(len(self.rows[row]) - self.num_shared for row in chosen)
+
+
 class Beginning(NamedTuple):
     """What many texts begin with, computed once."""
 
@@ -91,19 +104,22 @@ class Encoder(nn.Module):
         return ids
 
     def forward(self, token_ids: Sequence[Sequence[int]], num_shared: int = 0) -> Tensor:
-        """Return the unit vectors of tokenised texts, (B, D), float32, with gradients.
+        """Return the unit vectors of tokenised texts, (B, D), float32, with gradients; arguments as `Part`."""
+        (vectors_BD,) = self.embed([Part(token_ids, num_shared)])
+        return vectors_BD
 
-        All texts are one packed row: no padding is computed, and what all of them begin with is computed once.
+    def embed(self, parts: Sequence[Part]) -> tuple[Tensor, ...]:
+        """Return the unit vectors of each part's texts, (B, D), float32, with gradients.
 
-        Args:
-            token_ids: Tokens of each text, prompt included, EOS last.
-            num_shared: Leading tokens that all texts have in common; see `num_shared`, which bidirectional attention
-                makes 0.
+        All texts are one packed row: no padding is computed, and what all texts of a part begin with is computed once.
         """
-        num_shared = num_shared if self.config.attention == "causal" else 0
-        prefixes = [token_ids[0][:num_shared]] if num_shared else []
-        prefix = 0 if num_shared else None
-        return self._embed(pack([Text(row[num_shared:], prefix) for row in token_ids], prefixes))
+        prefixes: list[Sequence[int]] = []
+        texts: list[Text] = []
+        for rows, told in parts:
+            num_shared = told if self.config.attention == "causal" else 0
+            texts += [Text(row[num_shared:], len(prefixes) if num_shared else None) for row in rows]
+            prefixes += [rows[0][:num_shared]] if num_shared else []
+        return self._embed(pack(texts, prefixes)).split([len(part.rows) for part in parts])
 
     def encode(
         self,

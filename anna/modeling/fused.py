@@ -7,6 +7,7 @@ Compiled layers also keep less for the backward pass, which computes again what 
 of Mistral-7B with adapters and dropout half as much.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -25,25 +26,32 @@ KEPT = frozenset({inductor_prims.seed, inductor_prims.seeds, torch.ops.higher_or
 pass, and gradients would be wrong without a word."""
 
 
-def can_fuse(zero_stage: int, *, is_quantized: bool) -> bool:
-    """Return whether training gains by `fuse`: on a GPU alone.
+def can_fuse(*, is_quantized: bool) -> bool:
+    """Return whether training gains by `fuse`: on a GPU alone. On quantised matrices it was not tried."""
+    return torch.cuda.is_available() and not is_quantized
 
-    Not at ZeRO 3, which gathers weights in hooks that cannot be compiled; on quantised matrices it was not tried.
+
+def gathered_whole(backbone: PreTrainedModel) -> Sequence[nn.Module]:
+    """Return the layers that ZeRO 3 is to gather as one, and that can be compiled there: its hooks go around them.
+
+    All but two, whose parts are gathered one by one. Nothing trained comes before the first, so that its input has no
+    gradient, and DeepSpeed would take its weights' gradients for ready too early; parts of the last are called before
+    it is (`anna.modeling.attention`).
     """
-    return torch.cuda.is_available() and zero_stage < 3 and not is_quantized
+    return backbone.layers[1:-1]  # type: ignore[no-any-return]
 
 
-def fuse(backbone: PreTrainedModel) -> bool:
+def fuse(backbone: PreTrainedModel, *, zero_stage: int = 0) -> bool:
     """Compile all layers of a decoder but the last, which computes few tokens, and return whether that was possible.
 
     Attention, MLP and norms are compiled one by one, so that gradient checkpointing goes around them; all layers share
     the same kernels. In evaluation mode they run as they are. Weights, their names and adapters put in later are left
-    alone.
+    alone. At ZeRO 3 the first layer runs as it is, too: hooks that gather weights cannot be compiled.
     """
     if backbone.config.model_type not in READS_EARLY:
         return False
     backbone.register_forward_pre_hook(_make_masks, with_kwargs=True)
-    for layer in backbone.layers[:-1]:
+    for layer in gathered_whole(backbone) if zero_stage == 3 else backbone.layers[:-1]:
         for part in (layer.input_layernorm, layer.self_attn, layer.post_attention_layernorm, layer.mlp):
             fuse_part(part)
     return True

@@ -8,7 +8,7 @@ Legend: T tokens of the row, B texts of a block, L longest of them, C keys that 
 one of them sees after these.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -129,7 +129,7 @@ class Packing:
 
 
 def pack(texts: Sequence[Text], prefixes: Sequence[Sequence[int]] = (), num_cached: int = 0) -> Packing:
-    """Return the row of prefixes and then texts, each longest first.
+    """Return the row of prefixes, then texts that begin with one, then others, each longest first.
 
     Args:
         texts: Each of at least one token.
@@ -139,7 +139,13 @@ def pack(texts: Sequence[Text], prefixes: Sequence[Sequence[int]] = (), num_cach
     pieces = [*prefixes, *(text.tokens for text in texts)]
     parents = [*[None] * len(prefixes), *(text.prefix for text in texts)]
     lengths = [len(piece) for piece in pieces]
-    order = _longest_first(lengths, range(len(prefixes))) + _longest_first(lengths, range(len(prefixes), len(pieces)))
+    kinds = [
+        range(len(prefixes)),
+        [n for n in range(len(prefixes), len(pieces)) if parents[n] is not None],
+        [n for n in range(len(prefixes), len(pieces)) if parents[n] is None],
+    ]
+    ordered = [_longest_first(lengths, kind) for kind in kinds]
+    order = [piece for kind in ordered for piece in kind]
     starts = [0] * len(pieces)
     for before, piece in pairwise(order):
         starts[piece] = starts[before] + lengths[before]
@@ -147,17 +153,16 @@ def pack(texts: Sequence[Text], prefixes: Sequence[Sequence[int]] = (), num_cach
         _Span(starts[n] + num_cached, lengths[n], *((0, num_cached) if p is None else (starts[p], lengths[p])))
         for n, p in enumerate(parents)
     ]
-    row = [spans[piece] for piece in order]
-    prefix_groups, text_groups = _like_lengths(row[: len(prefixes)]), _like_lengths(row[len(prefixes) :])
-    in_row, repeats = torch.tensor(order), torch.tensor([span.length for span in row])
+    groups = [_like_lengths([spans[piece] for piece in kind]) for kind in ordered]
+    in_row, repeats = torch.tensor(order), torch.tensor([lengths[piece] for piece in order])
     sees = torch.tensor([n if p is None else p for n, p in enumerate(parents)])
     return Packing(
         ids=torch.tensor([[token for piece in order for token in pieces[piece]]]),
-        positions=torch.cat([torch.arange(span.length) + span.num_before for span in row])[None],
+        positions=torch.cat([torch.arange(spans[n].length) + spans[n].num_before for n in order])[None],
         piece=in_row.repeat_interleave(repeats),
         sees=sees[in_row].repeat_interleave(repeats),
-        blocks=tuple(_block(group, num_cached) for group in prefix_groups + text_groups),
-        num_prefix_blocks=len(prefix_groups),
+        blocks=tuple(_block(group, num_cached) for kind in groups for group in kind),
+        num_prefix_blocks=len(groups[0]),
         texts=in_row.argsort()[len(prefixes) :] - len(prefixes),
         starts=tuple(starts),
         num_cached=num_cached,
@@ -173,7 +178,7 @@ class _Span(NamedTuple):
     num_before: int
 
 
-def _longest_first(lengths: Sequence[int], pieces: range) -> list[int]:
+def _longest_first(lengths: Sequence[int], pieces: Iterable[int]) -> list[int]:
     return sorted(pieces, key=lambda piece: (-lengths[piece], piece))
 
 

@@ -10,26 +10,31 @@ from typing import Any
 import deepspeed
 import torch
 import torch.distributed as dist
+from deepspeed.utils import set_z3_leaf_module
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 
 from anna.errors import InputError
-from anna.modeling.encoder import Encoder
+from anna.modeling.encoder import Encoder, Part
+from anna.modeling.fused import gathered_whole
 from anna.training.recipe import TrainParams
 
 _log = logging.getLogger(__name__)
 
 
 class BatchEncoder(nn.Module):
-    """What the engine wraps: one call embeds lists of texts, in as many passes, as many on every rank."""
+    """What the engine wraps: one call embeds some texts, and every rank makes as many calls."""
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
         self.encoder = encoder
 
-    def forward(self, parts: Sequence[tuple[Sequence[Sequence[int]], int]]) -> tuple[Tensor, ...]:
-        """Return the unit vectors of each part: tokenised texts, and how many leading tokens they share."""
-        return tuple(self.encoder(*part) for part in parts)
+    def forward(self, parts: Sequence[Part]) -> tuple[Tensor, ...]:
+        """Return the unit vectors of each part's texts.
+
+        Of several parts, too, in one pass: at ZeRO 3 a layer's gradients are taken to be whole after its first.
+        """
+        return self.encoder.embed(parts)
 
 
 def init_distributed() -> tuple[int, int]:
@@ -69,8 +74,14 @@ def adamw(weights: Sequence[nn.Parameter], learning_rate: float, weight_decay: f
 
 
 def start_engine(encoder: Encoder, recipe: TrainParams) -> Any:
-    """Return a DeepSpeed engine over the encoder's trainable weights, with AdamW; it moves them to the GPU if any."""
+    """Return a DeepSpeed engine over the encoder's trainable weights, with AdamW; it moves them to the GPU if any.
+
+    At ZeRO 3 a middle layer's weights are gathered at once, not matrix by matrix and adapter by adapter.
+    """
     module = BatchEncoder(encoder)
+    if recipe.zero_stage == 3:
+        for layer in gathered_whole(encoder.backbone):
+            set_z3_leaf_module(layer, flag=True)
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     optimizer = adamw(trained, recipe.learning_rate, recipe.weight_decay)
     is_bf16 = torch.cuda.is_available() and encoder.dtype == torch.bfloat16
@@ -78,7 +89,8 @@ def start_engine(encoder: Encoder, recipe: TrainParams) -> Any:
         # One DeepSpeed micro-batch is one contrastive batch, so the sizes that it would derive are not used.
         "train_micro_batch_size_per_gpu": 1,
         "gradient_clipping": recipe.max_gradient_norm,
-        "zero_optimization": {"stage": recipe.zero_stage},
+        # Small weights are sharded, too, so that tiny models in tests go the way of large ones.
+        "zero_optimization": {"stage": recipe.zero_stage, "stage3_param_persistence_threshold": 0},
         "zero_allow_untested_optimizer": True,
         "bf16": {"enabled": is_bf16},
         "steps_per_print": 10**9,

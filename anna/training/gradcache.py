@@ -16,18 +16,10 @@ import torch.distributed as dist
 from torch import Tensor
 
 from anna.modeling.batching import packed_batches
+from anna.modeling.encoder import Part
 
-
-class Side(NamedTuple):
-    """The queries of a rank, or its documents, as tokens."""
-
-    rows: Sequence[Sequence[int]]
-    num_shared: int
-    """Leading tokens that all rows have in common and that each micro-step computes once."""
-
-    def num_tokens(self, chosen: Sequence[int]) -> int:
-        """Return the tokens that are computed for the chosen rows together."""
-        return self.num_shared + sum(len(self.rows[row]) - self.num_shared for row in chosen)
+Sides = tuple[Part, Part]
+"""The queries of a rank, and its documents."""
 
 
 class Chunk(NamedTuple):
@@ -47,7 +39,7 @@ Loss = Callable[[Tensor, Tensor], tuple[Tensor, Statistics]]
 """(vectors of this rank's queries, of its documents) -> this rank's loss, and what else is to be known of it."""
 
 
-def backward(engine: Any, sides: tuple[Side, Side], loss: Loss, max_tokens: int | None) -> tuple[Statistics, int]:
+def backward(engine: Any, sides: Sides, loss: Loss, max_tokens: int | None) -> tuple[Statistics, int]:
     """Leave the gradient of `loss` in the engine; return its statistics, and the tokens embedded by this rank.
 
     A token that is embedded more than once, without a graph, with one or for other ranks' sake, counts once.
@@ -82,7 +74,7 @@ def backward(engine: Any, sides: tuple[Side, Side], loss: Loss, max_tokens: int 
     return statistics, num_tokens
 
 
-def plan(sides: tuple[Side, Side], max_tokens: int | None) -> list[MicroStep]:
+def plan(sides: Sides, max_tokens: int | None) -> list[MicroStep]:
     """Return the micro-steps of this rank, as many as every other rank has, of the same sides.
 
     One for all texts where they fit on every rank; otherwise each holds queries or documents. A rank with fewer repeats
@@ -106,20 +98,18 @@ def plan(sides: tuple[Side, Side], max_tokens: int | None) -> list[MicroStep]:
     ]
 
 
-def _cut(side: Side, number: int, max_tokens: int) -> list[Chunk]:
+def _cut(side: Part, number: int, max_tokens: int) -> list[Chunk]:
     own = [len(row) - side.num_shared for row in side.rows]
     return [Chunk(number, rows) for rows in packed_batches(own, max_tokens - side.num_shared)]
 
 
-def _embed(engine: Any, sides: tuple[Side, Side], step: MicroStep) -> tuple[Tensor, ...]:
-    parts = [([sides[chunk.side].rows[row] for row in chunk.rows], sides[chunk.side].num_shared) for chunk in step]
+def _embed(engine: Any, sides: Sides, step: MicroStep) -> tuple[Tensor, ...]:
+    parts = [Part([sides[chunk.side].rows[row] for row in chunk.rows], sides[chunk.side].num_shared) for chunk in step]
     vectors: tuple[Tensor, ...] = engine(parts)
     return vectors
 
 
-def _assemble(
-    sides: tuple[Side, Side], steps: Sequence[MicroStep], parts: Sequence[tuple[Tensor, ...]]
-) -> list[Tensor]:
+def _assemble(sides: Sides, steps: Sequence[MicroStep], parts: Sequence[tuple[Tensor, ...]]) -> list[Tensor]:
     """Return the vectors of each side in the order of its rows; of rows that are embedded twice, the first ones.
 
     Under dropout the others differ, and they carry no gradient.

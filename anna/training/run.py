@@ -210,7 +210,7 @@ def new_encoder(
         tasks=task_prompts(prompts, examples, tokenizer),
     )
     encoder = Encoder(backbone, tokenizer, config, dtype)
-    if can_fuse(recipe.zero_stage, is_quantized=recipe.quantize is not None) and fuse(backbone):
+    if can_fuse(is_quantized=recipe.quantize is not None) and fuse(backbone, zero_stage=recipe.zero_stage):
         _log.info("the first step takes longer: what lies between the layers' matrix products is compiled")
     if layers := recomputed_layers(recipe.gradient_checkpointing, len(backbone.layers)):
         recompute(backbone, layers)

@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from anna.modeling.encoder import Encoder
+from anna.modeling.encoder import Encoder, Part
 from anna.prompts import query_prefix
 from anna.training import engine as engines
 from anna.training import gradcache
@@ -78,7 +78,7 @@ def tokenize_batch(
     *,
     texts: Texts,
     recipe: TrainParams,
-) -> tuple[gradcache.Side, gradcache.Side]:
+) -> gradcache.Sides:
     """Return the tokens of a rank's queries and of its documents."""
     prefix = batch_prefix(encoder, batch, texts)
     doc_prefix = prefix if encoder.config.task(batch.task).symmetric else ""
@@ -87,8 +87,8 @@ def tokenize_batch(
     )
     docs = encoder.tokenize([texts.docs[d] for d in doc_ids], prefix=doc_prefix, max_tokens=recipe.doc_tokens)
     return (
-        gradcache.Side(queries, encoder.num_shared(queries)),
-        gradcache.Side(docs, encoder.num_shared(docs) if doc_prefix else 0),
+        Part(queries, encoder.num_shared(queries)),
+        Part(docs, encoder.num_shared(docs) if doc_prefix else 0),
     )
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from anna import seeding
 from anna.modeling.batching import packed_batches
-from anna.modeling.encoder import Encoder
+from anna.modeling.encoder import Encoder, Part
 from anna.training.batches import Group, Texts
 from anna.training.gather import from_first, gather_rows
 from anna.training.recipe import TrainParams
@@ -114,7 +114,7 @@ def _embed(engine: Any, encoder: Encoder, token_ids: Sequence[Sequence[int]]) ->
     vectors = []
     for first in range(0, len(passes), world_size):
         chosen = passes[min(first + rank, len(passes) - 1)]
-        (embedded,) = engine([([token_ids[index] for index in chosen], num_shared)])
+        (embedded,) = engine([Part([token_ids[index] for index in chosen], num_shared)])
         vectors.append(embedded if first + rank < len(passes) else embedded[:0])
     shares = [[index for chunk in passes[other::world_size] for index in chunk] for other in range(world_size)]
     gathered_ND = gather_rows(torch.cat(vectors), [len(share) for share in shares])

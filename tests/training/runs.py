@@ -132,7 +132,7 @@ def _train(checkpoint: Path, chosen: dict[str, Any], queries: int | None, last_l
     )
     run.train_encoder(
         data=run.TrainingData(groups, validation, texts, {}),
-        student=tiny_student(checkpoint, last_layer=last_layer),
+        student=tiny_student(checkpoint, layers=3, last_layer=last_layer),
         prompts=prompts(),
         recipe=TrainParams.model_validate(chosen),
         outputs=run.Outputs(Path("encoder"), Path("train.json"), Path("training.csv"), Path("validation.csv")),

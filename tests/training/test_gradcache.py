@@ -8,11 +8,11 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor
 
 from anna.modeling.batching import shared_prefix
-from anna.modeling.encoder import Encoder
+from anna.modeling.encoder import Encoder, Part
 from anna.training import engine as engines
 from anna.training import gradcache
 from anna.training.engine import BatchEncoder
-from anna.training.gradcache import Side
+from anna.training.gradcache import Sides
 from tests.training.worker import toy_texts
 
 
@@ -34,12 +34,12 @@ class PlainEngine:
 
 
 @pytest.fixture
-def sides(tiny_encoder: Encoder) -> tuple[Side, Side]:
+def sides(tiny_encoder: Encoder) -> Sides:
     texts = toy_texts()
     prefix = tiny_encoder.config.prefix("Capitals", 2)
     queries = tiny_encoder.tokenize(list(texts.queries.values())[:7], prefix=prefix, max_tokens=16)
     docs = tiny_encoder.tokenize(list(texts.docs.values())[:19], max_tokens=16)
-    return Side(queries, shared_prefix(queries)), Side(docs, 0)
+    return Part(queries, shared_prefix(queries)), Part(docs, 0)
 
 
 def loss(queries: Tensor, docs: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -60,9 +60,7 @@ def _alone() -> None:
 
 
 @pytest.mark.parametrize("max_tokens", [1, 60, 100, 10_000])
-def test_micro_steps_give_the_gradient_of_one_pass(
-    tiny_encoder: Encoder, sides: tuple[Side, Side], max_tokens: int
-) -> None:
+def test_micro_steps_give_the_gradient_of_one_pass(tiny_encoder: Encoder, sides: Sides, max_tokens: int) -> None:
     engine = PlainEngine(BatchEncoder(tiny_encoder.double()))
     statistics, plain_tokens = gradcache.backward(engine, sides, loss, None)
     expected = gradients(engine.module)
@@ -80,13 +78,13 @@ def test_micro_steps_give_the_gradient_of_one_pass(
     assert (tokens == plain_tokens) == (num_steps == 1)  # each micro-step of queries computes the prompt again
 
 
-def test_dropout_falls_the_same_in_both_passes(tiny_encoder: Encoder, sides: tuple[Side, Side]) -> None:
+def test_dropout_falls_the_same_in_both_passes(tiny_encoder: Encoder, sides: Sides) -> None:
     config = LoraConfig(r=4, lora_dropout=0.5, target_modules="all-linear", init_lora_weights=False)
     tiny_encoder.backbone = get_peft_model(tiny_encoder.backbone, config)
     module = BatchEncoder(tiny_encoder).train()
     plan = gradcache.plan(sides, 60)
     torch.manual_seed(5)
-    parts = [module([([sides[c.side].rows[r] for r in c.rows], sides[c.side].num_shared) for c in s]) for s in plan]
+    parts = [module([Part([sides[c.side].rows[r] for r in c.rows], sides[c.side].num_shared) for c in s]) for s in plan]
     vectors = []
     for number, side in enumerate(sides):
         order = [row for step in plan for chunk in step for row in chunk.rows if chunk.side == number]
@@ -103,7 +101,7 @@ def test_dropout_falls_the_same_in_both_passes(tiny_encoder: Encoder, sides: tup
 
 
 def test_what_is_embedded_for_other_ranks_sake_is_no_part_of_the_loss(
-    tiny_encoder: Encoder, sides: tuple[Side, Side], monkeypatch: pytest.MonkeyPatch
+    tiny_encoder: Encoder, sides: Sides, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = LoraConfig(r=4, lora_dropout=0.5, target_modules="all-linear", init_lora_weights=False)
     tiny_encoder.backbone = get_peft_model(tiny_encoder.backbone, config)
@@ -120,7 +118,7 @@ def test_what_is_embedded_for_other_ranks_sake_is_no_part_of_the_loss(
         torch.testing.assert_close(gradient, expected[name], rtol=1e-4, atol=1e-6)
 
 
-def test_every_row_is_embedded_once_within_the_budget(sides: tuple[Side, Side]) -> None:
+def test_every_row_is_embedded_once_within_the_budget(sides: Sides) -> None:
     steps = gradcache.plan(sides, 60)
     for number, side in enumerate(sides):
         chunks = [chunk for step in steps for chunk in step if chunk.side == number]
