@@ -89,8 +89,11 @@ def start_engine(encoder: Encoder, recipe: TrainParams) -> Any:
         # One DeepSpeed micro-batch is one contrastive batch, so the sizes that it would derive are not used.
         "train_micro_batch_size_per_gpu": 1,
         "gradient_clipping": recipe.max_gradient_norm,
-        # Small weights are sharded, too, so that tiny models in tests go the way of large ones.
-        "zero_optimization": {"stage": recipe.zero_stage, "stage3_param_persistence_threshold": 0},
+        "zero_optimization": {
+            "stage": recipe.zero_stage,
+            "stage3_param_persistence_threshold": 0,  # so that tiny models in tests go the way of large ones
+            "memory_efficient_linear": False,  # at stage 3 it would be compiled anew for every layer, and saves nothing
+        },
         "zero_allow_untested_optimizer": True,
         "bf16": {"enabled": is_bf16},
         "steps_per_print": 10**9,
