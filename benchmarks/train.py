@@ -56,7 +56,7 @@ def new_encoder() -> Encoder:
 
 def ours(count: int, num_examples: int, num_steps: int) -> Figures:
     """Take our optimizer steps: packed rows, the prompt once, DeepSpeed."""
-    keep_freed_memory()
+    keep_freed_memory(even_large=True)
     torch.manual_seed(0)
     engines.init_distributed()
     recipe = TrainParams.load().model_copy(

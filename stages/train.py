@@ -8,6 +8,7 @@ killed goes on from its last checkpoint in `runs/checkpoints`; `dvclive/` shows 
 from pathlib import Path
 
 from anna import io, log, parts, schemas
+from anna.allocation import keep_freed_memory
 from anna.modeling.encoder_config import PromptParams
 from anna.modeling.student import StudentParams
 from anna.training import data, launch, run
@@ -30,6 +31,7 @@ def main() -> None:
     params = TrainParams.load()
     if launch.relaunch("stages.train", params.processes):
         return
+    keep_freed_memory(even_large=True)
     corpus, queries = io.read(CORPUS, schemas.CORPUS), io.read(QUERIES, schemas.QUERIES)
     qrels, groups = io.read(QRELS, schemas.QRELS), io.read(GROUPS, schemas.GROUPS)
     drops = io.read(DROPS, schemas.DROPS)

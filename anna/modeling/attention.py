@@ -7,6 +7,7 @@ Legend: T queries of the row, B texts of a block, L longest of them, K keys, H h
 """
 
 import logging
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -18,7 +19,7 @@ from transformers.models.mistral.modeling_mistral import apply_rotary_pos_emb
 
 from anna.errors import InputError
 from anna.modeling import flex
-from anna.modeling.packing import Block, KeysValues, Packing
+from anna.modeling.packing import KeysValues, Packing
 from anna.modeling.split import Keys, attend_split
 
 NAME = "anna_packed"
@@ -156,47 +157,47 @@ def _attend_blocks(
     is_causal: bool,
 ) -> Tensor:
     """Attend block by block; rows of T are gathered into (B, L) and back."""
-    query_THD, key_THD, value_THD = (part[0].transpose(0, 1) for part in (query, key, value))
+    blocks = packing.blocks
+    queries = _gathered(query, [block.queries for block in blocks])
+    keys, values = (
+        _gathered(part, [places for block in blocks for places in (block.common[None], block.keys)])
+        for part in (key, value)
+    )
     outputs = []
-    for block in packing.blocks:
-        query_BHLD = _rows(query_THD, block.queries).transpose(1, 2)
-        if block.sees_all_common(window) and not dropout:
-            keys = Keys(*_common(key_THD, value_THD, block), *_own(key_THD, value_THD, block))
-            output_BHLD = attend_split(query_BHLD, keys, block.own().visible(window, is_causal), scaling)
+    for number, block in enumerate(blocks):
+        common, own = ((keys[n], values[n]) for n in (2 * number, 2 * number + 1))
+        if len(block.common) and block.fits(window) and not dropout:
+            is_visible = block.own().visible(window, is_causal)
+            output_BHLD = attend_split(queries[number], Keys(*common, *own), is_visible, scaling)
         else:
+            is_visible = block.visible(window, is_causal)
             output_BHLD = functional.scaled_dot_product_attention(
-                query_BHLD,
-                *_seen(key_THD, value_THD, block),
-                attn_mask=block.visible(window, is_causal),
+                queries[number],
+                *_joined(common, own),
+                attn_mask=is_visible,
+                is_causal=is_visible is None,
                 dropout_p=dropout,
                 scale=scaling,
                 enable_gqa=True,
             )
-        outputs.append(_rows(output_BHLD.transpose(1, 2).flatten(0, 1), block.real))
+        outputs.append(output_BHLD.transpose(1, 2).flatten(0, 1).index_select(0, block.real))
     return torch.cat(outputs)[None]
 
 
-def _rows(part: Tensor, places: Tensor) -> Tensor:
-    """Return `part[places]`, whose gradient a CPU adds up row by row and not number by number."""
-    return part.index_select(0, places.flatten()).view(*places.shape, *part.shape[1:])
+def _gathered(part: Tensor, places: Sequence[Tensor]) -> list[Tensor]:
+    """Return the tokens of `part`, (1, H, T, D), at each of `places`, (B, L), as (B, H, L, D).
+
+    All are gathered at once: backwards a block alone would fill a gradient of all T, most of it with zeros.
+    """
+    rows = part[0].transpose(0, 1).index_select(0, torch.cat([place.flatten() for place in places]))
+    blocks = torch.split(rows, [place.numel() for place in places])
+    return [own.view(*place.shape, *own.shape[1:]).transpose(1, 2) for own, place in zip(blocks, places, strict=True)]
 
 
-def _own(key_THD: Tensor, value_THD: Tensor, block: Block) -> KeysValues:
-    """Return the keys and values that each text of a block sees for itself, (B, H, K, D) each."""
-    return _rows(key_THD, block.keys).transpose(1, 2), _rows(value_THD, block.keys).transpose(1, 2)
-
-
-def _common(key_THD: Tensor, value_THD: Tensor, block: Block) -> KeysValues:
-    """Return the keys and values that all texts of a block see, (1, H, C, D) each."""
-    return _rows(key_THD, block.common[None]).transpose(1, 2), _rows(value_THD, block.common[None]).transpose(1, 2)
-
-
-def _seen(key_THD: Tensor, value_THD: Tensor, block: Block) -> KeysValues:
+def _joined(common: KeysValues, own: KeysValues) -> KeysValues:
     """Return all that the texts of a block attend to, (B, H, C + K, D) each, the common part copied for each text."""
-    own = _own(key_THD, value_THD, block)
-    if not len(block.common):
+    if not common[0].shape[2]:
         return own
-    common = _common(key_THD, value_THD, block)
     key, value = (torch.cat([c.expand(len(o), -1, -1, -1), o], dim=2) for c, o in zip(common, own, strict=True))
     return key, value
 

@@ -35,9 +35,16 @@ class Part(NamedTuple):
     num_shared: int
     """Leading tokens that all rows have in common, and that are computed once where attention is causal."""
 
-    def num_tokens(self, chosen: Sequence[int]) -> int:
-        """Return the tokens that are computed for the chosen rows together."""
-        return self.num_shared + sum(len(self.rows[row]) - self.num_shared for row in chosen)
+    @property
+    def prefix(self) -> tuple[int, ...]:
+        """The leading tokens."""
+        return tuple(self.rows[0][: self.num_shared])
+
+
+def num_tokens(parts: Sequence[Part]) -> int:
+    """Return the tokens that one pass computes for all parts: what several of them begin with counts once."""
+    own = sum(len(row) - part.num_shared for part in parts for row in part.rows)
+    return own + sum(map(len, {part.prefix for part in parts}))
 
 
 class Beginning(NamedTuple):
@@ -111,15 +118,18 @@ class Encoder(nn.Module):
     def embed(self, parts: Sequence[Part]) -> tuple[Tensor, ...]:
         """Return the unit vectors of each part's texts, (B, D), float32, with gradients.
 
-        All texts are one packed row: no padding is computed, and what all texts of a part begin with is computed once.
+        All texts are one packed row: no padding is computed, and what all texts of a part begin with is computed once,
+        for several parts that begin alike, too.
         """
-        prefixes: list[Sequence[int]] = []
-        texts: list[Text] = []
-        for rows, told in parts:
-            num_shared = told if self.config.attention == "causal" else 0
-            texts += [Text(row[num_shared:], len(prefixes) if num_shared else None) for row in rows]
-            prefixes += [rows[0][:num_shared]] if num_shared else []
-        return self._embed(pack(texts, prefixes)).split([len(part.rows) for part in parts])
+        is_causal = self.config.attention == "causal"
+        cut = [part if is_causal else part._replace(num_shared=0) for part in parts]
+        prefixes = list(dict.fromkeys(part.prefix for part in cut if part.num_shared))
+        texts = [
+            Text(row[part.num_shared :], prefixes.index(part.prefix) if part.num_shared else None)
+            for part in cut
+            for row in part.rows
+        ]
+        return torch.split(self._embed(pack(texts, prefixes)), [len(part.rows) for part in parts])
 
     def encode(
         self,

@@ -31,7 +31,7 @@ def can_fuse(*, is_quantized: bool) -> bool:
     return torch.cuda.is_available() and not is_quantized
 
 
-def gathered_whole(backbone: PreTrainedModel) -> Sequence[nn.Module]:
+def gathered_whole(backbone: PreTrainedModel) -> Sequence[Any]:
     """Return the layers that ZeRO 3 is to gather as one, and that can be compiled there: its hooks go around them.
 
     All but two, whose parts are gathered one by one. Nothing trained comes before the first, so that its input has no

@@ -47,12 +47,14 @@ class Block(NamedTuple):
     key_positions: Tensor
     """(B, C + K), `ABSENT` at padding."""
 
-    def visible(self, window: int | None, is_causal: bool = True) -> Tensor:
-        """Return which keys each query sees, (B, 1, L, C + K).
+    def visible(self, window: int | None, is_causal: bool = True) -> Tensor | None:
+        """Return which keys each query sees, (B, 1, L, C + K); None: query n the keys up to n, be they padding.
 
         Causal attention sees those up to itself, of the last `window` positions; bidirectional attention all, or those
         `window` positions away at most, as transformers does.
         """
+        if is_causal and self.fits(window) and self.queries.shape == self.key_positions.shape:
+            return None  # key n is the token of query n
         distance = self.query_positions[:, :, None] - self.key_positions[:, None, :]
         if is_causal:
             is_visible = distance >= 0 if window is None else (distance >= 0) & (distance < window)
@@ -60,9 +62,9 @@ class Block(NamedTuple):
             is_visible = distance.abs() <= (ABSENT // 2 if window is None else window)
         return is_visible[:, None]
 
-    def sees_all_common(self, window: int | None) -> bool:
-        """Return whether there are common keys and every query sees all of them."""
-        return len(self.common) > 0 and (window is None or int(self.query_positions.max()) < window)
+    def fits(self, window: int | None) -> bool:
+        """Return whether no query comes so late that it would not see the first key."""
+        return window is None or int(self.query_positions.max()) < window
 
     def own(self) -> "Block":
         """Return the block as it is without its common keys."""

@@ -29,19 +29,19 @@ class Keys(NamedTuple):
     own_value: Tensor
 
 
-def attend_split(query: Tensor, keys: Keys, is_visible: Tensor, scaling: float) -> Tensor:
+def attend_split(query: Tensor, keys: Keys, is_visible: Tensor | None, scaling: float) -> Tensor:
     """Return what softmax attention over both parts gives, (B, H, L, D), on a CPU; under autocast in its number format.
 
     Args:
         query: (B, H, L, D); every query sees all common keys.
         keys: Of both parts.
-        is_visible: Which of its text's own keys a query sees, one at least, (B, 1, L, K).
+        is_visible: Which of its text's own keys a query sees, one at least, (B, 1, L, K); None: query n those up to n.
         scaling: Multiplies the products of queries and keys.
     """
     # Rotary embeddings leave queries and keys in float32; autocast knows torch's own attention, but not its parts.
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else query.dtype
     query, keys = query.to(dtype), Keys(*(part.to(dtype) for part in keys))
-    mask = query.new_zeros(is_visible.shape).masked_fill(~is_visible, float("-inf"))
+    mask = None if is_visible is None else query.new_zeros(is_visible.shape).masked_fill(~is_visible, float("-inf"))
     return cast(Tensor, _Split.apply(query, *keys, mask, scaling))  # type: ignore[no-untyped-call]
 
 
@@ -50,7 +50,7 @@ class _Split(torch.autograd.Function):
     def forward(ctx: Any, query: Tensor, *rest: Any) -> Tensor:
         common_key, common_value, own_key, own_value, mask, scaling = rest
         common, common_sum = _forward(_fold(query, common_key), common_key, common_value, scale=scaling)
-        own, own_sum = _forward(query, own_key, own_value, attn_mask=mask, scale=scaling)
+        own, own_sum = _forward(query, own_key, own_value, 0.0, mask is None, attn_mask=mask, scale=scaling)
         common, common_sum = _unfold(common, query), _unfold(common_sum[..., None], query)
         log_sum = torch.logaddexp(common_sum, own_sum[..., None])
         weighted = common * (common_sum - log_sum).exp() + own * (own_sum[..., None] - log_sum).exp()
@@ -68,7 +68,7 @@ class _Split(torch.autograd.Function):
             *(*folded[:2], common_key, common_value, folded[2], folded[3][..., 0], 0.0, False), scale=ctx.scaling
         )
         by_own = _backward(
-            *(gradient, query, own_key, own_value, output, log_sum[..., 0], 0.0, False),
+            *(gradient, query, own_key, own_value, output, log_sum[..., 0], 0.0, mask is None),
             attn_mask=mask,
             scale=ctx.scaling,
         )

@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from anna.modeling.batching import packed_batches
-from anna.modeling.encoder import Part
+from anna.modeling.encoder import Part, num_tokens
 
 Sides = tuple[Part, Part]
 """The queries of a rank, and its documents."""
@@ -51,12 +51,12 @@ def backward(engine: Any, sides: Sides, loss: Loss, max_tokens: int | None) -> t
         max_tokens: Tokens that a micro-step computes at most on each rank; a longer text stands alone. None: one pass.
     """
     steps = plan(sides, max_tokens)
-    num_tokens = sum(sides[chunk.side].num_tokens(chunk.rows) for step in steps for chunk in step if not chunk.is_extra)
+    num_computed = sum(num_tokens(_parts(sides, [chunk for chunk in step if not chunk.is_extra])) for step in steps)
     if len(steps) == 1:
         engine.set_gradient_accumulation_boundary(True)
         value, statistics = loss(*_embed(engine, sides, steps[0]))
         engine.backward(value)
-        return statistics, num_tokens
+        return statistics, num_computed
     states, parts = [], []
     with torch.no_grad():
         for step in steps:
@@ -71,7 +71,7 @@ def backward(engine: Any, sides: Sides, loss: Loss, max_tokens: int | None) -> t
         engine.set_gradient_accumulation_boundary(number == len(steps))
         engine.backward(_carried(gradients, step, _embed(engine, sides, step)))
     _set_random_state(state_after)
-    return statistics, num_tokens
+    return statistics, num_computed
 
 
 def plan(sides: Sides, max_tokens: int | None) -> list[MicroStep]:
@@ -84,7 +84,7 @@ def plan(sides: Sides, max_tokens: int | None) -> list[MicroStep]:
     if max_tokens is None:
         return [whole]
     chunks = [_cut(side, number, max_tokens) for number, side in enumerate(sides)]
-    is_over = sum(side.num_tokens(chunk.rows) for side, chunk in zip(sides, whole, strict=True)) > max_tokens
+    is_over = num_tokens(sides) > max_tokens
     counts = torch.tensor([int(is_over), *map(len, chunks)])
     counts = counts.cuda() if torch.cuda.is_available() else counts
     dist.all_reduce(counts, op=dist.ReduceOp.MAX)
@@ -104,9 +104,12 @@ def _cut(side: Part, number: int, max_tokens: int) -> list[Chunk]:
 
 
 def _embed(engine: Any, sides: Sides, step: MicroStep) -> tuple[Tensor, ...]:
-    parts = [Part([sides[chunk.side].rows[row] for row in chunk.rows], sides[chunk.side].num_shared) for chunk in step]
-    vectors: tuple[Tensor, ...] = engine(parts)
+    vectors: tuple[Tensor, ...] = engine(_parts(sides, step))
     return vectors
+
+
+def _parts(sides: Sides, step: MicroStep) -> list[Part]:
+    return [Part([sides[chunk.side].rows[row] for row in chunk.rows], sides[chunk.side].num_shared) for chunk in step]
 
 
 def _assemble(sides: Sides, steps: Sequence[MicroStep], parts: Sequence[tuple[Tensor, ...]]) -> list[Tensor]:

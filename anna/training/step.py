@@ -86,10 +86,10 @@ def tokenize_batch(
         [texts.queries[g.query_id] for g in share], prefix=prefix, max_tokens=recipe.query_tokens
     )
     docs = encoder.tokenize([texts.docs[d] for d in doc_ids], prefix=doc_prefix, max_tokens=recipe.doc_tokens)
-    return (
-        Part(queries, encoder.num_shared(queries)),
-        Part(docs, encoder.num_shared(docs) if doc_prefix else 0),
-    )
+    if doc_prefix:  # one prompt for both
+        num_shared = encoder.num_shared([*queries, *docs])
+        return Part(queries, num_shared), Part(docs, num_shared)
+    return Part(queries, encoder.num_shared(queries)), Part(docs, 0)
 
 
 def loss_of(

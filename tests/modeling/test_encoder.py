@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from anna.errors import InputError
-from anna.modeling.encoder import Encoder
+from anna.modeling.encoder import Encoder, Part, num_tokens
 from anna.modeling.encoder_config import EncoderConfig, PromptParams, cut_text, task_prompts
 from anna.modeling.student import load_student, recompute
 from tests.conftest import as_loaded, save_tiny
@@ -30,6 +30,28 @@ def test_encode_equals_one_text_at_a_time(tiny_encoder: Encoder, budget: int, nu
     got = tiny_encoder.encode(TEXTS, prefix=prefix, max_tokens=40, tokens_per_batch=budget)
     for text, vector in zip(TEXTS, got, strict=True):
         np.testing.assert_allclose(vector, reference(tiny_encoder, prefix + text), atol=2e-6)
+
+
+@pytest.mark.parametrize("is_causal", [True, False])
+def test_parts_together_are_each_part_alone(tiny_encoder: Encoder, is_causal: bool) -> None:
+    if not is_causal:
+        tiny_encoder.config = tiny_encoder.config.model_copy(update={"attention": "bidirectional"})
+        tiny_encoder.backbone.config.is_causal = False
+    prefixes = [tiny_encoder.config.prefix("Capitals", 2), "", tiny_encoder.config.prefix("Similar")]
+    parts = []
+    for prefix, texts in zip([*prefixes, prefixes[0]], (TEXTS[:3], TEXTS, TEXTS[1:4], TEXTS[3:]), strict=True):
+        rows = tiny_encoder.tokenize(texts, prefix=prefix, max_tokens=40)
+        parts.append(Part(rows, tiny_encoder.count(prefix) - 1 if prefix else 0))
+    row = []
+    handle = tiny_encoder.backbone.register_forward_pre_hook(
+        lambda _, args, given: row.append(given["input_ids"].numel()), with_kwargs=True
+    )
+    got = tiny_encoder.embed(parts)
+    handle.remove()
+    assert row == [num_tokens(parts if is_causal else [part._replace(num_shared=0) for part in parts])]
+    for part, vectors in zip(parts, got, strict=True):
+        alone = torch.cat([tiny_encoder([tokens]) for tokens in part.rows])
+        torch.testing.assert_close(vectors, alone, rtol=0, atol=2e-6)
 
 
 def test_equal_texts_get_equal_vectors_and_order_is_kept(tiny_encoder: Encoder) -> None:

@@ -19,6 +19,7 @@ from anna.modeling.encoder_config import EncoderConfig
 from anna.modeling.flex import TILE, block_mask
 from anna.modeling.packing import ABSENT, Packing, Text, pack
 from tests.conftest import as_loaded, encoder_with
+from tests.modeling.test_packing import visible
 
 TEXTS = ["Paris", "the capital of France and a city near the sea", "x", "rivers, mountains; science!"]
 
@@ -28,11 +29,11 @@ def dense(packing: Packing, window: int | None, is_causal: bool) -> Tensor:
     num_queries = packing.ids.shape[1]
     seen = torch.zeros(num_queries, packing.num_cached + num_queries, dtype=torch.bool)
     for block in packing.blocks:
-        visible = block.visible(window, is_causal)[:, 0]
+        seen_BLK = visible(block, window, is_causal)
         for row in range(len(block.queries)):
             keys = torch.cat([block.common, block.keys[row]])[block.key_positions[row] < ABSENT]
             for place, query in enumerate(block.queries[row]):
-                seen[query, keys] = visible[row, place, : len(keys)]
+                seen[query, keys] = seen_BLK[row, place, : len(keys)]
     return seen
 
 

@@ -16,7 +16,7 @@ from transformers.models.qwen2 import modeling_qwen2
 from transformers.models.qwen3 import modeling_qwen3
 
 from anna.modeling.attention import READS_EARLY, read_early, use_packing
-from anna.modeling.packing import ABSENT, Packing, Text, pack
+from anna.modeling.packing import ABSENT, Block, Packing, Text, pack
 from tests.conftest import as_loaded
 
 SIZES: dict[str, Any] = {
@@ -163,6 +163,15 @@ def test_bidirectional_attention_sees_the_whole_text(
         torch.testing.assert_close(have, want, rtol=1e-9, atol=1e-10)
 
 
+def visible(block: Block, window: int | None, is_causal: bool = True) -> Tensor:
+    """Which keys each query sees, (B, L, C + K), written out."""
+    told = block.visible(window, is_causal)
+    if told is not None:
+        return told[:, 0]
+    plain = torch.ones(block.key_positions.shape[1], block.key_positions.shape[1], dtype=torch.bool).tril()
+    return plain & (block.key_positions != ABSENT)[:, None]
+
+
 @given(
     st.lists(st.integers(1, 9), max_size=3),
     st.lists(st.tuples(st.integers(1, 40), st.integers(-1, 2)), min_size=1, max_size=12),
@@ -185,5 +194,5 @@ def test_every_token_is_a_query_once_and_sees_its_own_path(
         assert place.tolist() == list(range(before, before + len(text.tokens)))
     for block in packing.blocks:
         is_key = block.key_positions != ABSENT
-        assert torch.equal(block.visible(None)[:, 0, -1].sum(1), (block.query_positions[:, -1] + 1))
+        assert torch.equal(visible(block, None)[:, -1].sum(1), (block.query_positions[:, -1] + 1))
         assert (is_key.sum(1) == block.query_positions[:, -1] + 1).all()

@@ -1,8 +1,10 @@
 """ZeRO stages, ranks and micro-steps are ways of computing the same thing."""
 
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,10 +17,10 @@ RUNS = [f"{stage}:{how}" for how in ("full:0", "lora:0", "full:40", "lora:15") f
 """Micro-steps of 40 and 15 tokens cut a batch into pieces that differ in number from rank to rank."""
 
 
-def train_all(checkpoint: Path, out: Path, ranks: int) -> dict[str, Any]:
+def train_all(checkpoint: Path, out: Path, ranks: int, runs: Sequence[str] = RUNS) -> dict[str, Any]:
     """Run the worker on `ranks` gloo processes and return what it saved, by run."""
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"] if ranks > 1 else []
-    command = [sys.executable, *launcher, "-m", "tests.training.worker", str(checkpoint), str(out), *RUNS]
+    command = [sys.executable, *launcher, "-m", "tests.training.worker", str(checkpoint), str(out), *runs]
     environment = {k: v for k, v in os.environ.items() if k not in {"RANK", "WORLD_SIZE", "LOCAL_RANK"}}
     environment["OMP_NUM_THREADS"] = "1"
     done = subprocess.run(command, cwd=REPO, env=environment, capture_output=True, text=True, check=False)
@@ -55,6 +57,16 @@ def test_every_way_gives_the_losses_and_weights_of_one_process_in_one_pass(
 ) -> None:
     expected, got = results[1][f"0:{run.split(':')[1]}:0"], results[ranks][run]
     check_same(got, expected)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch compiles for a CPU with g++")
+def test_compiled_layers_whose_weights_come_and_go_give_the_same(
+    tiny_checkpoint: Path, tmp_path: Path, results: dict[int, dict[str, Any]]
+) -> None:
+    runs = [f"3:{how}:compiled" for how in ("full:0", "lora:15")]
+    got = train_all(tiny_checkpoint, tmp_path / "compiled.pt", 2, runs)
+    for run in runs:
+        check_same(got[run], results[1][f"0:{run.split(':')[1]}:0"])
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])

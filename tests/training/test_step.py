@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from anna.errors import InputError
-from anna.modeling.encoder import Encoder
+from anna.modeling.encoder import Encoder, num_tokens
 from anna.prompts import Example
 from anna.training import engine as engines
 from anna.training import losses, step
@@ -53,9 +53,19 @@ def test_a_prompt_counts_as_often_as_it_is_computed(tiny_encoder: Encoder, batch
         tiny_encoder.config = tiny_encoder.config.model_copy(update={"attention": attention})
         sides = step.tokenize_batch(tiny_encoder, batch, batch.groups, ["d1"], texts=texts, recipe=plain)
         queries.append(sides[0])
-    once, each = (side.num_tokens(range(5)) for side in queries)
+    once, each = (num_tokens([side]) for side in queries)
     assert each == sum(len(row) for row in queries[0].rows)
     assert once == each - 4 * queries[0].num_shared < each - 40
+
+
+def test_queries_and_documents_of_a_symmetric_task_share_one_prompt(tiny_encoder: Encoder) -> None:
+    groups = [group for group in toy_groups() if group.task == "Similar"]
+    batch, texts = Batch("Similar", tuple(groups[:4]), (groups[5],)), toy_texts()
+    sides = step.tokenize_batch(tiny_encoder, batch, batch.groups, ["d1", "d3"], texts=texts, recipe=changed())
+    prompt = tiny_encoder.count(step.batch_prefix(tiny_encoder, batch, texts))
+    assert sides[0].prefix == sides[1].prefix
+    assert prompt - 1 <= sides[0].num_shared <= prompt  # its last space may be part of a text's first token
+    assert num_tokens(sides) == sum(len(row) for side in sides for row in side.rows) - 5 * sides[0].num_shared
 
 
 def test_more_dimensions_than_the_student_has_are_refused() -> None:

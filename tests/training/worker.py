@@ -1,6 +1,8 @@
 """One rank of short training runs on the tiny model, one per ZeRO stage and method. Started by the tests.
 
-Usage: python -m tests.training.worker CHECKPOINT OUT RUN [RUN ...], each STAGE:METHOD:MICRO_STEP_TOKENS, 0 for one pass
+Usage: python -m tests.training.worker CHECKPOINT OUT RUN [RUN ...]
+Each is STAGE:METHOD:MICRO_STEP_TOKENS, 0 for one pass, and :compiled for middle layers compiled as on a GPU, attention
+left out, which has no such backward pass on a CPU.
 """
 
 import sys
@@ -10,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from anna.modeling import fused
 from anna.modeling.encoder_config import PromptParams
 from anna.training import engine as engines
 from anna.training import loop, run
@@ -90,11 +93,14 @@ def prompts() -> PromptParams:
     return PromptParams.model_validate({"tasks": tasks, "example_tokens": 8, "max_tokens": 128})
 
 
-def train_tiny(checkpoint: str, chosen: TrainParams) -> dict[str, Any]:
+def train_tiny(checkpoint: str, chosen: TrainParams, *, is_compiled: bool) -> dict[str, Any]:
     """Train, and return what every test compares."""
     student = tiny_student(Path(checkpoint), layers=3)  # at ZeRO 3 the middle one is gathered whole
     torch.manual_seed(0)
     encoder = run.new_encoder(student, prompts(), {}, chosen)
+    for layer in fused.gathered_whole(encoder.backbone) if is_compiled else ():
+        for part in (layer.input_layernorm, layer.post_attention_layernorm, layer.mlp):
+            fused.fuse_part(part)
     batches = run.plan(toy_groups(), chosen)
     engine = engines.start_engine(encoder, chosen)
     records = loop.train(engine, encoder, batches, toy_texts(), chosen)
@@ -107,8 +113,9 @@ def main(checkpoint: str, out: str, *runs: str) -> None:
     rank, world_size = engines.init_distributed()
     results: dict[str, Any] = {"world_size": world_size}
     for name in runs:
-        zero_stage, method, max_tokens = name.split(":")
-        results[name] = train_tiny(checkpoint, recipe(int(zero_stage), method, int(max_tokens) or None))
+        zero_stage, method, max_tokens, *how = name.split(":")
+        chosen = recipe(int(zero_stage), method, int(max_tokens) or None)
+        results[name] = train_tiny(checkpoint, chosen, is_compiled=how == ["compiled"])
     if rank == 0:
         torch.save(results, Path(out))
 
