@@ -121,15 +121,13 @@ class Encoder(nn.Module):
         All texts are one packed row: no padding is computed, and what all texts of a part begin with is computed once,
         for several parts that begin alike, too.
         """
-        is_causal = self.config.attention == "causal"
-        cut = [part if is_causal else part._replace(num_shared=0) for part in parts]
-        prefixes = list(dict.fromkeys(part.prefix for part in cut if part.num_shared))
-        texts = [
-            Text(row[part.num_shared :], prefixes.index(part.prefix) if part.num_shared else None)
-            for part in cut
-            for row in part.rows
-        ]
-        return torch.split(self._embed(pack(texts, prefixes)), [len(part.rows) for part in parts])
+        prefixes: dict[tuple[int, ...], int] = {}
+        texts: list[Text] = []
+        for part in parts:
+            num_shared = part.num_shared if self.config.attention == "causal" else 0
+            place = prefixes.setdefault(part.prefix, len(prefixes)) if num_shared else None
+            texts += [Text(row[num_shared:], place) for row in part.rows]
+        return torch.split(self._embed(pack(texts, list(prefixes))), [len(part.rows) for part in parts])
 
     def encode(
         self,
