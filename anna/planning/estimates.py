@@ -30,6 +30,9 @@ ROW_BYTES = 40
 AROUND_PASSAGE = 9
 """Tokens that query likelihood puts around a passage."""
 
+LOGITS_AT_ONCE = 128
+"""Query tokens over whose vocabularies it takes the softmax at once, as in `anna.teachers.query_likelihood`."""
+
 DISTINCT_PASSAGES = 0.8
 """Passages of a pair (default: 486 of 607)."""
 
@@ -142,7 +145,7 @@ def _rerank(case: Case) -> Estimate:
         total, pairs = total + own, pairs + number
     memory = inference_memory("rerank", shape, params.tokens_per_batch, hardware, 6 if hardware.is_gpu else 4)
     if params.kind == "query_likelihood":
-        memory += 2 * 512 * shape.vocabulary * 4  # logits of so many query tokens at once, and a copy in float32
+        memory += 2 * LOGITS_AT_ONCE * shape.vocabulary * 4  # logits, and their logarithms of softmax
     seconds = START["rerank"] + operations / (hardware.rate * scorers(case))
     note = f"{pairs:,.0f} pairs{_where(case)}"
     return Estimate("rerank", total, operations, memory, pairs * ROW_BYTES, seconds, note)
