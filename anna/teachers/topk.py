@@ -45,23 +45,6 @@ def top_k(scores_QN: Scores, k: int) -> Ranked:
     return np.take_along_axis(index_QK, order_QK, axis=1), np.take_along_axis(score_QK, order_QK, axis=1)
 
 
-def nearest(query_emb_QD: Scores, doc_blocks: Iterable[Scores], k: int, excluded_Q: Int) -> Ranked:
-    """Return the documents of largest inner product, both (Q, K), best first, K = min(k, N).
-
-    FAISS's exhaustive search finds the candidates of each block of documents; their scores are computed again in
-    float64, one pair at a time, and rounded to float32. So results depend neither on blocks nor on which other queries
-    are searched with, and ties go to the document that comes first. A query for which more documents tie at the cut
-    than SLACK has room for is scored against every document of the block.
-
-    Args:
-        query_emb_QD: Unit vectors.
-        doc_blocks: Unit vectors, (rows of the block, D), in the order in which ties are broken; together N >= 1 rows.
-        k: Results per query, > 0.
-        excluded_Q: One document of each query that must not be found, or -1; its score is returned as -inf.
-    """
-    return merge((nearest_of_block(block, query_emb_QD, k, excluded_Q) for block in numbered(doc_blocks)), k)
-
-
 def numbered(doc_blocks: Iterable[Scores]) -> Iterator[Block]:
     """Yield blocks that follow each other, with their positions."""
     start = 0
@@ -71,9 +54,33 @@ def numbered(doc_blocks: Iterable[Scores]) -> Iterator[Block]:
 
 
 def nearest_of_block(block: Block, query_emb_QD: Scores, k: int, excluded_Q: Int) -> Ranked:
-    """Return the best documents of one block, by their positions in the collection; see `nearest`."""
+    """Return the documents of largest inner product of a block, both (Q, K), best first, K = min(k, N).
+
+    FAISS's exhaustive search finds candidates; their scores are computed again in float64, one pair at a time, and
+    rounded to float32. So `merge` of all blocks depends neither on blocks nor on which other queries are searched with,
+    and ties go to the document that comes first. A query for which more documents tie at the cut than SLACK has room
+    for is scored against every document of the block.
+
+    Args:
+        block: N >= 1 documents.
+        query_emb_QD: Unit vectors.
+        k: Results per query, > 0.
+        excluded_Q: Position of one document for each query that must not be found, or -1; its score is -inf.
+
+    Returns:
+        Positions in the collection, and scores.
+    """
     start, doc_emb_ND = block
-    index_QK, score_QK = _nearest_of_block(query_emb_QD, doc_emb_ND, k, excluded_Q - start)
+    excluded_Q = excluded_Q - start
+    num_asked = min(k + 1 + SLACK, len(doc_emb_ND))
+    rough_QM, found_QM = faiss.knn(query_emb_QD, doc_emb_ND, num_asked, metric=faiss.METRIC_INNER_PRODUCT)
+    index_QK, score_QK = rescore(query_emb_QD, found_QM.astype(np.int64), doc_emb_ND.__getitem__, k, excluded_Q)
+    if num_asked < len(doc_emb_ND):
+        for row in np.flatnonzero(rough_QM.min(axis=1) + ROUNDING >= score_QK[:, -1]):
+            scores_N = _against_all(query_emb_QD[row], doc_emb_ND)
+            if 0 <= excluded_Q[row] < len(doc_emb_ND):
+                scores_N[excluded_Q[row]] = -np.inf
+            index_QK[row], score_QK[row] = (found[0] for found in top_k(scores_N[None], k))
     return index_QK + start, score_QK
 
 
@@ -94,14 +101,14 @@ def merge(found: Iterable[Ranked], k: int) -> Ranked:
 
 
 def rescore(query_emb_QD: Scores, found_QM: Int, take: Callable[[Int], Scores], k: int, excluded_Q: Int) -> Ranked:
-    """Return the best of some candidates by exact score, both (Q, K), best first, K = min(k, M); ties as in `nearest`.
+    """Return the best of some candidates by exact score, both (Q, K), best first, K = min(k, M); ties as in `top_k`.
 
     Args:
         query_emb_QD: Unit vectors.
         found_QM: Candidates of each query, distinct but for -1, which is none.
         take: From positions, of any shape, to the documents' unit vectors.
         k: Results per query.
-        excluded_Q: As for `nearest`; where fewer than K are left, the last scores are -inf.
+        excluded_Q: As for `nearest_of_block`; where fewer than K are left, the last scores are -inf.
     """
     index_QK = np.empty((len(query_emb_QD), min(k, found_QM.shape[1])), dtype=np.int64)
     score_QK = np.empty(index_QK.shape, dtype=np.float32)
@@ -113,19 +120,6 @@ def rescore(query_emb_QD: Scores, found_QM: Int, take: Callable[[Int], Scores], 
         exact_QM[(sorted_QM == excluded_Q[rows, None]) | (sorted_QM < 0)] = -np.inf
         place_QK, score_QK[rows] = top_k(exact_QM, k)
         index_QK[rows] = np.take_along_axis(sorted_QM, place_QK, axis=1)
-    return index_QK, score_QK
-
-
-def _nearest_of_block(query_emb_QD: Scores, doc_emb_ND: Scores, k: int, excluded_Q: Int) -> Ranked:
-    num_asked = min(k + 1 + SLACK, len(doc_emb_ND))
-    rough_QM, found_QM = faiss.knn(query_emb_QD, doc_emb_ND, num_asked, metric=faiss.METRIC_INNER_PRODUCT)
-    index_QK, score_QK = rescore(query_emb_QD, found_QM.astype(np.int64), doc_emb_ND.__getitem__, k, excluded_Q)
-    if num_asked < len(doc_emb_ND):
-        for row in np.flatnonzero(rough_QM.min(axis=1) + ROUNDING >= score_QK[:, -1]):
-            scores_N = _against_all(query_emb_QD[row], doc_emb_ND)
-            if 0 <= excluded_Q[row] < len(doc_emb_ND):
-                scores_N[excluded_Q[row]] = -np.inf
-            index_QK[row], score_QK[row] = (found[0] for found in top_k(scores_N[None], k))
     return index_QK, score_QK
 
 

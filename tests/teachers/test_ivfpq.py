@@ -10,8 +10,9 @@ import pytest
 from anna.errors import InputError
 from anna.teachers import ivfpq
 from anna.teachers.engine import Local
-from anna.teachers.topk import Scores, nearest
+from anna.teachers.topk import Scores
 from anna.teachers.vectors import VectorFile
+from tests.teachers.test_topk import nearest
 
 NONE = np.full(40, -1)
 
@@ -39,14 +40,14 @@ def search(docs: VectorFile, nprobe: int, rescore: int, **more: Any) -> tuple[An
 
 
 def test_with_all_lists_and_all_documents_it_is_exact(docs: VectorFile) -> None:
-    exact = nearest(QUERIES, [DOCS], 10, NONE)
+    exact = nearest(QUERIES, DOCS, 10, NONE)
     found = search(docs, nprobe=20, rescore=3000)
     np.testing.assert_array_equal(found[0], exact[0])
     np.testing.assert_array_equal(found[1], exact[1])
 
 
 def test_more_lists_and_candidates_find_more_and_scores_are_exact(docs: VectorFile) -> None:
-    exact = nearest(QUERIES, [DOCS], 10, NONE)
+    exact = nearest(QUERIES, DOCS, 10, NONE)
     recalls = [ivfpq.recall(search(docs, nprobe, rescore), exact) for nprobe, rescore in ((1, 11), (1, 200), (8, 400))]
     assert recalls == sorted(recalls)
     assert recalls[0] < 0.6
@@ -57,10 +58,10 @@ def test_more_lists_and_candidates_find_more_and_scores_are_exact(docs: VectorFi
 
 
 def test_a_query_is_not_found_by_its_own_text(docs: VectorFile) -> None:
-    first = nearest(QUERIES, [DOCS], 1, NONE)[0][:, 0]
+    first = nearest(QUERIES, DOCS, 1, NONE)[0][:, 0]
     found = search(docs, nprobe=20, rescore=3000, excluded_Q=first)
     assert not (found[0] == first[:, None]).any()
-    np.testing.assert_array_equal(found[0], nearest(QUERIES, [DOCS], 10, first)[0])
+    np.testing.assert_array_equal(found[0], nearest(QUERIES, DOCS, 10, first)[0])
 
 
 def test_the_same_vectors_give_the_same_index(docs: VectorFile) -> None:

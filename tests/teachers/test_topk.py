@@ -38,8 +38,10 @@ def brute_force(queries: Scores, docs: Scores, k: int, excluded: Int) -> tuple[l
     return literal(scores, k)
 
 
-def search(queries: Scores, docs: Scores, k: int, excluded: Int, block: int) -> tuple[Int, Scores]:
-    return topk.nearest(queries, (docs[start : start + block] for start in range(0, len(docs), block)), k, excluded)
+def nearest(queries: Scores, docs: Scores, k: int, excluded: Int, block: int = 10**9) -> tuple[Int, Scores]:
+    """Search a collection block by block."""
+    blocks = topk.numbered(docs[start : start + block] for start in range(0, len(docs), block))
+    return topk.merge((topk.nearest_of_block(part, queries, k, excluded) for part in blocks), k)
 
 
 @pytest.mark.parametrize("num_docs", [3, 40, 300])
@@ -50,7 +52,7 @@ def test_nearest_equals_brute_force(num_docs: int, k: int, block: int) -> None:
     docs, queries = unit(rng, num_docs), unit(rng, 25)
     docs[num_docs // 2 :] = docs[: num_docs - num_docs // 2]  # every document twice: ties everywhere
     excluded = rng.integers(-1, num_docs, size=25)
-    index, scores = search(queries, docs, k, excluded, block)
+    index, scores = nearest(queries, docs, k, excluded, block)
     expected = brute_force(queries, docs, k, excluded)
     assert scores.tolist() == expected[1]
     assert np.where(np.isfinite(scores), index, -1).tolist() == np.where(np.isfinite(scores), expected[0], -1).tolist()
@@ -62,19 +64,19 @@ def test_more_ties_at_the_cut_than_the_search_leaves_room_for(block: int) -> Non
     docs = np.repeat(unit(rng, 3), 200, axis=0)
     queries = unit(rng, 4)
     excluded = np.array([-1, 0, 200, 400])
-    index, scores = search(queries, docs, 7, excluded, block)
+    index, scores = nearest(queries, docs, 7, excluded, block)
     assert (index.tolist(), scores.tolist()) == brute_force(queries, docs, 7, excluded)
 
 
 def test_blocks_and_company_do_not_change_results(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     docs, queries, none = unit(rng, 500), unit(rng, 60), np.full(60, -1)
-    whole = topk.nearest(queries, [docs], 10, none)
+    whole = nearest(queries, docs, 10, none)
     monkeypatch.setattr(topk, "CHUNK_BYTES", 100_000)
     for block in (1000, 45):
-        for found, expected in zip(search(queries, docs, 10, none, block), whole, strict=True):
+        for found, expected in zip(nearest(queries, docs, 10, none, block), whole, strict=True):
             np.testing.assert_array_equal(found, expected)
-    alone = topk.nearest(queries[7:8], [docs], 10, none[:1])
+    alone = nearest(queries[7:8], docs, 10, none[:1])
     np.testing.assert_array_equal(alone[1], whole[1][7:8])
 
 
