@@ -33,7 +33,7 @@ def test_minilm_scores_what_is_published_on_sts_benchmark(tmp_path):
     drops = DropLog()
     task = load_task(
         source.model_copy(update={"rows": None}),
-        drops.of("STSBenchmark", "held_out"),
+        drops,
         num_examples=ingest.examples_per_task,
         max_faulty_share=ingest.max_faulty_share,
         near_duplicate=ingest.near_duplicate,
