@@ -87,6 +87,8 @@ def train(encoder: Encoder, job: Job, work: Work) -> Figures:
     is_ours = not isinstance(encoder, PaddedEncoder)
     if is_ours and can_fuse(is_quantized=False):
         fuse(encoder.backbone, zero_stage=recipe.zero_stage)
+    if is_ours and recipe.zero_stage == 3:  # the padded side runs its layers twice in a pass, which this forbids
+        engines.gather_layers(encoder.backbone)
     layers = job.size.shape.layers if job.recomputed is None or not is_ours else job.recomputed
     if layers:
         recompute(encoder.backbone, layers)

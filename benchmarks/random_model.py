@@ -99,7 +99,7 @@ SIZES = {
         tokens_per_batch=65536,
     ),
     "tiny": Size(
-        shape=Shape(2, 64, 128, 4, 2, 16, 300, is_tied=False),
+        shape=Shape(3, 64, 128, 4, 2, 16, 300, is_tied=False),
         kind="mistral",
         params=_MISTRAL,
         task="NQ",

@@ -13,6 +13,7 @@ import torch.distributed as dist
 from deepspeed.utils import set_z3_leaf_module
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from anna.errors import InputError
 from anna.modeling.encoder import Encoder, Part
@@ -30,10 +31,7 @@ class BatchEncoder(nn.Module):
         self.encoder = encoder
 
     def forward(self, parts: Sequence[Part]) -> tuple[Tensor, ...]:
-        """Return the unit vectors of each part's texts.
-
-        Of several parts, too, in one pass: at ZeRO 3 a layer's gradients are taken to be whole after its first.
-        """
+        """Return the unit vectors of each part's texts."""
         return self.encoder.embed(parts)
 
 
@@ -68,20 +66,24 @@ def add_lora(encoder: Encoder, *, rank: int, alpha: int, dropout: float) -> None
     encoder.backbone = get_peft_model(encoder.backbone, config)
 
 
+def gather_layers(backbone: PreTrainedModel) -> None:
+    """Make ZeRO 3 gather a middle layer's weights at once, not matrix by matrix and adapter by adapter.
+
+    DeepSpeed then takes a layer's gradients for whole when it has been through it backwards, so that no layer may run
+    twice before: `Encoder.embed` computes all parts in one pass.
+    """
+    for layer in gathered_whole(backbone):
+        set_z3_leaf_module(layer, flag=True)
+
+
 def adamw(weights: Sequence[nn.Parameter], learning_rate: float, weight_decay: float) -> torch.optim.Optimizer:
     """Return the optimizer of all training here."""
     return torch.optim.AdamW(weights, lr=learning_rate, weight_decay=weight_decay, betas=(0.9, 0.98), fused=True)
 
 
 def start_engine(encoder: Encoder, recipe: TrainParams) -> Any:
-    """Return a DeepSpeed engine over the encoder's trainable weights, with AdamW; it moves them to the GPU if any.
-
-    At ZeRO 3 a middle layer's weights are gathered at once, not matrix by matrix and adapter by adapter.
-    """
+    """Return a DeepSpeed engine over the encoder's trainable weights, with AdamW; it moves them to the GPU if any."""
     module = BatchEncoder(encoder)
-    if recipe.zero_stage == 3:
-        for layer in gathered_whole(encoder.backbone):
-            set_z3_leaf_module(layer, flag=True)
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     optimizer = adamw(trained, recipe.learning_rate, recipe.weight_decay)
     is_bf16 = torch.cuda.is_available() and encoder.dtype == torch.bfloat16

@@ -212,6 +212,8 @@ def new_encoder(
     encoder = Encoder(backbone, tokenizer, config, dtype)
     if can_fuse(is_quantized=recipe.quantize is not None) and fuse(backbone, zero_stage=recipe.zero_stage):
         _log.info("the first step takes longer: what lies between the layers' matrix products is compiled")
+    if recipe.zero_stage == 3:
+        engines.gather_layers(backbone)
     if layers := recomputed_layers(recipe.gradient_checkpointing, len(backbone.layers)):
         recompute(backbone, layers)
     if recipe.method == "lora":
