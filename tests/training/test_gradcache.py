@@ -84,7 +84,7 @@ def test_dropout_falls_the_same_in_both_passes(tiny_encoder: Encoder, sides: Sid
     module = BatchEncoder(tiny_encoder).train()
     plan = gradcache.plan(sides, 60)
     torch.manual_seed(5)
-    parts = [module([Part([sides[c.side].rows[r] for r in c.rows], sides[c.side].num_shared) for c in s]) for s in plan]
+    parts = [module(gradcache._parts(sides, step)) for step in plan]
     vectors = []
     for number, side in enumerate(sides):
         order = [row for step in plan for chunk in step for row in chunk.rows if chunk.side == number]
