@@ -28,19 +28,9 @@ class PaddedEncoder(Encoder):
         """Return 0: nothing is computed once for several texts."""
         return 0
 
-    def forward(self, token_ids: Sequence[Sequence[int]], num_shared: int = 0) -> Tensor:
-        """Return the unit vectors of tokenised texts, (B, D)."""
-        lengths = torch.tensor([len(row) for row in token_ids])
-        longest, pad = int(lengths.max()), self.tokenizer.pad_token_id
-        ids = torch.tensor([[*row, *[pad] * (longest - len(row))] for row in token_ids]).to(self.device)
-        mask = (torch.arange(longest) < lengths[:, None]).long().to(self.device)
-        with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
-            hidden_BLD = self.backbone(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
-        return normalise(hidden_BLD[torch.arange(len(ids)), lengths - 1])
-
-    def embed(self, parts: Sequence[Part]) -> tuple[Tensor, ...]:
+    def forward(self, parts: Sequence[Part]) -> tuple[Tensor, ...]:
         """Return the unit vectors of each part's texts, (B, D), one part after the other."""
-        return tuple(self(*part) for part in parts)
+        return tuple(self._vectors(part.rows) for part in parts)
 
     def encode(
         self,
@@ -56,5 +46,14 @@ class PaddedEncoder(Encoder):
         vectors = np.empty((len(texts), self.backbone.config.hidden_size), dtype=np.float32)
         with torch.inference_mode():
             for batch in token_batches([len(row) for row in ids], tokens_per_batch):
-                vectors[batch] = self([ids[index] for index in batch]).cpu().numpy()
+                vectors[batch] = self._vectors([ids[index] for index in batch]).cpu().numpy()
         return vectors
+
+    def _vectors(self, token_ids: Sequence[Sequence[int]]) -> Tensor:
+        lengths = torch.tensor([len(row) for row in token_ids])
+        longest, pad = int(lengths.max()), self.tokenizer.pad_token_id
+        ids = torch.tensor([[*row, *[pad] * (longest - len(row))] for row in token_ids]).to(self.device)
+        mask = (torch.arange(longest) < lengths[:, None]).long().to(self.device)
+        with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
+            hidden_BLD = self.backbone(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+        return normalise(hidden_BLD[torch.arange(len(ids)), lengths - 1])

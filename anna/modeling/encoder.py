@@ -32,7 +32,7 @@ class Part(NamedTuple):
 
     rows: Sequence[Sequence[int]]
     """Tokens of each text, prompt included, EOS last."""
-    num_shared: int
+    num_shared: int = 0
     """Leading tokens that all rows have in common, and that are computed once where attention is causal."""
 
     @property
@@ -58,7 +58,7 @@ class Beginning(NamedTuple):
 
 
 class Encoder(nn.Module):
-    """Decoder, tokenizer and prompts. Calling it embeds tokenised texts, with gradients."""
+    """Decoder, tokenizer and prompts. Calling it embeds parts of tokenised texts, with gradients."""
 
     def __init__(
         self, backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, config: EncoderConfig, dtype: torch.dtype
@@ -110,12 +110,7 @@ class Encoder(nn.Module):
                 raise InputError(f"text {text[:60]!r}: last token is {row[-1]}, not EOS; the tokenizer must append EOS")
         return ids
 
-    def forward(self, token_ids: Sequence[Sequence[int]], num_shared: int = 0) -> Tensor:
-        """Return the unit vectors of tokenised texts, (B, D), float32, with gradients; arguments as `Part`."""
-        (vectors_BD,) = self.embed([Part(token_ids, num_shared)])
-        return vectors_BD
-
-    def embed(self, parts: Sequence[Part]) -> tuple[Tensor, ...]:
+    def forward(self, parts: Sequence[Part]) -> tuple[Tensor, ...]:
         """Return the unit vectors of each part's texts, (B, D), float32, with gradients.
 
         All texts are one packed row: no padding is computed, and what all texts of a part begin with is computed once,

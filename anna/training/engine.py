@@ -16,23 +16,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from anna.errors import InputError
-from anna.modeling.encoder import Encoder, Part
+from anna.modeling.encoder import Encoder
 from anna.modeling.fused import gathered_whole
 from anna.training.recipe import TrainParams
 
 _log = logging.getLogger(__name__)
-
-
-class BatchEncoder(nn.Module):
-    """What the engine wraps: one call embeds some texts, and every rank makes as many calls."""
-
-    def __init__(self, encoder: Encoder) -> None:
-        super().__init__()
-        self.encoder = encoder
-
-    def forward(self, parts: Sequence[Part]) -> tuple[Tensor, ...]:
-        """Return the unit vectors of each part's texts."""
-        return self.encoder.embed(parts)
 
 
 def init_distributed() -> tuple[int, int]:
@@ -70,7 +58,7 @@ def gather_layers(backbone: PreTrainedModel) -> None:
     """Make ZeRO 3 gather a middle layer's weights at once, not matrix by matrix and adapter by adapter.
 
     DeepSpeed then takes a layer's gradients for whole when it has been through it backwards, so that no layer may run
-    twice before: `Encoder.embed` computes all parts in one pass.
+    twice before: the encoder computes all parts in one pass.
     """
     for layer in gathered_whole(backbone):
         set_z3_leaf_module(layer, flag=True)
@@ -83,8 +71,7 @@ def adamw(weights: Sequence[nn.Parameter], learning_rate: float, weight_decay: f
 
 def start_engine(encoder: Encoder, recipe: TrainParams) -> Any:
     """Return a DeepSpeed engine over the encoder's trainable weights, with AdamW; it moves them to the GPU if any."""
-    module = BatchEncoder(encoder)
-    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    trained = [parameter for parameter in encoder.parameters() if parameter.requires_grad]
     optimizer = adamw(trained, recipe.learning_rate, recipe.weight_decay)
     is_bf16 = torch.cuda.is_available() and encoder.dtype == torch.bfloat16
     config = {
@@ -100,7 +87,7 @@ def start_engine(encoder: Encoder, recipe: TrainParams) -> Any:
         "bf16": {"enabled": is_bf16},
         "steps_per_print": 10**9,
     }
-    engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, model_parameters=trained, config=config)
+    engine, *_ = deepspeed.initialize(model=encoder, optimizer=optimizer, model_parameters=trained, config=config)
     return engine
 
 

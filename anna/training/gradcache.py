@@ -45,7 +45,7 @@ def backward(engine: Any, sides: Sides, loss: Loss, max_tokens: int | None) -> t
     A token that is embedded more than once, without a graph, with one or for other ranks' sake, counts once.
 
     Args:
-        engine: DeepSpeed engine around an `engine.BatchEncoder`; its next step is to be the optimizer's.
+        engine: DeepSpeed engine around the encoder; its next step is to be the optimizer's.
         sides: This rank's queries and its documents.
         loss: Called once, with all of this rank's vectors.
         max_tokens: Tokens that a micro-step computes at most on each rank; a longer text stands alone. None: one pass.

@@ -46,11 +46,11 @@ def test_parts_together_are_each_part_alone(tiny_encoder: Encoder, is_causal: bo
     handle = tiny_encoder.backbone.register_forward_pre_hook(
         lambda _, args, given: row.append(given["input_ids"].numel()), with_kwargs=True
     )
-    got = tiny_encoder.embed(parts)
+    got = tiny_encoder(parts)
     handle.remove()
     assert row == [num_tokens(parts if is_causal else [part._replace(num_shared=0) for part in parts])]
     for part, vectors in zip(parts, got, strict=True):
-        alone = torch.cat([tiny_encoder([tokens]) for tokens in part.rows])
+        alone = torch.cat([tiny_encoder([Part([tokens])])[0] for tokens in part.rows])
         torch.testing.assert_close(vectors, alone, rtol=0, atol=2e-6)
 
 
@@ -78,7 +78,7 @@ def test_gradient_checkpointing_changes_no_vector_and_no_gradient(tiny_encoder: 
         if is_on:
             recompute(tiny_encoder.backbone, layers)
         tiny_encoder.train().zero_grad()
-        vectors = tiny_encoder(rows, 10)
+        (vectors,) = tiny_encoder([Part(rows, 10)])
         vectors.pow(3).sum().backward()
         results.append([vectors.detach(), *(p.grad.clone() for p in tiny_encoder.parameters() if p.grad is not None)])
     for plain, checkpointed in zip(*results, strict=True):

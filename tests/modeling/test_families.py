@@ -13,7 +13,7 @@ from anna.errors import InputError
 from anna.modeling import export
 from anna.modeling.attention import use_packing
 from anna.modeling.checkpoint import load_causal_lm
-from anna.modeling.encoder import Encoder
+from anna.modeling.encoder import Encoder, Part
 from anna.modeling.encoder_config import EncoderConfig
 from anna.modeling.student import load_student
 from anna.training import engine as engines
@@ -72,7 +72,7 @@ def test_any_family_is_trained_on_packed_rows_and_exported_as_what_it_is(
             if "lora_B" in name:
                 parameter.normal_(std=0.1)
     rows = encoder.tokenize(TEXTS, prefix=tiny_config.prefix("Capitals", 2), max_tokens=40)
-    encoder(rows, encoder.num_shared(rows)).square().sum().backward()
+    encoder([Part(rows, encoder.num_shared(rows))])[0].square().sum().backward()
     moved = {name: p.grad for name, p in encoder.backbone.named_parameters() if p.requires_grad}
     assert moved
     assert all(grad is not None and grad.isfinite().all() for grad in moved.values())

@@ -14,7 +14,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import MistralConfig, MistralModel
 
 from anna.modeling import attention, flex
-from anna.modeling.encoder import Encoder
+from anna.modeling.encoder import Encoder, Part
 from anna.modeling.encoder_config import EncoderConfig
 from anna.modeling.flex import TILE, block_mask
 from anna.modeling.packing import ABSENT, Packing, Text, pack
@@ -91,7 +91,7 @@ def test_encoding_by_tiles_equals_encoding_by_blocks(
         with torch.inference_mode():  # on a CPU FlexAttention has no backward pass
             rows = encoder.tokenize(TEXTS, prefix=prefix, max_tokens=40)
             results.append(
-                (encoder(rows, 10), encoder.encode(TEXTS, prefix=prefix, max_tokens=40, tokens_per_batch=99))
+                (encoder([Part(rows, 10)])[0], encoder.encode(TEXTS, prefix=prefix, max_tokens=40, tokens_per_batch=99))
             )
     for by_blocks, by_tiles in zip(*results, strict=True):
         torch.testing.assert_close(
@@ -109,7 +109,7 @@ def test_all_layers_use_one_mask(tiny_encoder: Encoder, monkeypatch: pytest.Monk
     monkeypatch.setattr(flex, "block_mask", counted)
     monkeypatch.setattr(attention, "pick_kernel", lambda _: "flex")
     with torch.inference_mode():
-        tiny_encoder(tiny_encoder.tokenize(TEXTS, max_tokens=40))
+        tiny_encoder([Part(tiny_encoder.tokenize(TEXTS, max_tokens=40))])
     assert len(masks) == 2  # one for all but the last layer, and one for that, which has fewer queries
 
 

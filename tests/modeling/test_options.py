@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from anna.modeling import export
-from anna.modeling.encoder import Encoder
+from anna.modeling.encoder import Encoder, Part
 from anna.modeling.encoder_config import EncoderConfig
 from tests.conftest import as_loaded, encoder_with, save_tiny
 
@@ -53,7 +53,7 @@ def test_vectors_and_gradients_of_a_shared_prompt_equal_those_of_the_padded_form
     plain = as_loaded(encoder.backbone)
     rows = encoder.tokenize(TEXTS, prefix=encoder.config.prefix("Capitals", 2), max_tokens=40)
     results = []
-    for backbone, vectors in ((plain, padded(encoder, plain, rows)), (encoder.backbone, encoder(rows, 10))):
+    for backbone, vectors in ((plain, padded(encoder, plain, rows)), (encoder.backbone, encoder([Part(rows, 10)])[0])):
         weights = torch.linspace(-1, 2, vectors.numel()).view_as(vectors)
         (vectors * weights).sum().backward()
         results.append([vectors.detach(), *(p.grad for p in backbone.parameters())])

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from anna.errors import InputError
 from anna.modeling import readout, readout_fit
-from anna.modeling.encoder import Encoder
+from anna.modeling.encoder import Encoder, Part
 from anna.modeling.encoder_config import EncoderConfig
 from tests.conftest import as_loaded, encoder_with, save_tiny
 
@@ -55,7 +55,7 @@ def test_eos_becomes_the_weighted_mean_that_the_weights_say(tiny_encoder: Encode
             product = query @ normed[-1]
             mean = torch.softmax(product * (normed @ key[0]), 0) @ normed
             expected = tiny_encoder.backbone.norm(eos + attention.o_proj.weight @ (values @ mean))
-            (got,) = tiny_encoder([reading.tokens])
+            ((got,),) = tiny_encoder([Part([reading.tokens])])
         assert product == pytest.approx(1, abs=0.1)
         # All that rotary embeddings turn a key by is a thousandth of a turn per position.
         torch.testing.assert_close(got, torch.nn.functional.normalize(expected, dim=0), atol=2e-3, rtol=0)
@@ -136,7 +136,7 @@ def test_what_is_read_outweighs_the_constant_by_the_strength(tiny_encoder: Encod
     before = []
     hook = tiny_encoder.backbone.norm.register_forward_hook(lambda _, args, __: before.append(args[0]))
     with torch.no_grad():
-        tiny_encoder([reading.tokens for reading in readings])
+        tiny_encoder([Part([reading.tokens for reading in readings])])
     hook.remove()
     read = before[0].reshape(-1, 32)
     deviation = (read - read.mean(0)).norm(dim=1).mean()
@@ -147,7 +147,7 @@ def test_what_is_read_outweighs_the_constant_by_the_strength(tiny_encoder: Encod
 def test_all_weights_of_the_last_layer_get_gradients_but_those_before_the_empty_matrix(tiny_encoder: Encoder) -> None:
     readings, docs = sample(tiny_encoder)
     readout.start(tiny_encoder, readings, docs)
-    vectors = tiny_encoder([reading.tokens for reading in readings[:6]])
+    (vectors,) = tiny_encoder([Part([reading.tokens for reading in readings[:6]])])
     (vectors * torch.linspace(-1, 1, vectors.numel()).view_as(vectors)).sum().backward()
     layer = tiny_encoder.backbone.layers[-1]
     for part in (layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj, layer.self_attn.o_proj):

@@ -9,7 +9,7 @@ import torch
 from pydantic import ValidationError
 
 from anna.errors import InputError
-from anna.modeling.encoder import Encoder
+from anna.modeling.encoder import Encoder, Part
 from anna.training import alone, step
 from anna.training import engine as engines
 from anna.training.batches import Batch, Group, lay_out
@@ -29,7 +29,7 @@ def whole(encoder: Encoder, batch: Batch, chosen: TrainParams) -> torch.Tensor:
     layout = lay_out(batch, 1, toy_texts())
     sides = step.tokenize_batch(encoder, batch, batch.groups, layout.doc_ids[0], texts=toy_texts(), recipe=chosen)
     loss = step.loss_of(layout, [batch.groups], 0, texts=toy_texts(), recipe=chosen, device=encoder.device)
-    value, _ = loss(*(encoder(side.rows, side.num_shared) for side in sides))
+    value, _ = loss(*encoder(sides))
     return value
 
 
@@ -60,7 +60,7 @@ def test_vectors_are_the_encoders(tiny_encoder: Encoder) -> None:
             tokens = tiny_encoder.tokenize([texts[name] for name in ids], prefix=prefix, max_tokens=16)
             with torch.no_grad():
                 torch.testing.assert_close(
-                    alone.embed(tiny_encoder, task, ids, library), tiny_encoder(tokens), rtol=0, atol=1e-3
+                    alone.embed(tiny_encoder, task, ids, library), tiny_encoder([Part(tokens)])[0], rtol=0, atol=1e-3
                 )
 
 

@@ -11,7 +11,6 @@ from anna.modeling.batching import shared_prefix
 from anna.modeling.encoder import Encoder, Part, num_tokens
 from anna.training import engine as engines
 from anna.training import gradcache
-from anna.training.engine import BatchEncoder
 from anna.training.gradcache import Sides
 from tests.training.worker import toy_texts
 
@@ -19,7 +18,7 @@ from tests.training.worker import toy_texts
 class PlainEngine:
     """A module without DeepSpeed, and what was asked of its gradient accumulation."""
 
-    def __init__(self, module: BatchEncoder) -> None:
+    def __init__(self, module: Encoder) -> None:
         self.module, self.boundaries = module, list[bool]()
 
     def __call__(self, parts: Any) -> tuple[Tensor, ...]:
@@ -61,7 +60,7 @@ def _alone() -> None:
 
 @pytest.mark.parametrize("max_tokens", [1, 60, 100, 10_000])
 def test_micro_steps_give_the_gradient_of_one_pass(tiny_encoder: Encoder, sides: Sides, max_tokens: int) -> None:
-    engine = PlainEngine(BatchEncoder(tiny_encoder.double()))
+    engine = PlainEngine(tiny_encoder.double())
     statistics, plain_tokens = gradcache.backward(engine, sides, loss, None)
     expected = gradients(engine.module)
     assert engine.boundaries == [True]
@@ -81,7 +80,7 @@ def test_micro_steps_give_the_gradient_of_one_pass(tiny_encoder: Encoder, sides:
 def test_dropout_falls_the_same_in_both_passes(tiny_encoder: Encoder, sides: Sides) -> None:
     config = LoraConfig(r=4, lora_dropout=0.5, target_modules="all-linear", init_lora_weights=False)
     tiny_encoder.backbone = get_peft_model(tiny_encoder.backbone, config)
-    module = BatchEncoder(tiny_encoder).train()
+    module = tiny_encoder.train()
     plan = gradcache.plan(sides, 60)
     torch.manual_seed(5)
     parts = [module(gradcache._parts(sides, step)) for step in plan]
@@ -105,7 +104,7 @@ def test_what_is_embedded_for_other_ranks_sake_is_no_part_of_the_loss(
 ) -> None:
     config = LoraConfig(r=4, lora_dropout=0.5, target_modules="all-linear", init_lora_weights=False)
     tiny_encoder.backbone = get_peft_model(tiny_encoder.backbone, config)
-    engine = PlainEngine(BatchEncoder(tiny_encoder).train())
+    engine = PlainEngine(tiny_encoder.train())
     steps = gradcache.plan(sides, 60)
     torch.manual_seed(5)
     _, num_computed = gradcache.backward(engine, sides, loss, 60)

@@ -12,7 +12,6 @@ from anna.training import engine as engines
 from anna.training import losses, step
 from anna.training.batches import Batch
 from anna.training.checks import check_dims, check_prompts
-from anna.training.engine import BatchEncoder
 from anna.training.losses import combined_loss
 from anna.training.recipe import TrainParams
 from tests.training.test_gradcache import PlainEngine
@@ -40,7 +39,7 @@ def test_matryoshka_dims_are_trained(tiny_encoder: Encoder, batch: Batch, monkey
     monkeypatch.setattr(step, "combined_loss", watch)
     taken = {}
     for dims in ((), (8,)):
-        engine = PlainEngine(BatchEncoder(tiny_encoder))
+        engine = PlainEngine(tiny_encoder)
         taken[dims] = step.take(engine, tiny_encoder, batch, toy_texts(), changed(matryoshka_dims=dims))["loss"]
     assert seen == [32, 32, 8]
     assert taken[()] != pytest.approx(taken[8,], rel=1e-3)
