@@ -153,6 +153,12 @@ def saved_by_compiled_layer(setup: Setup) -> float:
     return float((4 * shape.hidden + 2 * queries + 2 * keys + 2 * shape.ffn + middles) * setup.weight_bytes)
 
 
+def saved_by_last_layer(setup: Setup) -> float:
+    """Return the bytes that it keeps for the backward pass per token: what its keys and values come from, and these."""
+    shape, b = setup.shape, setup.weight_bytes
+    return (4 + 2 * b) * shape.hidden + 2 * shape.key_heads * shape.head_dim * b
+
+
 def activations(setup: Setup) -> float:
     """Return the bytes kept for the backward pass of `tokens`.
 
@@ -161,7 +167,7 @@ def activations(setup: Setup) -> float:
     """
     shape, b = setup.shape, setup.weight_bytes
     layer = saved_by_compiled_layer(setup) if setup.is_fused else saved_by_layer(setup)
-    last = (4 + 2 * b) * shape.hidden + 2 * shape.key_heads * shape.head_dim * b
+    last = saved_by_last_layer(setup)
     inputs = setup.recomputed * shape.hidden * b
     whole = (shape.layers - 1 - setup.recomputed) * layer + last if setup.recomputed < shape.layers else 0.0
     return setup.tokens * (inputs + max(whole, saved_by_layer(setup) * (setup.recomputed > 0)))

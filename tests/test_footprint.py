@@ -24,7 +24,7 @@ from anna.footprint import (
     whole_weights,
 )
 from anna.known_shapes import KNOWN
-from anna.modeling.encoder import Encoder
+from anna.modeling.encoder import Encoder, Part
 from anna.shapes import Shape
 from anna.training.engine import add_lora
 
@@ -127,7 +127,7 @@ def test_activations_are_the_tensors_that_autograd_keeps(tiny_encoder: Encoder) 
 
     rows = [list(range(3, 63))] * 8
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        vectors = tiny_encoder.train()(rows)
+        (vectors,) = tiny_encoder.train()([Part(rows)])
     assert vectors.requires_grad
     setup = make(shape=shape, ranks=1, tokens=8 * 60, is_gpu=False, weight_bytes=4)
     assert activations(setup) == pytest.approx(sum(kept.values()), rel=0.15)

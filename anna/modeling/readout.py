@@ -3,9 +3,9 @@
 What a pretrained decoder computes at EOS says little of the text before it, and a short training is over before that
 has changed. In the last layer nothing but EOS is a query, so its weights can be written down from a sample of texts:
 attention gives each token a share that grows with its information, values and output take the mean that comes of it to
-one whose directions vary alike, and the MLP adds nothing yet. After in-context examples EOS sees no further back than
-queries reach: the examples' rare words would drown the query's. The architecture stays what it is, and all of it is
-trained from there on.
+one whose directions vary alike, and the MLP adds nothing yet. Where a short text comes after in-context examples EOS
+sees no further back than queries reach: the examples' rare words would drown the text's. The architecture stays what it
+is, and all of it is trained from there on.
 
 `anna.modeling.readout_fit` says how the weights are found, and where the formulas come from.
 
@@ -27,7 +27,7 @@ from anna.modeling.packing import Packing, Text, pack
 from anna.modeling.readout_fit import Reading, State, constant, fit_gate, fit_key, fit_values
 
 REACH = 0.9
-"""Share of queries that EOS sees whole after examples."""
+"""Share of queries that are short: EOS sees them whole after examples."""
 
 BATCH = 32
 """Texts read at once."""
@@ -39,39 +39,40 @@ _log = logging.getLogger(__name__)
 
 
 @torch.no_grad()
-def start(encoder: Encoder, texts: Sequence[Reading], docs: Sequence[Sequence[int]]) -> None:
+def start(
+    encoder: Encoder, texts: Sequence[Reading], docs: Sequence[Sequence[int]], others: Sequence[Reading] = ()
+) -> None:
     """Write the last layer's weights, and ones into the final norm.
 
     Args:
         encoder: Untrained, read at EOS.
-        texts: Queries and documents to fit the weights on, of both more than D for a good fit, in zero-shot prompts;
-            and some with examples, which decide only how far back EOS looks after examples. Without these it looks
-            back as far as ever.
+        texts: Queries and documents to fit the weights on, of both more than D for a good fit, in zero-shot prompts.
         docs: Tokenised documents, which say how rare a token is.
+        others: Short and long texts, with examples and without, which decide only how far back EOS looks. Without them
+            it looks back as far as ever.
 
     Raises:
         InputError: If the encoder is not a causal Mistral decoder read at EOS, or its value heads are together wider
             than D.
     """
     num_values = _check(encoder)
-    plain = [text for text in texts if not text.has_examples]
     num_dims = encoder.backbone.config.hidden_size
-    if len(plain) < num_dims:
+    if len(texts) < num_dims:
         _log.warning(
             "the last layer is fitted on %d texts, fewer than its %d dimensions, and may start badly: train on more "
             "groups, or set student.last_layer to pretrained",
-            len(plain),
+            len(texts),
             num_dims,
         )
-    states = read_states(encoder, plain)
-    after_examples = read_states(encoder, [text for text in texts if text.has_examples], every=_EVERY)
-    key_D = fit_key([state.normed for state in states], plain, docs)
-    query_D = constant(torch.stack([state.normed[-1] for state in [*states, *after_examples]]))
-    is_query = torch.tensor([text.is_query for text in plain])
+    states = read_states(encoder, texts)
+    other_states = read_states(encoder, others, every=_EVERY)
+    key_D = fit_key([state.normed for state in states], texts, docs)
+    query_D = constant(torch.stack([state.normed[-1] for state in [*states, *other_states]]))
+    is_query = torch.tensor([text.is_query for text in texts])
     _write(encoder, query_D, key_D, *fit_values(states, is_query, key_D, num_values))
-    if after_examples:
-        lengths = torch.tensor([len(text.tokens) - text.num_prompt for text in plain if text.is_query])
-        _limit_reach(encoder, states, after_examples, reach=int(lengths.double().quantile(REACH)))
+    if others:
+        reach = int(torch.tensor([text.num_own for text in texts if text.is_query]).double().quantile(REACH))
+        _limit_reach(encoder, [*states, *other_states], [*texts, *others], reach=reach)
 
 
 def _check(encoder: Encoder) -> int:
@@ -142,12 +143,14 @@ def pack_readings(texts: Sequence[Reading]) -> tuple[Packing, list[tuple[range, 
     return packing, places
 
 
-def _limit_reach(encoder: Encoder, plain: Sequence[State], after_examples: Sequence[State], *, reach: int) -> None:
-    """Make EOS look back `reach` tokens after examples, and as far as ever elsewhere."""
-    at_eos_ND = torch.stack([state.normed[-1] for state in [*plain, *after_examples]])
-    gate_D = fit_gate(at_eos_ND, torch.arange(len(at_eos_ND)) >= len(plain))
+def _limit_reach(encoder: Encoder, states: Sequence[State], texts: Sequence[Reading], *, reach: int) -> None:
+    """Make EOS look back `reach` tokens where no longer a text comes after examples, and as far as ever elsewhere."""
+    beyond_N = torch.tensor([text.num_own - reach for text in texts], dtype=torch.float64)
+    has_examples_N = torch.tensor([text.has_examples for text in texts])
+    wanted_N = (1 - beyond_N / lookback.FADE).clamp(0, 1) * has_examples_N
+    gate_D = fit_gate(torch.stack([state.normed[-1] for state in states]), wanted_N)
     # Of every token but a text's first, whose state is like no other.
-    every_D = constant(torch.cat([state.normed[1:] for state in [*plain, *after_examples]]))
+    every_D = constant(torch.cat([state.normed[1:] for state in states]))
     lookback.write(encoder, gate_D, every_D, reach=reach)
 
 

@@ -55,6 +55,11 @@ class Reading(NamedTuple):
         """The tokens of its prompt."""
         return self.tokens[: self.num_prompt]
 
+    @property
+    def num_own(self) -> int:
+        """Tokens that are not its prompt's, EOS included."""
+        return len(self.tokens) - self.num_prompt
+
 
 class State(NamedTuple):
     """What the last layer is given of a text, float64."""
@@ -86,8 +91,8 @@ def fit_key(normed: Sequence[Tensor], texts: Sequence[Reading], docs: Sequence[S
         wanted.append(POWER * informed.log())
         weights.append(weight)
     x_TD, y_T, weight_T = torch.cat(list(normed)), torch.cat(wanted), torch.cat(weights)
-    x_TD = x_TD - (weight_T @ x_TD) / weight_T.sum()
-    y_T = y_T - (weight_T @ y_T) / weight_T.sum()
+    x_TD -= (weight_T @ x_TD) / weight_T.sum()  # in place: with a sample of states this is training's peak of memory
+    y_T -= (weight_T @ y_T) / weight_T.sum()
     weighted_TD = weight_T[:, None] * x_TD
     key_D = _solve(x_TD.T @ weighted_TD, y_T @ weighted_TD, share=_RIDGE)
     unexplained = (weight_T @ (x_TD @ key_D - y_T) ** 2 / (weight_T @ y_T**2)).item()
@@ -142,14 +147,14 @@ def constant(normed_TD: Tensor) -> Tensor:
     return _solve(normed_TD.T @ normed_TD, normed_TD.sum(0), share=_SMALL_RIDGE)
 
 
-def fit_gate(at_eos_ND: Tensor, has_examples_N: Tensor) -> Tensor:
-    """Return the direction along which EOS is near 1 after examples and near 0 elsewhere, (D,)."""
-    gate_D = _solve(at_eos_ND.T @ at_eos_ND, has_examples_N.double() @ at_eos_ND, share=_SMALL_RIDGE)
+def fit_gate(at_eos_ND: Tensor, wanted_N: Tensor) -> Tensor:
+    """Return the direction along which EOS is near 1 where that is wanted and near 0 elsewhere, (D,)."""
+    gate_D = _solve(at_eos_ND.T @ at_eos_ND, wanted_N @ at_eos_ND, share=_SMALL_RIDGE)
     found_N = at_eos_ND @ gate_D
     _log.info(
-        "EOS looks back less far after examples: by %.2f there, by %.2f elsewhere",
-        found_N[has_examples_N].mean(),
-        found_N[~has_examples_N].mean(),
+        "EOS looks back less far over short texts after examples: by %.2f there, by %.2f elsewhere",
+        found_N[wanted_N == 1].mean(),
+        found_N[wanted_N == 0].mean(),
     )
     return gate_D
 

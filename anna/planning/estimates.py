@@ -21,6 +21,9 @@ INGEST_SECONDS, LABEL_SECONDS, BM25_SECONDS = 1e-3, 4e-6, 9e-9
 """Of a document in `ingest` and of a candidate in `label` and `filter` (default); of a query and a document of its task
 in `retrieve_bm25` (one core: 12 queries a second on MS MARCO, table 1 of arXiv 2407.03618)."""
 
+BM25_BYTES = 50
+"""Of a token of the largest task's documents in `retrieve_bm25`, which indexes one task at a time (default)."""
+
 EVALUATION_SECONDS = 0.4
 """Of a task and contender, beside embedding: mteb's classifiers, clusterings and scores (default)."""
 
@@ -90,7 +93,7 @@ def estimate(case: Case) -> list[Estimate]:
         "train": train,
         "export": _export,
         "evaluate": _evaluate,
-        "report": lambda _: Estimate("report", 0, 0, LIBRARIES["tables"], MIB, 3.0),
+        "report": lambda _: Estimate("report", 0, 0, LIBRARIES["report"], MIB, 3.0),
     }
     return [make(case) for make in makers.values()]
 
@@ -106,7 +109,7 @@ def _bm25(case: Case) -> Estimate:
     pairs = sum(float(task.queries) * task.docs for task in case.counts.tasks)
     largest = max(task.docs * mean(task.doc_lengths, 1e9) for task in case.counts.tasks)
     rows = sum(task.queries for task in case.counts.tasks) * case.settings.retrieve_bm25.depth
-    memory = LIBRARIES["tables"] + 8 * largest
+    memory = LIBRARIES["tables"] + BM25_BYTES * largest
     return Estimate("retrieve_bm25", 0, 0, memory, rows * ROW_BYTES, 1 + pairs * BM25_SECONDS, "on one CPU core")
 
 
@@ -179,7 +182,11 @@ def train(case: Case) -> Estimate:
     note = f"{done.steps:,} steps"
     if params.max_micro_step_tokens:
         note += f", {done.cut_share:.0%} of tokens embedded twice"
-    return Estimate("train", done.tokens, done.operations, device_memory(own), disk, seconds, note)
+    memory = device_memory(own)
+    if not hardware.is_gpu:
+        first = whole_weights(own) + training.last_layer_memory(case.settings, case.counts, own)
+        memory = max(memory, case.ranks * (LIBRARIES["train"] + first))
+    return Estimate("train", done.tokens, done.operations, memory, disk, seconds, note)
 
 
 def _export(case: Case) -> Estimate:

@@ -14,9 +14,10 @@ LIBRARIES = {
     "train": 790 * MIB,
     "export": 780 * MIB,
     "evaluate": 800 * MIB,
+    "report": 370 * MIB,
 }
 """Resident memory beside weights and what is computed: Python, libraries, tokenizers, tables (default, on a CPU: 440 to
-640 MiB are the imports alone); `tables` is of the stages that are not named, which load no model."""
+640 MiB are the imports alone); `tables` is of `retrieve_bm25`, `label` and `filter`."""
 
 
 def inference_memory(stage: str, shape: Shape, at_once: float, hardware: Hardware, weight_bytes: float) -> float:

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from anna.footprint import Setup, recomputed_layers
+from anna.footprint import Setup, recomputed_layers, saved_by_last_layer
 from anna.planning import work
 from anna.planning.counts import Counts, Task, mean
 from anna.planning.hardware import Hardware
@@ -21,11 +21,11 @@ AROUND_EXAMPLE = 5
 VALIDATION_DOCS = 6
 """Documents that each validation query brings into its pool."""
 
-SAMPLE = 1000
-"""Groups that `anna.training.last_layer` reads."""
+SAMPLE, SAMPLE_BYTES = 1000, 2 * 2**30
+"""Groups that `anna.training.last_layer` reads, and what it holds of their states at most."""
 
-EXAMPLED, EXAMPLED_PER_BATCH = 240, 4
-"""Texts that it reads in prompts with examples, and of how many groups of a batch at most."""
+EXAMPLED, EXAMPLED_PER_BATCH, EXAMPLED_TOKENS = 200, 4, 128
+"""Groups that it reads with examples, too, how many of a batch, and how much of their texts."""
 
 READ_AT_ONCE = 32
 """Texts that it reads together; those with the same prompt share it."""
@@ -143,7 +143,8 @@ def last_layer(settings: Settings, counts: Counts, shape: Shape) -> float:
         plain = task.prompt_tokens * (1 + task.is_symmetric) / READ_AT_ONCE
         tokens += share * task.groups * (asked + read + plain)
         prompt = task.prompt_tokens + shown * (task.prompt_tokens + example_tokens(task, settings))
-        tokens += exampled * task.groups / total * (asked + prompt / EXAMPLED_PER_BATCH)
+        texts = mean(task.query_lengths, EXAMPLED_TOKENS) + 3 * mean(task.doc_lengths, EXAMPLED_TOKENS)
+        tokens += exampled * task.groups / total * (texts + prompt / EXAMPLED_PER_BATCH)
     return tokens * work.forward_read(shape, 0.0, 0.0)
 
 
@@ -161,6 +162,42 @@ def alone(settings: Settings, counts: Counts, shape: Shape) -> float:
         once = work.forward_read(shape, done.context, per_token)
         operations += share * task.groups * tokens * (once + first.epochs * epoch)
     return operations
+
+
+def last_layer_memory(settings: Settings, counts: Counts, own: Setup) -> float:
+    """Return the bytes of the last layer's start or of training it first, whichever takes more.
+
+    The start is fitted on a sample of states in float64, held three times: by text, together and weighted. Training it
+    first holds what it is given of all texts in half precision, and a batch's backward pass.
+    """
+    return max(_start_memory(settings, counts, own.shape), _alone_memory(settings, counts, own))
+
+
+def _start_memory(settings: Settings, counts: Counts, shape: Shape) -> float:
+    if settings.student.last_layer == "pretrained":
+        return 0.0
+    share = min(1.0, SAMPLE / sum(task.groups for task in counts.tasks))
+    tokens = 0.0
+    for task in counts.tasks:
+        asked = mean(task.query_lengths, settings.train.query_tokens)
+        read = mean(task.doc_lengths, settings.train.doc_tokens)
+        tokens += share * task.groups * (asked + read + task.prompt_tokens * (1 + task.is_symmetric))
+    return 3 * min(8 * tokens * shape.hidden, SAMPLE_BYTES)
+
+
+def _alone_memory(settings: Settings, counts: Counts, own: Setup) -> float:
+    first, train = settings.train.last_layer_first, settings.train
+    if first is None:
+        return 0.0
+    share = min(1.0, ALONE / sum(task.groups for task in counts.tasks))
+    known = largest = 0.0
+    for task in counts.tasks:
+        queries = share * task.groups
+        docs = min(float(task.docs), queries * (1 + settings.filter.negatives_per_query))
+        asked, read = mean(task.query_lengths, train.query_tokens), mean(task.doc_lengths, train.doc_tokens)
+        known += 2 * (queries * asked + docs * read) + 4 * (queries + docs)
+        largest = max(largest, plan_pass(task, settings, min(queries, first.batch_queries), examples=0).tokens)
+    return known * own.shape.hidden + largest * (4 * own.shape.hidden + saved_by_last_layer(own))
 
 
 def validation(settings: Settings, counts: Counts, shape: Shape, steps: int) -> float:

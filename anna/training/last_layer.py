@@ -18,7 +18,7 @@ from anna.training.alone import train_alone
 from anna.training.batches import Group, Texts, plan_epoch
 from anna.training.checkpoint import Checkpoints
 from anna.training.recipe import TrainParams
-from anna.training.step import tokenize_batch
+from anna.training.step import batch_prefix
 
 SAMPLE = 1000
 """Groups whose query and positive are read; half as many texts start 0.02 lower in nDCG@10 (docs/LOG.md)."""
@@ -26,11 +26,14 @@ SAMPLE = 1000
 SAMPLE_BYTES = 2 * 2**30
 """Of their states, at most, eight bytes per token and dimension: fitting holds them a few times over."""
 
-EXAMPLED = 240
-"""Queries and documents that are read in prompts with examples besides (ours)."""
+EXAMPLED = 200
+"""Groups whose texts are read besides, with examples and without, for how far back EOS looks (ours)."""
 
 EXAMPLED_PER_BATCH = 4
 """Groups of a batch among them: they share its examples, and more examples say more."""
+
+EXAMPLED_TOKENS = 128
+"""Longest text among them: longer than training reads, since others will be."""
 
 COUNTED = 20_000
 """Groups whose documents say how rare a token is: with more, a large corpus would take minutes to tokenise."""
@@ -92,7 +95,7 @@ def start_as_mean(encoder: Encoder, groups: Sequence[Group], texts: Texts, recip
     read = [text for group in chosen[:SAMPLE] for text in _read(encoder, group, texts, recipe)]
     bytes_so_far = accumulate(8 * encoder.backbone.config.hidden_size * len(text.tokens) for text in read)
     sample = [text for text, total in zip(read, bytes_so_far, strict=True) if total <= SAMPLE_BYTES]
-    readout.start(encoder, sample + _with_examples(encoder, chosen, texts, recipe), docs)
+    readout.start(encoder, sample, docs, _short_and_long(encoder, chosen, texts, recipe))
 
 
 def _read(encoder: Encoder, group: Group, texts: Texts, recipe: TrainParams) -> list[Reading]:
@@ -105,8 +108,11 @@ def _read(encoder: Encoder, group: Group, texts: Texts, recipe: TrainParams) -> 
     ]
 
 
-def _with_examples(encoder: Encoder, groups: Sequence[Group], texts: Texts, recipe: TrainParams) -> list[Reading]:
-    """Return texts in prompts with examples, drawn as training draws them; none where it shows none."""
+def _short_and_long(encoder: Encoder, groups: Sequence[Group], texts: Texts, recipe: TrainParams) -> list[Reading]:
+    """Return queries and positives in prompts with examples, drawn as training draws them, and positives without.
+
+    Positives stand in for long queries, which few tasks have. Nothing where training shows no examples.
+    """
     found: list[Reading] = []
     batches = plan_epoch(
         groups,
@@ -116,18 +122,21 @@ def _with_examples(encoder: Encoder, groups: Sequence[Group], texts: Texts, reci
         seed=recipe.seed,
         epoch=0,
     )
-    for batch in batches:
-        if len(found) < EXAMPLED and batch.examples:
-            some = batch.groups[:EXAMPLED_PER_BATCH]
-            sides = tokenize_batch(
-                encoder, batch, some, [group.doc_ids[0] for group in some], texts=texts, recipe=recipe
-            )
-            for side, is_query in zip(sides, (True, False), strict=True):
-                found += [Reading(row, side.num_shared, is_query, True) for row in side.rows if side.num_shared]
-    return found[:EXAMPLED]
+    for batch in [batch for batch in batches if batch.examples][: EXAMPLED // EXAMPLED_PER_BATCH]:
+        shown, zero_shot = batch_prefix(encoder, batch, texts), encoder.config.prefix(batch.task)
+        room = min(EXAMPLED_TOKENS, encoder.config.max_tokens - encoder.count(shown))
+        for group in batch.groups[:EXAMPLED_PER_BATCH]:
+            query, doc = texts.queries[group.query_id], texts.docs[group.doc_ids[0]]
+            found += [
+                _reading(encoder, text, prefix, room, is_query=prefix != "", has_examples=prefix == shown)
+                for text, prefix in ((query, shown), (doc, shown), (doc, zero_shot), (doc, ""))
+            ]
+    return found
 
 
-def _reading(encoder: Encoder, text: str, prefix: str, max_tokens: int, *, is_query: bool) -> Reading:
+def _reading(
+    encoder: Encoder, text: str, prefix: str, max_tokens: int, *, is_query: bool, has_examples: bool = False
+) -> Reading:
     prompt, tokens = encoder.tokenize(["", text], prefix=prefix, max_tokens=max_tokens)
     # The prompt's last space may be part of the text's first token.
-    return Reading(tokens, shared_prefix([prompt, tokens]) if prefix else 0, is_query)
+    return Reading(tokens, shared_prefix([prompt, tokens]) if prefix else 0, is_query, has_examples)

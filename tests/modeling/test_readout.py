@@ -63,7 +63,7 @@ def test_eos_becomes_the_weighted_mean_that_the_weights_say(tiny_encoder: Encode
 
 @pytest.mark.parametrize("every", [1, 3])
 def test_states_are_those_of_each_text_alone_in_the_given_order(tiny_encoder: Encoder, every: int) -> None:
-    texts = [*sample(tiny_encoder)[0], *after_examples(tiny_encoder)]  # three prompts, of which one is none
+    texts = [*sample(tiny_encoder)[0], *repeated(tiny_encoder, 1)]  # three prompts, of which one is none
     read = readout.read_states(tiny_encoder, texts, every=every)
     assert len(read) == len(texts)
     for text, state in zip(texts, read, strict=True):
@@ -103,28 +103,32 @@ def shares_of_examples(encoder: Encoder, reading: readout_fit.Reading) -> Tensor
     return weights[0, :, -1, : reading.num_prompt].sum(dim=1)  # type: ignore[no-any-return]
 
 
-def after_examples(encoder: Encoder) -> list[readout_fit.Reading]:
-    """Queries in a prompt with two examples."""
-    prefix, words = encoder.config.prefix("Capitals", 2), [*RARE, *COMMON]
-    texts = [f"{words[n % 10]} {words[n * 3 % 10]}" for n in range(40)]
+def repeated(encoder: Encoder, repeats: int, *, num_examples: int = 2) -> list[readout_fit.Reading]:
+    """Texts of so many times two words in a prompt with examples or without."""
+    prefix, words = encoder.config.prefix("Capitals", num_examples), [*RARE, *COMMON]
+    texts = [f"{words[n % 10]} {words[n * 3 % 10]} " * repeats for n in range(40)]
     shared = encoder.count(prefix) - 1
-    rows = encoder.tokenize(texts, prefix=prefix, max_tokens=40)
-    return [readout_fit.Reading(row, shared, is_query=True, has_examples=True) for row in rows]
+    rows = encoder.tokenize(texts, prefix=prefix, max_tokens=100)
+    return [readout_fit.Reading(row, shared, is_query=True, has_examples=num_examples > 0) for row in rows]
 
 
-def test_after_examples_eos_looks_back_less_far_and_elsewhere_as_far_as_before(
+def test_after_examples_eos_of_a_short_text_looks_back_less_far_and_elsewhere_as_far_as_before(
     tmp_path: Path, tiny_config: EncoderConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(readout, "_EVERY", 1)  # the prompt is the same in all, and short
     save_tiny(tmp_path / "model", head_dim=16)  # a window takes more than a few pairs of dimensions
     without, having = (encoder_with(tmp_path / "model", tiny_config) for _ in range(2))
     readings, docs = sample(without)
-    exampled = after_examples(without)
+    short, long = repeated(without, 1), repeated(without, 12)
     readout.start(without, readings, docs)
-    readout.start(having, [*readings, *exampled], docs)
-    for reading in exampled[::8]:
-        before, after = (shares_of_examples(encoder, reading) for encoder in (without, having))
-        assert (after / (1 - after) < 0.5 * before / (1 - before)).all()
+    readout.start(having, readings, docs, [*short, *long, *repeated(without, 12, num_examples=0)])
+    for number in range(0, 40, 8):
+        remained = []
+        for reading in (short[number], long[number]):
+            before, after = (shares_of_examples(encoder, reading) for encoder in (without, having))
+            remained.append((after / (1 - after)) / (before / (1 - before)))
+        assert (remained[0] < 0.5).all()
+        assert (remained[1] > 1.5 * remained[0]).all()
     for reading in readings[::16]:
         moved = shares_of_examples(having, reading) - shares_of_examples(without, reading)
         assert moved.abs().max() < 0.05

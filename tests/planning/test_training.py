@@ -12,7 +12,7 @@ from anna.planning.counts import Counts, Task
 from anna.planning.settings import Alone, Settings
 from anna.shapes import Shape
 from anna.training import alone, last_layer
-from tests.planning.conftest import REPO
+from tests.planning.conftest import MEASURED_ON, REPO
 
 SHAPE = Shape(layers=3, hidden=4, ffn=8, heads=2, key_heads=1, head_dim=2, vocabulary=10)
 
@@ -124,8 +124,10 @@ def test_each_rank_reads_the_sample_that_the_last_layer_starts_from() -> None:
     shown = made.model_copy(update={"train": made.train.model_copy(update={"max_examples": 2})})
     exampled = training.last_layer(shown, counts, SHAPE) - training.last_layer(made, counts, SHAPE)
     prompt = 20 + 1.5 * (20 + 10 + 48 + training.AROUND_EXAMPLE)  # once for the 4 queries of each of 10 batches
-    assert exampled == pytest.approx((40 * 10 + 10 * prompt) * work.forward_read(SHAPE, 0, 0))
-    assert (training.EXAMPLED, training.EXAMPLED_PER_BATCH) == (last_layer.EXAMPLED, last_layer.EXAMPLED_PER_BATCH)
+    assert exampled == pytest.approx((40 * (10 + 3 * 60) + 10 * prompt) * work.forward_read(SHAPE, 0, 0))
+    assert training.EXAMPLED == last_layer.EXAMPLED
+    assert training.EXAMPLED_PER_BATCH == last_layer.EXAMPLED_PER_BATCH
+    assert training.EXAMPLED_TOKENS == last_layer.EXAMPLED_TOKENS
     assert training.READ_AT_ONCE == readout.BATCH
 
 
@@ -143,6 +145,23 @@ def test_each_rank_trains_the_last_layer_first() -> None:
     assert training.alone(settings(last_layer_first=first), many, SHAPE) == pytest.approx(
         training.alone(settings(last_layer_first=first), Counts((all_of_them,), "", ()), SHAPE)
     )
+
+
+def test_the_last_layer_holds_its_sample_or_what_it_is_given_of_all_texts() -> None:
+    counts, plain = Counts((TASK,), "", ()), settings()
+    own = training.setup(plain, SHAPE, MEASURED_ON, 1, 100)
+    assert training.last_layer_memory(plain, counts, own) == 0
+    first = settings(last_layer_first=Alone(epochs=5, batch_queries=40))
+    docs = 160 * 2  # of 400
+    known = 2 * 4 * (160 * 10 + docs * 48) + 4 * 4 * (160 + docs)
+    batch = training.plan_pass(TASK, first, 40, 0).tokens * (4 * 4 + 12 * 4 + 2 * 2 * 4)  # given; states; keys, values
+    trained = training.last_layer_memory(first, counts, own)
+    assert trained == pytest.approx(known + batch)
+    student = first.student.model_copy(update={"last_layer": "weighted_mean"})
+    fitted = training.last_layer_memory(first.model_copy(update={"student": student}), counts, own)
+    assert fitted == pytest.approx(3 * 8 * 4 * 160 * (10 + 48 + 20))
+    assert fitted > trained
+    assert training.SAMPLE_BYTES == last_layer.SAMPLE_BYTES
 
 
 def test_validations_are_counted_by_their_interval() -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from anna.modeling.encoder import Encoder
+from anna.modeling.encoder import Encoder, Part
 from anna.planning import work
 from anna.shapes import Shape
 
@@ -32,7 +32,7 @@ def test_as_torch_counts_them(tiny_encoder: Encoder) -> None:
     shape = Shape.of(tiny_encoder.backbone.config.to_dict())
     rows = [list(range(3, 43))] * 6
     with FlopCounterMode(display=False) as counted, torch.no_grad():
-        tiny_encoder.eval()(rows)
+        tiny_encoder.eval()([Part(rows)])
     # Attention is computed for all keys, seen or not, and is not among torch's counted operations on every CPU.
     ours = 240 * work.forward_read(shape, 0, 1 / 40)
     attention = 240 * 4 * 32 * 40 * 3

@@ -15,28 +15,30 @@ from tests.training.worker import recipe, toy_groups, toy_texts
 def test_the_sample_is_queries_in_their_prompts_and_positives(
     tiny_encoder: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[list[Reading]] = []
-    monkeypatch.setattr(readout, "start", lambda _, texts, docs: seen.append(texts))
+    seen: list[list[list[Reading]]] = []
+    monkeypatch.setattr(readout, "start", lambda _, texts, docs, others: seen.append([texts, others]))
     start_as_mean(tiny_encoder, toy_groups(), toy_texts(), recipe(1, "full"))
-    ((texts, exampled),) = ([part[:44], part[44:]] for part in seen)
+    ((texts, others),) = seen
     assert not any(text.has_examples for text in texts)
     decoded = {tiny_encoder.tokenizer.decode(text.tokens[text.num_prompt : -1]).strip() for text in texts}
     assert decoded >= set(toy_texts().queries.values())
     symmetric = [text for text in texts if not text.is_query and text.num_prompt]
     assert len(symmetric) == sum(group.task == "Similar" for group in toy_groups())
-    assert exampled
-    for text in exampled:
-        assert text.has_examples
+    for number, text in enumerate(others):  # a query and its positive with examples, and the positive twice without
+        assert text.has_examples == (number % 4 < 2)
         prompt = tiny_encoder.tokenizer.decode(text.tokens[: text.num_prompt])
-        assert prompt.count("Response:") in (1, 2)
+        assert (prompt.count("Instruct:"), prompt.count("Response:")) in (
+            [(2, 1), (3, 2)] if text.has_examples else [(1, 0)] if number % 4 == 2 else [(0, 0)]
+        )
+    assert max(text.num_own for text in others) > recipe(1, "full").doc_tokens >= max(text.num_own for text in texts)
 
 
 def test_without_examples_in_training_none_are_read(tiny_encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[list[Reading]] = []
-    monkeypatch.setattr(readout, "start", lambda _, texts, docs: seen.append(texts))
+    monkeypatch.setattr(readout, "start", lambda _, texts, docs, others: seen.append(others))
     zero_shot = recipe(1, "full").model_copy(update={"max_examples": 0})
     start_as_mean(tiny_encoder, toy_groups(), toy_texts(), zero_shot)
-    assert not any(text.has_examples for text in seen[0])
+    assert seen == [[]]
 
 
 def test_an_adapter_is_refused(tiny_encoder: Encoder) -> None:
@@ -51,7 +53,7 @@ def test_a_single_group_is_refused(tiny_encoder: Encoder) -> None:
 
 def test_the_sample_is_bounded_in_bytes(tiny_encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[list[Reading]] = []
-    monkeypatch.setattr(readout, "start", lambda _, texts, docs: seen.append(texts))
+    monkeypatch.setattr(readout, "start", lambda _, texts, docs, others: seen.append(texts))
     zero_shot = recipe(1, "full").model_copy(update={"max_examples": 0})
     for most in (last_layer.SAMPLE_BYTES, 100 * 8 * tiny_encoder.backbone.config.hidden_size):
         monkeypatch.setattr(last_layer, "SAMPLE_BYTES", most)
