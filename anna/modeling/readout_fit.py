@@ -91,7 +91,7 @@ def fit_key(normed: Sequence[Tensor], texts: Sequence[Reading], docs: Sequence[S
         wanted.append(POWER * informed.log())
         weights.append(weight)
     x_TD, y_T, weight_T = torch.cat(list(normed)), torch.cat(wanted), torch.cat(weights)
-    x_TD -= (weight_T @ x_TD) / weight_T.sum()  # in place: with a sample of states this is training's peak of memory
+    x_TD -= (weight_T @ x_TD) / weight_T.sum()  # in place: it is large
     y_T -= (weight_T @ y_T) / weight_T.sum()
     weighted_TD = weight_T[:, None] * x_TD
     key_D = _solve(x_TD.T @ weighted_TD, y_T @ weighted_TD, share=_RIDGE)
