@@ -110,7 +110,7 @@ def test_the_best_weights_are_saved_though_a_kill_came_between(tiny_checkpoint: 
     said = train(tiny_checkpoint, tmp_path, chosen, scores=scores)
     assert "saving the weights after step 3 of 6" in said
     after_third = {
-        name.removeprefix("encoder.backbone.").replace(".default", ""): value
+        name.removeprefix("backbone.").replace(".default", ""): value
         for name, value in module.items()
         if "lora" in name
     }

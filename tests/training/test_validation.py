@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from anna.modeling.encoder import Encoder
+from anna.modeling.encoder import Encoder, Part
 from anna.training import validation
 from anna.training.batches import Group, Texts
 from anna.training.validation import HeldOut, ndcg, sample, score
@@ -71,11 +71,11 @@ def test_a_query_is_ranked_against_positives_and_hardest_negatives_of_its_task()
 class Engine:
     """Embeds with a function, and remembers in which mode it was put."""
 
-    def __init__(self, encode: Callable[[Any, int], Tensor]) -> None:
+    def __init__(self, encode: Callable[[Sequence[Part]], tuple[Tensor, ...]]) -> None:
         self.encode, self.modes = encode, list[str]()
 
-    def __call__(self, parts: Sequence[tuple[Any, int]]) -> tuple[Tensor, ...]:
-        return tuple(self.encode(*part) for part in parts)
+    def __call__(self, parts: Sequence[Part]) -> tuple[Tensor, ...]:
+        return self.encode(parts)
 
     def eval(self) -> None:
         self.modes.append("eval")
@@ -131,9 +131,9 @@ def embed_rows(rank: int, world_size: int, port: int, tokens: int, out: Path) ->
     rows = [[n, *range(length)] for n, length in enumerate(LENGTHS)]
     calls = itertools.count()
 
-    def encode(token_ids: Any, _: int) -> Tensor:
+    def encode(parts: Sequence[Part]) -> tuple[Tensor, ...]:
         next(calls)
-        return torch.tensor([vector(row) for row in token_ids])
+        return tuple(torch.tensor([vector(row) for row in part.rows]) for part in parts)
 
     validation._TOKENS_PER_PASS = tokens
     encoder: Any = SimpleNamespace(num_shared=lambda _: 0)
