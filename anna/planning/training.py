@@ -68,6 +68,12 @@ def batch_sizes(groups: int, size: int) -> tuple[int, int]:
     return count, max(size if count > 1 else 0, groups - (count - 1) * size)
 
 
+def own_tokens(task: Task, settings: Settings) -> tuple[float, float]:
+    """Return the tokens of a query and of a document as training cuts them, prompts left out."""
+    train = settings.train
+    return mean(task.query_lengths, train.query_tokens), mean(task.doc_lengths, train.doc_tokens)
+
+
 def example_tokens(task: Task, settings: Settings) -> float:
     """Return the tokens of an in-context example, its instruction left out."""
     limit = settings.prompts.example_tokens
@@ -77,7 +83,7 @@ def example_tokens(task: Task, settings: Settings) -> float:
 def plan_pass(task: Task, settings: Settings, queries: float, examples: float) -> Pass:
     """Return what a rank computes for its `queries` of a batch that shows so many in-context examples."""
     train = settings.train
-    asked, read = mean(task.query_lengths, train.query_tokens), mean(task.doc_lengths, train.doc_tokens)
+    asked, read = own_tokens(task, settings)
     prompt = task.prompt_tokens + examples * (task.prompt_tokens + example_tokens(task, settings))
     fresh = NEW_CHAINED if train.chain_negatives else NEW_NEGATIVES
     docs = queries * (1 + settings.filter.negatives_per_query * fresh)
@@ -139,7 +145,7 @@ def last_layer(settings: Settings, counts: Counts, shape: Shape) -> float:
     exampled = min(EXAMPLED, EXAMPLED_PER_BATCH * total / train.batch_queries) if train.max_examples else 0.0
     shown = (train.max_examples + 1) / 2
     for task in counts.tasks:
-        asked, read = mean(task.query_lengths, train.query_tokens), mean(task.doc_lengths, train.doc_tokens)
+        asked, read = own_tokens(task, settings)
         plain = task.prompt_tokens * (1 + task.is_symmetric) / READ_AT_ONCE
         tokens += share * task.groups * (asked + read + plain)
         prompt = task.prompt_tokens + shown * (task.prompt_tokens + example_tokens(task, settings))
@@ -179,14 +185,13 @@ def _start_memory(settings: Settings, counts: Counts, shape: Shape) -> float:
     share = min(1.0, SAMPLE / sum(task.groups for task in counts.tasks))
     tokens = 0.0
     for task in counts.tasks:
-        asked = mean(task.query_lengths, settings.train.query_tokens)
-        read = mean(task.doc_lengths, settings.train.doc_tokens)
+        asked, read = own_tokens(task, settings)
         tokens += share * task.groups * (asked + read + task.prompt_tokens * (1 + task.is_symmetric))
     return 3 * min(8 * tokens * shape.hidden, SAMPLE_BYTES)
 
 
 def _alone_memory(settings: Settings, counts: Counts, own: Setup) -> float:
-    first, train = settings.train.last_layer_first, settings.train
+    first = settings.train.last_layer_first
     if first is None:
         return 0.0
     share = min(1.0, ALONE / sum(task.groups for task in counts.tasks))
@@ -194,7 +199,7 @@ def _alone_memory(settings: Settings, counts: Counts, own: Setup) -> float:
     for task in counts.tasks:
         queries = share * task.groups
         docs = min(float(task.docs), queries * (1 + settings.filter.negatives_per_query))
-        asked, read = mean(task.query_lengths, train.query_tokens), mean(task.doc_lengths, train.doc_tokens)
+        asked, read = own_tokens(task, settings)
         known += 2 * (queries * asked + docs * read) + 4 * (queries + docs)
         largest = max(largest, plan_pass(task, settings, min(queries, first.batch_queries), examples=0).tokens)
     return known * own.shape.hidden + largest * (4 * own.shape.hidden + saved_by_last_layer(own))
