@@ -32,8 +32,9 @@ def clean_text(text: str) -> str:
     if not text.isascii():
         if _SURROGATES.search(text):
             raise UnusableError("undecodable")
-        text = unicodedata.normalize("NFC", text)
-    if not text.isprintable():
+        # What a removed character kept apart composes only after it is gone.
+        text = unicodedata.normalize("NFC", _NOT_TEXT.sub("", text))
+    elif not text.isprintable():
         text = _NOT_TEXT.sub("", text)
     if "<" in text:
         text = _LINE_BREAK.sub(" ", text)

@@ -17,7 +17,8 @@ class HeldOutTexts:
         """Take the texts and the Jaccard similarity from which another counts as one of them; None: equal ones only."""
         distinct = {normalise(text): text for text in sorted(texts)}
         self._exact = frozenset(distinct)
-        self._near = NearIndex(threshold) if threshold is not None else None
+        # Without any text there is nothing to be near to, and no outline to take of millions of others.
+        self._near = NearIndex(threshold) if threshold is not None and distinct else None
         if self._near is not None:
             for key, text in distinct.items():
                 self._near.add(key, outline(text))

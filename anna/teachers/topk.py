@@ -36,9 +36,12 @@ def top_k(scores_QN: Scores, k: int) -> Ranked:
     num_docs = scores_QN.shape[1]
     k = min(k, num_docs)
     kth_Q = np.partition(scores_QN, num_docs - k, axis=1)[:, num_docs - k, None]
-    is_above_QN, is_tied_QN = scores_QN > kth_Q, scores_QN == kth_Q
-    num_open_Q = k - is_above_QN.sum(axis=1, keepdims=True)
-    is_taken_QN = is_above_QN | (is_tied_QN & (np.cumsum(is_tied_QN, axis=1) <= num_open_Q))
+    is_taken_QN = scores_QN >= kth_Q
+    tied_Q = np.flatnonzero(np.count_nonzero(is_taken_QN, axis=1) > k)
+    if len(tied_Q):  # few queries, and counting ties costs more than all else
+        is_above_QN, is_tied_QN = scores_QN[tied_Q] > kth_Q[tied_Q], scores_QN[tied_Q] == kth_Q[tied_Q]
+        num_open_Q = k - np.count_nonzero(is_above_QN, axis=1)[:, None]
+        is_taken_QN[tied_Q] = is_above_QN | (is_tied_QN & (np.cumsum(is_tied_QN, axis=1) <= num_open_Q))
     index_QK = np.nonzero(is_taken_QN)[1].reshape(-1, k)
     score_QK = np.take_along_axis(scores_QN, index_QK, axis=1)
     order_QK = np.argsort(-score_QK, axis=1, kind="stable")

@@ -1,3 +1,5 @@
+import unicodedata
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,6 +12,7 @@ from anna.corpus.clean import UnusableError, clean_text, normalise
     [
         ("  two\t\nlines\r\n here ", "two lines here"),
         ("cafe\u0301", "caf\u00e9"),
+        ("cafe\u200b\u0301", "caf\u00e9"),
         ("nul\x00 and bell\x07", "nul and bell"),
         ("\ufeffmark\u200b", "mark"),
         ("no\u00a0break\u2003space", "no break space"),
@@ -30,13 +33,14 @@ def test_unusable_text_has_a_reason(raw: str, reason: str) -> None:
         clean_text(raw)
 
 
-@given(st.text())
+@given(st.text() | st.text(alphabet="ae<br>\u00e9\u0301\u0338\u200b\x07 \n"))
 def test_cleaning_twice_changes_nothing_more(text: str) -> None:
     try:
         cleaned = clean_text(text)
     except UnusableError:
         return
     assert clean_text(cleaned) == cleaned
+    assert unicodedata.is_normalized("NFC", cleaned)
     assert normalise(cleaned)
 
 
