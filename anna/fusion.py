@@ -12,13 +12,26 @@ from anna import segments
 from anna.segments import Float, Int
 
 
+def fill_unmatched(scores_C: Float, starts_Q: Int, depth: int) -> Float:
+    """Replace missing scores by 0 where BM25 found less than it may list: what it did not list shares no word, (C,).
+
+    Args:
+        scores_C: BM25's raw scores; NaN of what it did not list.
+        starts_Q: First row of each query.
+        depth: Documents that it lists per query at most, of those with a score above 0.
+    """
+    is_missing_C = np.isnan(scores_C)
+    is_short_Q = segments.total(~is_missing_C, starts_Q) < depth
+    return np.where(is_missing_C & segments.spread(is_short_Q, starts_Q, len(scores_C)), 0.0, scores_C)
+
+
 def fill_missing(scores_C: Float, starts_Q: Int) -> Float:
     """Replace each missing score by the lowest that the same teacher gave to the same query, (C,).
 
-    A retriever lists its best candidates only, so what it does not list is at most as good as the last one listed: the
-    fill is an upper bound of the true score. For a reranker, which scores what both retrievers found best, it is an
-    assumption. A query that the teacher has not scored at all gets zeros, hence a z-score
-    of zero: the teacher has no say in it.
+    A retriever that lists as many as it may lists its best candidates, so what is missing is at most as good as the
+    last one listed: the fill is an upper bound of the true score. For a reranker, which scores what both retrievers
+    found best, it is an assumption. A query that the teacher has not scored at all gets zeros, hence a z-score of zero:
+    the teacher has no say in it.
 
     Args:
         scores_C: The teacher's raw scores; NaN where it gave none.
@@ -41,15 +54,15 @@ def standardise_scores(scores_C: Float, starts_Q: Int) -> Float:
     Returns:
         z-scores; all zero for a query whose scores are all equal.
     """
-    counts_Q = segments.count(starts_Q, len(scores_C))
+    counts_Q, num_rows = segments.count(starts_Q, len(scores_C)), len(scores_C)
     mean_Q = segments.total(scores_C, starts_Q) / counts_Q
-    centred_C = scores_C - np.repeat(mean_Q, counts_Q)
+    centred_C = scores_C - segments.spread(mean_Q, starts_Q, num_rows)
     deviation_Q = np.sqrt(segments.total(centred_C**2, starts_Q) / counts_Q)
     # Equal scores are told by comparing them: the deviation of 0.1, 0.1, 0.1 is not exactly zero.
     is_flat_Q = segments.highest(scores_C, starts_Q) == segments.lowest(scores_C, starts_Q)
     is_flat_Q |= deviation_Q == 0
-    z_C = centred_C / np.repeat(np.where(is_flat_Q, 1.0, deviation_Q), counts_Q)
-    return np.where(np.repeat(is_flat_Q, counts_Q), 0.0, z_C)
+    z_C = centred_C / segments.spread(np.where(is_flat_Q, 1.0, deviation_Q), starts_Q, num_rows)
+    return np.where(segments.spread(is_flat_Q, starts_Q, num_rows), 0.0, z_C)
 
 
 def fuse_scores(signals_KC: Sequence[Float], weights_K: Sequence[float], starts_Q: Int) -> Float:
@@ -77,11 +90,15 @@ def soften(fused_C: Float, teacher_temperature: float, starts_Q: Int) -> Float:
         teacher_temperature: Divides the scores, > 0; small is close to one-hot, large close to uniform.
         starts_Q: First row of each query.
     """
-    counts_Q = segments.count(starts_Q, len(fused_C))
     # The maximum is taken off before dividing, so that no temperature overflows.
-    exponent_C = (fused_C - np.repeat(segments.highest(fused_C, starts_Q), counts_Q)) / teacher_temperature
-    weight_C = np.exp(exponent_C)
-    return np.asarray(weight_C / np.repeat(segments.total(weight_C, starts_Q), counts_Q))
+    highest_C = segments.spread(segments.highest(fused_C, starts_Q), starts_Q, len(fused_C))
+    weight_C = np.exp((fused_C - highest_C) / teacher_temperature)
+    return share(weight_C, starts_Q)
+
+
+def share(weights_C: Float, starts_Q: Int) -> Float:
+    """Return weights divided by their sum over the query, (C,): over a part of a softmax, the softmax of that part."""
+    return np.asarray(weights_C / segments.spread(segments.total(weights_C, starts_Q), starts_Q, len(weights_C)))
 
 
 def entropies(soft_labels_C: Float, starts_Q: Int) -> tuple[Float, Float]:

@@ -93,16 +93,22 @@ def last_row(before: pa.Table, table: pa.Table) -> pa.Table:
     return table.slice(table.num_rows - 1) if table.num_rows else before
 
 
-def read(path: Path, schema: pa.Schema) -> pa.Table:
+def read(path: Path, schema: pa.Schema, without: Sequence[str] = ()) -> pa.Table:
     """Return the table at `path`, checked against `schema`.
+
+    Args:
+        path: Where it lies.
+        schema: What it is.
+        without: Columns that are not read, and so not checked, none of the key: a corpus is texts more than all else.
 
     Raises:
         InputError: If the file is missing or unreadable.
         SchemaError: If its columns, nulls, key or order are not the schema's.
     """
+    wanted = pa.schema([field for field in schema if field.name not in without], schema.metadata)
     with opened(path, schema) as file:
-        table = file.read()
-        check(path, table, schema)
+        table = file.read(wanted.names)
+        check(path, table, wanted)
     return table
 
 

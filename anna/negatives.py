@@ -173,12 +173,6 @@ def clears(rule: Rule, s_C: Float, p_C: Float, b_C: Float, margin: float) -> Boo
     return np.ones(len(s_C), dtype=np.bool_)
 
 
-def share_probability(soft_labels_C: Float, starts_Q: Int) -> Float:
-    """Return soft labels renormalised over each group, (C,): over a part of a softmax, the softmax of that part."""
-    counts_Q = segments.count(starts_Q, len(soft_labels_C))
-    return np.asarray(soft_labels_C / np.repeat(segments.total(soft_labels_C, starts_Q), counts_Q))
-
-
 def _reference(scores_C: Float, is_positive_C: Bool, has_class_Q: Bool, starts_Q: Int) -> tuple[Int, Float]:
     """Return the row of the best positive and the score p that margins are measured from, both (Q,).
 

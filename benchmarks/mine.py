@@ -26,7 +26,7 @@ import pyarrow as pa
 import yaml
 
 from anna import io, schemas
-from anna.corpus.clean import normalise
+from anna.folding import normalise
 from anna.modeling.hardware import Dtype
 from anna.origins import fetch_model
 from anna.teachers.dense import DenseParams

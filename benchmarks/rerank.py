@@ -32,6 +32,7 @@ from anna.modeling.hardware import compute_dtype
 from anna.origins import fetch_model
 from anna.teachers import cross_encoder, likelihood_batches, query_likelihood, reranker
 from anna.teachers.dense import DenseParams
+from anna.teachers.pairs import texts_of
 from benchmarks import side_by_side
 from benchmarks.side_by_side import Figures, Row, Side, Work
 from benchmarks.texts import make_cross_encoder
@@ -57,7 +58,7 @@ def read_pairs(num_queries: int, depth: int) -> Pairs:
     )
     runs = io.read(BM25_RUN, schemas.RUN), io.read(DENSE_RUN, schemas.RUN)
     pairs = reranker.choose_candidates(queries, qrels, *runs, depth=depth, queries_per_task=num_queries)
-    return reranker.texts_of(pairs, corpus, queries)
+    return texts_of(pairs, corpus, queries)
 
 
 def our_cross_encoder(path: Path, pairs: Pairs, scores: Path, dtype: torch.dtype) -> Figures:

@@ -36,7 +36,7 @@ PLOT, RESULTS = Path("metrics/scores.csv"), Path("reports/mteb")
 DENSE_CODE = (dense, engine, bi_encoder, padding)
 """Modules that decide a vector of the dense teacher: an edit there scores it anew."""
 
-BM25_CODE = (bm25, runs, tables, topk, segments)
+BM25_CODE = (bm25, folding, runs, tables, topk, segments)
 """Modules that decide a score of BM25."""
 
 _log = logging.getLogger(__name__)
@@ -111,7 +111,9 @@ def lexical(params: Bm25Params) -> contenders.Contender:
     def search(
         doc_ids: Sequence[str], docs: Sequence[str], query_ids: Sequence[str], queries: Sequence[str], depth: int
     ) -> pa.Table:
-        return bm25_search(doc_ids, docs, query_ids, queries, k1=params.k1, b=params.b, depth=depth)
+        return bm25_search(
+            doc_ids, docs, query_ids, queries, k1=params.k1, b=params.b, depth=depth, skip_own_text=False
+        )
 
     return contenders.bm25(search, {"k1": params.k1, "b": params.b}, *BM25_CODE)
 

@@ -9,7 +9,7 @@ from typing import ClassVar, Self
 from pydantic import Field, model_validator
 
 from anna import io, log, parts, schemas
-from anna.params import Params, Strict
+from anna.params import Params, Strict, recorded
 from anna.teachers import blocks, labelling
 
 CORPUS, QUERIES, QRELS = Path("data/corpus.parquet"), Path("data/queries.parquet"), Path("data/qrels.parquet")
@@ -68,7 +68,8 @@ SOURCES = {
 """What is read in blocks of queries."""
 
 INPUTS, OUTPUTS = (CORPUS, QUERIES, QRELS, BM25_RUN, DENSE_RUN, RERANKER_RUN), (LABELS, METRICS)
-PARAMS = (LabelParams,)
+BM25 = recorded("retrieve_bm25")
+PARAMS = (LabelParams, BM25)
 
 
 def main() -> None:
@@ -76,8 +77,14 @@ def main() -> None:
     params = LabelParams.load()
     weights, temperature = params.weights.model_dump(), params.teacher_temperature
     queries = io.read(QUERIES, schemas.QUERIES)
-    corpus = io.read(CORPUS, schemas.CORPUS)
-    labeller = labelling.Labeller(corpus, queries, weights=weights, teacher_temperature=temperature)
+    corpus = io.read(CORPUS, schemas.CORPUS, without=["text"])
+    labeller = labelling.Labeller(
+        corpus,
+        queries,
+        weights=weights,
+        teacher_temperature=temperature,
+        bm25_depth=BM25.load().values()["depth"],
+    )
     labels = labelling.label_all(
         labeller,
         blocks.query_blocks(queries, SOURCES),

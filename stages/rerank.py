@@ -18,6 +18,7 @@ from anna.modeling.hardware import Dtype
 from anna.origins import Origin
 from anna.params import Params
 from anna.teachers import agreement, engine, reranker, scoring
+from anna.teachers.pairs import texts_of
 
 CORPUS, QUERIES, QRELS = Path("data/corpus.parquet"), Path("data/queries.parquet"), Path("data/qrels.parquet")
 BM25_RUN, DENSE_RUN = Path("data/bm25_run.parquet"), Path("data/dense_run.parquet")
@@ -79,7 +80,7 @@ def main() -> Counter[str]:
             counts=counts,
             where=where,
         )
-        run = reranker.to_run(pairs, score(reranker.texts_of(pairs, corpus, queries), dtype=params.dtype))
+        run = reranker.to_run(pairs, score(texts_of(pairs, corpus, queries), dtype=params.dtype))
         agreed = agreement.check(
             run,
             corpus,

@@ -43,7 +43,7 @@ SIBLINGS = ("corpus", "teachers", "training", "evaluation", "reporting", "planni
 LAYERS: list[tuple[str, ...]] = [
     ("params", "schemas", "log", "allocation", "seeding", "errors"),
     ("io", "parts", "origins", "fingerprints", "shards", "store"),
-    ("fusion", "margins", "negatives", "prompts", "segments", "shapes", "footprint", "known_shapes"),
+    ("fusion", "margins", "negatives", "folding", "prompts", "segments", "shapes", "footprint", "known_shapes"),
     ("modeling",),
     SIBLINGS,
     ("check",),

@@ -50,6 +50,12 @@ def test_missing_scores_take_the_lowest_of_their_query() -> None:
     assert fusion.fill_missing(scores, starts).tolist() == [3, 1, 1, 0, 0, -4, -4]
 
 
+def test_what_bm25_had_room_to_list_shares_no_word() -> None:
+    scores, starts = flat([[3, math.nan], [3, 1, math.nan], [math.nan, math.nan]])
+    filled = fusion.fill_unmatched(scores, starts, depth=2)
+    np.testing.assert_array_equal(filled, [3, 0, 3, 1, math.nan, 0, 0])
+
+
 def test_a_teacher_without_scores_for_a_query_has_no_say() -> None:
     scores, starts = flat([[3, 1, 2]])
     silent = np.full(3, math.nan)

@@ -244,7 +244,7 @@ def test_renormalised_soft_labels_are_the_softmax_over_the_group(
     soft = fusion.soften(np.array(scores), temperature, starts)
     group = data.draw(st.lists(st.sampled_from(range(len(scores))), min_size=1, unique=True))
     np.testing.assert_allclose(
-        negatives.share_probability(soft[group], starts),
+        fusion.share(soft[group], starts),
         fusion.soften(np.array(scores)[group], temperature, starts),
         rtol=1e-9,
     )

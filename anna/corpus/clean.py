@@ -1,4 +1,4 @@
-"""What a text looks like in every table, and the form in which two texts are compared."""
+"""What a text looks like in every table."""
 
 import math
 import re
@@ -57,24 +57,3 @@ def plain(value: Any) -> str:
     if is_missing(value):
         return str(None)
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
-
-
-class _Folding(dict[int, int]):
-    """Code point -> itself, or a space where it is punctuation; filled as it is asked."""
-
-    def __missing__(self, code: int) -> int:
-        is_punctuation = unicodedata.category(chr(code)).startswith("P")
-        self[code] = ord(" ") if is_punctuation else code
-        return self[code]
-
-
-_FOLDING = _Folding()
-
-
-def normalise(text: str) -> str:
-    """Return the form in which texts count as equal: case, punctuation and whitespace folded.
-
-    Never empty for a text that is not: one of nothing but punctuation stands for itself.
-    """
-    folded = text.casefold()
-    return " ".join(folded.translate(_FOLDING).split()) or folded

@@ -8,13 +8,13 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from anna import schemas
-from anna.corpus.clean import normalise
 from anna.corpus.decontaminate import HeldOutTexts
 from anna.corpus.dedup import merge_texts
 from anna.corpus.drops import Drop
 from anna.corpus.ids import text_id
 from anna.corpus.rows import Row
 from anna.corpus.sources import TrainSource
+from anna.folding import normalise
 from anna.seeding import derive_seed
 
 

@@ -6,8 +6,8 @@ queries are short and a quotation is no leak of an answer).
 
 from collections.abc import Iterable
 
-from anna.corpus.clean import normalise
 from anna.corpus.dedup import NearIndex, outline
+from anna.folding import normalise
 
 
 class HeldOutTexts:

@@ -13,7 +13,7 @@ import numpy as np
 from datasketch import MinHash, MinHashLSH
 from numpy.typing import NDArray
 
-from anna.corpus.clean import normalise
+from anna.folding import normalise
 
 SHINGLE_WORDS = 3
 

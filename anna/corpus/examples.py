@@ -5,12 +5,12 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 
 from anna import log
-from anna.corpus.clean import normalise
 from anna.corpus.collection import Pair, make_pairs
 from anna.corpus.rows import load_rows, sample
 from anna.corpus.sources import TrainSource
 from anna.corpus.units import Unit, choose_examples, shuffle
 from anna.errors import InputError
+from anna.folding import normalise
 from anna.prompts import Example
 from anna.seeding import derive_seed
 

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from anna.corpus.clean import normalise
 from anna.corpus.dedup import merge_texts
 from anna.corpus.drops import Drop, DropLog
 from anna.corpus.ids import text_id
@@ -11,6 +10,7 @@ from anna.corpus.rows import load_distractors, load_rows
 from anna.corpus.sources import HeldOutSource
 from anna.corpus.units import LABELLED, PAIRS, Unit, choose_examples, make_units, shuffle, take_in_turn
 from anna.errors import InputError
+from anna.folding import normalise
 from anna.prompts import Example
 from anna.seeding import derive_seed
 

@@ -9,8 +9,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from anna.corpus.clean import normalise
 from anna.errors import InputError
+from anna.folding import normalise
 
 MAX_OVERLAP = 1 / 3
 """Jaccard similarity of two names' words up to which they count as worded differently; more would give the answer

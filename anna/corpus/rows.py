@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from anna.corpus import formats
-from anna.corpus.clean import UnusableError, clean_text, is_missing, normalise, plain
+from anna.corpus.clean import UnusableError, clean_text, is_missing, plain
 from anna.corpus.drops import Drop
 from anna.corpus.sources import HeldOutSource, Reading, TrainSource, fill, is_template, source_columns
 from anna.errors import InputError
+from anna.folding import normalise
 from anna.origins import describe
 from anna.seeding import derive_seed
 

@@ -5,10 +5,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from anna.corpus.clean import normalise
 from anna.corpus.drops import Drop
 from anna.corpus.rows import Row
 from anna.corpus.sources import HeldOutSource
+from anna.folding import normalise
 from anna.prompts import Example
 from anna.seeding import derive_seed
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from anna.errors import InputError
 from anna.modeling.hardware import Dtype, compute_dtype
-from anna.teachers import reranker
 from anna.teachers.engine import Items
+from anna.teachers.pairs import choose_queries, texts_of
 from anna.teachers.tables import PAIR, frame
 
 Score = Callable[[Items], NDArray[np.float32]]
@@ -48,9 +48,9 @@ def check(
     used = compute_dtype(dtype)
     if used == torch.float32 or not num_queries:
         return {}
-    chosen = reranker.choose_queries(queries, num_queries)
+    chosen = choose_queries(queries, num_queries)
     rows = frame(run.select(["query_id", "doc_id", "score"])).join(chosen, on="query_id", how="semi")
-    found = correlations(rows, score(reranker.texts_of(rows.select(PAIR), corpus, queries)))
+    found = correlations(rows, score(texts_of(rows.select(PAIR), corpus, queries)))
     if found["queries"] and found["mean"] < least:
         name = str(used).removeprefix("torch.")
         raise InputError(

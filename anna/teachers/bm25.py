@@ -79,11 +79,12 @@ def bm25_search(
     b: float,
     depth: int,
     task: str = "collection",
+    skip_own_text: bool = True,
 ) -> pa.Table:
     """Return table RUN of `queries` over one collection.
 
-    Only documents with a score above 0, those that share a word with the query, are found, and never the document that
-    has the query's own text. Ties go to the smaller doc_id.
+    Only documents with a score above 0 are found, those that share a word with the query. Ties go to the smaller
+    doc_id.
 
     Args:
         doc_ids: Of the documents, in any order.
@@ -94,6 +95,8 @@ def bm25_search(
         b: Length normalisation.
         depth: Results per query.
         task: Name of the collection, for messages.
+        skip_own_text: Whether the document that has the query's own text is never found: in training it would be a
+            negative that is none. Where scores are reported it counts, as for every other model.
 
     Raises:
         InputError: If there are fewer than two documents.
@@ -101,7 +104,7 @@ def bm25_search(
     check_size(task, len(docs))
     order = sorted(range(len(doc_ids)), key=lambda index: doc_ids[index])
     sorted_docs = [docs[index] for index in order]
-    excluded_Q = same_text(queries, sorted_docs)
+    excluded_Q = same_text(queries, sorted_docs if skip_own_text else ())
     sorted_ids = np.array([doc_ids[index] for index in order], dtype=object)  # once: a block is few queries
     parts = []
     for start, scores_QN in _score(sorted_docs, queries, k1, b, task):

@@ -4,12 +4,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from anna import io, margins, schemas
-from anna.errors import InputError
 from anna.margins import Calibration, Kept, Sweep
 from anna.negatives import QUERY_VERDICTS, Rule, Verdict
 from anna.teachers.blocks import Block, query_blocks
@@ -43,7 +41,7 @@ def calibrate(
         rule: Instead of the one in `params`, whose margin then means nothing.
 
     Raises:
-        InputError: If a table has ids that corpus or queries lack, or a query has no labels or no labelled positive.
+        InputError: If a table has ids that corpus or queries lack, or a query no positive among its labels.
     """
     chosen, margin = rule or params.rule, params.margin if rule in (None, params.rule) else None
     tried = margins.grid(chosen, margin)
@@ -53,22 +51,10 @@ def calibrate(
     for block in blocks if tried else ():
         if block.queries.num_rows:
             rows, candidates = marker.mark(block)
-            _check_positives(block, marker, rows)
             tasks = rows["task"].gather(candidates.starts).to_numpy().astype(names.dtype)
             swept = margins.sweep(candidates, margins=tried, **(params.judging() | {"rule": chosen}))
             sums.add(swept, np.searchsorted(names, tasks))
     return Calibration(chosen, margin, sums.rows(tried, names.tolist()))
-
-
-def _check_positives(block: Block, marker: Marker, rows: pl.DataFrame) -> None:
-    """Refuse labels that were made before the queries were: without a positive there is nothing to measure from."""
-    found = marker.known.ids["query_id"].gather(rows.filter("is_positive")["query_id"].unique())
-    without = sorted(set(block.queries["query_id"].to_pylist()) - set(found))
-    if without:
-        raise InputError(
-            f"data/labels.parquet has no positive of {len(without)} queries, the first {without[0]!r}; it was made "
-            "from other data, run: dvc repro filter"
-        )
 
 
 class _Sums:

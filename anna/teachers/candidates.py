@@ -1,7 +1,5 @@
 """What is known of every candidate before any margin: whether it is a positive, the text of one, or taken for one."""
 
-import unicodedata
-from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -9,12 +7,11 @@ import polars as pl
 import pyarrow as pa
 
 from anna import segments
+from anna.errors import InputError
+from anna.folding import fold
 from anna.negatives import Candidates
 from anna.teachers.blocks import Block
-from anna.teachers.tables import PAIR, Known, mark_positives, numbers, with_query
-
-_CASED = range(0x20000)
-"""Code points among which all letters with case and all punctuation lie; above there are ideographs."""
+from anna.teachers.tables import PAIR, Known, frame, mark_positives, numbers, with_query
 
 
 class Marked(NamedTuple):
@@ -38,7 +35,9 @@ class Marker:
             relabel_margin: See `mark_relabelled`; None: nothing is relabelled.
         """
         self.known = Known(corpus, queries)
-        self._plain = plain_texts(self.known.texts)
+        self._texts = frame(corpus.select(["text"]))["text"]
+        self._hashes = np.zeros(len(self._texts), dtype=np.uint64)
+        self._is_hashed = np.zeros(len(self._texts), dtype=np.bool_)
         self._relabel_margin = relabel_margin
 
     def mark(self, block: Block) -> Marked:
@@ -48,15 +47,17 @@ class Marker:
             block: With the rows of `labels` and `qrels`, and of `reranker` where there is a `relabel_margin`.
 
         Raises:
-            InputError: If a table has ids that corpus or queries lack.
+            InputError: If a table has ids that corpus or queries lack, or a query no positive among its labels.
         """
         judged = self.known.encode(block.rows["qrels"], "qrels")
         rows = mark_positives(self.known.encode(block.rows["labels"], "labels"), self.known, judged)
-        rows = mark_duplicates(rows.with_columns(pl.lit(False).alias("is_relabelled")), self._plain)
+        self._refuse_without_positive(rows, block.queries)
+        plain = self._plain(rows["doc_id"])
+        rows = mark_duplicates(rows.with_columns(pl.lit(False).alias("is_relabelled")), plain)
         if self._relabel_margin is not None:
             reranked = self.known.encode(block.rows["reranker"], "reranker run")
             rows = mark_relabelled(rows, reranked, judged, self._relabel_margin)
-            rows = mark_duplicates(rows, self._plain)  # now of the relabelled, too
+            rows = mark_duplicates(rows, plain)  # now of the relabelled, too
         starts_Q = segments.find_starts(numbers(rows, "query_id"))
         candidates = Candidates(
             scores=numbers(rows, "fused_score").astype(np.float64),
@@ -68,45 +69,40 @@ class Marker:
         )
         return Marked(rows, candidates)
 
+    def _refuse_without_positive(self, rows: pl.DataFrame, queries: pa.Table) -> None:
+        """Refuse labels that were made before the queries were: without a positive there is nothing to measure from."""
+        found = self.known.ids["query_id"].gather(rows.filter("is_positive")["query_id"].unique())
+        asked = frame(queries.select(["query_id"]))["query_id"]
+        without = asked.filter(~asked.is_in(found.implode()))
+        if len(without):
+            raise InputError(
+                f"data/labels.parquet has no positive of {len(without)} queries, the first {without[0]!r}; it was made "
+                "from other data, run: dvc repro filter"
+            )
+
+    def _plain(self, docs: pl.Series) -> pl.Series:
+        """Return `plain_texts` of documents by number; each text is folded once, and those that nobody finds never."""
+        doc_C = docs.to_numpy()
+        new = np.unique(doc_C[~self._is_hashed[doc_C]])
+        self._hashes[new] = plain_texts(self._texts.gather(new)).to_numpy()
+        self._is_hashed[new] = True
+        return pl.Series(self._hashes[doc_C])
+
 
 def plain_texts(texts: pl.Series) -> pl.Series:
-    """Return a number for each text that is the same for texts equal but for case, punctuation and spacing."""
-    number = fold(pl.col("text")).hash(0).rank("dense").cast(pl.UInt64)
-    return texts.to_frame("text").select(number.alias("plain"))["plain"]
-
-
-def fold(text: pl.Expr) -> pl.Expr:
-    """Return what `ingest` compares texts by, `anna.corpus.clean.normalise`, of a whole column at once."""
-    folded = _foldings()
-    words = text.str.replace_many(list(folded), list(folded.values()))
-    words = words.str.replace_all(" {2,}", " ").str.strip_chars(" ")
-    # A text of nothing but punctuation equals only itself.
-    return pl.when(words == "").then(text).otherwise(words)
-
-
-@cache
-def _foldings() -> dict[str, str]:
-    """Return what is put in place of each character that is not its own: case folded, punctuation and spaces a space.
-
-    A table of Python's own: lower case and classes of characters in polars are not quite those of `normalise`.
-    """
-    folded = {char: "".join(map(_spaced, char.casefold())) for char in map(chr, _CASED)}
-    return {char: other for char, other in folded.items() if other != char}
-
-
-def _spaced(char: str) -> str:
-    return " " if char.isspace() or unicodedata.category(char).startswith("P") else char
+    """Return a hash of each text, 64 bits, that is the same for texts equal but for case, punctuation and spacing."""
+    return texts.to_frame("text").select(fold(pl.col("text")).hash(0).alias("plain"))["plain"]
 
 
 def mark_duplicates(rows: pl.DataFrame, plain: pl.Series) -> pl.DataFrame:
     """Return `rows` in their order, with `is_duplicate`: whether the text is that of one of the query's positives.
 
     Args:
-        rows: Candidates with coded doc_id, `is_positive` and `is_relabelled`; either makes a positive.
-        plain: Of each document, by its number; see `plain_texts`.
+        rows: Candidates with coded query_id, `is_positive` and `is_relabelled`; either makes a positive.
+        plain: Of each candidate; see `plain_texts`.
     """
     is_positive = pl.col("is_positive") | pl.col("is_relabelled")
-    joined = rows.with_columns(with_query(plain.gather(rows["doc_id"])).alias("text"))
+    joined = rows.with_columns(with_query(plain.rank("dense")).alias("text"))
     is_twin = pl.col("text").is_in(joined.filter(is_positive)["text"].implode())
     return joined.with_columns((is_twin & ~is_positive).alias("is_duplicate")).drop("text")
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from anna import io, negatives, parts, schemas, segments
+from anna import fusion, io, negatives, parts, schemas, segments
 from anna.errors import InputError
 from anna.negatives import QUERY_VERDICTS, Candidates, Judgement, Rule, Verdict
 from anna.params import Params
@@ -90,9 +90,9 @@ class Selector:
             block: With the rows of `labels` and `qrels`, and of `reranker` where there is a `relabel_margin`.
 
         Raises:
-            InputError: If a table has ids that corpus or queries lack.
+            InputError: If a table has ids that corpus or queries lack, or a query no positive among its labels.
         """
-        if not block.rows["labels"].num_rows:
+        if not block.queries.num_rows:
             return Selection(schemas.GROUPS.empty_table(), schemas.DROPS.empty_table())
         rows, candidates = self._marker.mark(block)
         judgement = self._judge(candidates)
@@ -181,7 +181,7 @@ def _share(members: pl.DataFrame, starts_G: Int, known: Known) -> NDArray[np.flo
             f"data/labels.parquet: the soft labels of query {query!r} are zero over its whole group; raise "
             "label.teacher_temperature in params.yaml"
         )
-    return negatives.share_probability(soft_C, starts_G).astype(np.float32)
+    return fusion.share(soft_C, starts_G).astype(np.float32)
 
 
 def _lists(values: pa.Array, ends_G: Int) -> pa.ListArray:

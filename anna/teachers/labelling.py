@@ -17,25 +17,33 @@ class Labeller:
     """Fuses the scores of queries' candidates, some queries at a time."""
 
     def __init__(
-        self, corpus: pa.Table, queries: pa.Table, *, weights: Mapping[str, float], teacher_temperature: float
+        self,
+        corpus: pa.Table,
+        queries: pa.Table,
+        *,
+        weights: Mapping[str, float],
+        teacher_temperature: float,
+        bm25_depth: int,
     ) -> None:
         """Number all ids.
 
         Args:
-            corpus: Table CORPUS.
+            corpus: Table CORPUS; its texts may be missing.
             queries: Table QUERIES.
             weights: Weight of each run's z-score, by its name: bm25, dense, reranker.
             teacher_temperature: Divides the fused score in the softmax.
+            bm25_depth: Documents that the run of BM25 lists per query at most.
         """
         self._known, self._weights, self._temperature = Known(corpus, queries), weights, teacher_temperature
+        self._bm25_depth = bm25_depth
         self._measured: list[pl.DataFrame] = []
 
     def label(self, block: Block) -> pa.Table:
         """Return table LABELS of the block's queries.
 
         The candidates of a query are those of the first-stage runs `bm25` and `dense`, and all that the qrels judge.
-        What a run does not list takes its lowest score for that query; a run without rows for the query is left out
-        (`fusion.fill_missing`).
+        What a run does not list takes its lowest score for that query, or 0 where BM25 lists fewer than it may; a run
+        without rows for the query is left out (`fusion.fill_missing`, `fusion.fill_unmatched`).
 
         Args:
             block: With the rows of `qrels` and of every run.
@@ -57,9 +65,9 @@ class Labeller:
             pairs = pairs.join(run, on="pair", how="left", maintain_order="left")
         pairs = split(pairs)
         starts_Q = segments.find_starts(numbers(pairs, "query_id"))
-        fused_C = fusion.fuse_scores(
-            [numbers(pairs, name).astype(np.float64) for name in runs], list(self._weights.values()), starts_Q
-        )
+        signals = {name: numbers(pairs, name).astype(np.float64) for name in runs}
+        signals["bm25"] = fusion.fill_unmatched(signals["bm25"], starts_Q, self._bm25_depth)
+        fused_C = fusion.fuse_scores(list(signals.values()), list(self._weights.values()), starts_Q)
         soft_C = fusion.soften(fused_C, self._temperature, starts_Q)
         labels = pairs.with_columns(
             pl.Series("fused_score", fused_C, dtype=pl.Float64).cast(pl.Float32),

@@ -1,6 +1,5 @@
 """Which candidates the most expensive teacher reads, and the run that its scores make."""
 
-import hashlib
 from typing import Any
 
 import numpy as np
@@ -9,6 +8,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from anna import io, schemas
+from anna.teachers.pairs import choose_queries
 from anna.teachers.tables import PAIR, frame
 
 RRF_K = 60
@@ -50,16 +50,6 @@ def choose_candidates(
     return pl.concat([positives, negatives, best]).unique().sort(PAIR)
 
 
-def choose_queries(queries: pa.Table, queries_per_task: int | None) -> pl.DataFrame:
-    """Return the query_id of the first queries of each task by the hash of their id, so that samples nest."""
-    ids = frame(queries.select(["task", "query_id"]))
-    if queries_per_task is None:
-        return ids.select("query_id")
-    digests = [hashlib.blake2b(name.encode(), digest_size=16).hexdigest() for name in ids["query_id"]]
-    ordered = ids.with_columns(pl.Series("digest", digests, dtype=pl.String)).sort("task", "digest", "query_id")
-    return ordered.group_by("task", maintain_order=True).head(queries_per_task).select("query_id")
-
-
 def best_of_runs(ranks: pl.DataFrame, depth: int) -> pl.DataFrame:
     """Return the best `depth` documents of each query by reciprocal rank fusion, ties by doc_id.
 
@@ -74,15 +64,6 @@ def best_of_runs(ranks: pl.DataFrame, depth: int) -> pl.DataFrame:
     fused = terms.group_by(PAIR, maintain_order=True).agg(pl.col("fused").sum())
     ordered = fused.sort("query_id", "fused", "doc_id", descending=[False, True, False])
     return ordered.group_by("query_id", maintain_order=True).head(depth).select(PAIR)
-
-
-def texts_of(pairs: pl.DataFrame, corpus: pa.Table, queries: pa.Table) -> list[tuple[str, str]]:
-    """Return the (query, passage) texts of pairs of ids, in their order."""
-    docs = frame(corpus.select(["doc_id", "text"])).rename({"text": "doc"})
-    asked = frame(queries.select(["query_id", "text"]))
-    joined = pairs.join(asked, on="query_id", how="left", maintain_order="left")
-    joined = joined.join(docs, on="doc_id", how="left", maintain_order="left")
-    return list(zip(joined["text"].to_list(), joined["doc"].to_list(), strict=True))
 
 
 def to_run(pairs: pl.DataFrame, scores: NDArray[np.float32]) -> pa.Table:

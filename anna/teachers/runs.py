@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from anna import schemas
 from anna.errors import InputError
+from anna.folding import fold
 from anna.segments import Int
 from anna.teachers.tables import frame
 
@@ -58,9 +59,16 @@ def check_size(task: str, num_docs: int) -> None:
 
 
 def same_text(queries: Sequence[str], docs: Sequence[str]) -> Int:
-    """Return the position of the document that has the query's own text, or -1; (Q,). Texts of `docs` are distinct."""
-    place = {text: index for index, text in enumerate(docs)}
-    return np.array([place.get(text, -1) for text in queries], dtype=np.int64)
+    """Return the position of the document that has the query's own text, or -1; (Q,).
+
+    Texts are compared folded, and those of `docs` are distinct so, as `ingest` leaves them.
+    """
+    asked, found = (
+        pl.DataFrame({"text": texts}, schema={"text": pl.String}).select(fold(pl.col("text"))).to_series()
+        for texts in (queries, docs)
+    )
+    place = dict(zip(found, range(len(docs)), strict=True))
+    return np.array([place.get(text, -1) for text in asked], dtype=np.int64)
 
 
 def to_run(

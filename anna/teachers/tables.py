@@ -34,15 +34,14 @@ class Known:
     """Queries and documents by number: in the order of their ids, so that joins and sorts compare no text."""
 
     def __init__(self, corpus: pa.Table, queries: pa.Table) -> None:
-        """Number the ids of tables CORPUS and QUERIES, which are sorted."""
-        docs, asked = frame(corpus), frame(queries.select(["query_id", "task", "label"]))
+        """Number the ids of tables CORPUS and QUERIES, which are sorted; no text is looked at."""
+        docs, asked = frame(corpus.select(["doc_id", "label"])), frame(queries.select(["query_id", "task", "label"]))
         self.ids = {"query_id": asked["query_id"], "doc_id": docs["doc_id"]}
         # Kept as expressions: polars goes through all names of an Enum each time that Python hands it over.
         self._codes = {
             name: pl.col(name).cast(pl.Enum(ids), strict=False).to_physical().cast(pl.UInt32)
             for name, ids in self.ids.items()
         }
-        self.texts = docs["text"]
         self.tasks = asked["task"]
         classes = pl.Enum(pl.concat([docs["label"], asked["label"]]).drop_nulls().unique().sort())
         self.doc_classes, self.query_classes = (

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from anna import seeding
 from anna.errors import InputError
+from anna.folding import normalise
 
 
 class Group(NamedTuple):
@@ -179,17 +180,18 @@ def lay_out(batch: Batch, world_size: int, texts: Texts) -> Layout:
     doc_ids = [batch.doc_ids()[rank::world_size] for rank in range(world_size)]
     place = {doc_id: column for column, doc_id in enumerate(doc_id for block in doc_ids for doc_id in block)}
     columns = [[[place[d] for d in g.doc_ids] for g in share] for share in shares]
-    is_masked = [[_not_negative(g, place, texts) for g in share] for share in shares]
+    folded = {doc_id: normalise(texts.docs[doc_id]) for doc_id in place}
+    is_masked = [[_not_negative(g, place, folded, texts) for g in share] for share in shares]
     return Layout(doc_ids, columns, is_masked)
 
 
-def _not_negative(group: Group, place: Mapping[str, int], texts: Texts) -> list[int]:
+def _not_negative(group: Group, place: Mapping[str, int], folded: Mapping[str, str], texts: Texts) -> list[int]:
     own, positives = set(group.doc_ids), texts.positives.get(group.query_id, frozenset())
-    text, label = texts.queries[group.query_id], texts.labels.get(group.query_id)
+    text, label = normalise(texts.queries[group.query_id]), texts.labels.get(group.query_id)
 
     def may_be_relevant(doc_id: str) -> bool:
         is_of_class = label is not None and texts.labels.get(doc_id) == label
-        return is_of_class or doc_id in positives or texts.docs[doc_id] == text
+        return is_of_class or doc_id in positives or folded[doc_id] == text
 
     return [column for doc_id, column in place.items() if doc_id not in own and may_be_relevant(doc_id)]
 

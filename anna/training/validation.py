@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from anna import seeding
+from anna.folding import normalise
 from anna.modeling.batching import packed_batches
 from anna.modeling.encoder import Encoder, Part
 from anna.training.batches import Group, Texts
@@ -96,7 +97,8 @@ def _score_task(
     docs = [texts.docs[doc_id] for doc_id in held_out.doc_ids]
     query_emb_QD = _embed(engine, encoder, encoder.tokenize(queries, prefix=prefix, max_tokens=recipe.query_tokens))
     doc_emb_ND = _embed(engine, encoder, encoder.tokenize(docs, prefix=doc_prefix, max_tokens=recipe.doc_tokens))
-    is_own_QN = np.array([[doc == query for doc in docs] for query in queries])
+    asked, found = ([normalise(text) for text in side] for side in (queries, docs))
+    is_own_QN = np.array(asked)[:, None] == np.array(found)
     gains_QN = np.array([[doc in texts.positives[query] for doc in held_out.doc_ids] for query in held_out.query_ids])
     scores_QN = np.where(is_own_QN, -np.inf, (query_emb_QD @ doc_emb_ND.T).cpu().numpy())
     return ndcg(scores_QN, gains_QN.astype(np.float64))

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anna.corpus.clean import UnusableError, clean_text, normalise
+from anna.corpus.clean import UnusableError, clean_text
+from anna.folding import normalise
 
 
 @pytest.mark.parametrize(

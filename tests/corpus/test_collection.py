@@ -3,12 +3,12 @@ from typing import Any
 
 import pytest
 
-from anna.corpus.clean import normalise
 from anna.corpus.collection import Collection, Pair, build_collection, make_pairs, training_tables
 from anna.corpus.decontaminate import HeldOutTexts
 from anna.corpus.ids import text_id
 from anna.corpus.rows import Row
 from anna.corpus.sources import TrainSource
+from anna.folding import normalise
 from tests.corpus.conftest import Counted
 
 LONG = " ".join(f"w{number}" for number in range(40))

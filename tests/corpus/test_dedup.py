@@ -4,8 +4,8 @@ import time
 import numpy as np
 import pytest
 
-from anna.corpus.clean import normalise
 from anna.corpus.dedup import NearIndex, jaccard, merge_texts, outline, shingles
+from anna.folding import normalise
 
 WORDS = [f"word{number}" for number in range(400)]
 

@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 
-from anna.corpus.clean import normalise
 from anna.corpus.drops import DropLog
 from anna.corpus.held_out import HeldOutTask, held_out_texts, load_task
 from anna.corpus.held_out_tables import held_out_tables
 from anna.corpus.sources import HeldOutSource
 from anna.errors import InputError
+from anna.folding import normalise
 from tests.corpus.conftest import Counted
 
 LONG = " ".join(f"w{number}" for number in range(40))

@@ -10,9 +10,10 @@ import mteb
 import pytest
 import yaml
 
-from anna.corpus.clean import clean_text, normalise
+from anna.corpus.clean import clean_text
 from anna.corpus.examples import load_examples
 from anna.corpus.sources import TrainSource
+from anna.folding import normalise
 from stages.ingest import IngestParams
 
 ROOT = Path(__file__).parents[2]

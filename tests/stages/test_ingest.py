@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from anna import io, schemas
-from anna.corpus.clean import normalise
 from anna.corpus.held_out_tables import SCHEMAS
 from anna.errors import InputError
+from anna.folding import normalise
 from stages import ingest
 from tests.toy import write_jsonl, write_toy_project
 

@@ -56,10 +56,10 @@ def test_equal_to_the_literal_formula(k1: float, b: float) -> None:
 
 
 def test_ties_go_to_the_smaller_id_at_the_cut_too() -> None:
-    run = search({"q": "river, city"}, depth=2)
+    run = search({"q": "river, the city"}, depth=2)
     assert run["doc_id"].to_pylist()[:2] == ["d4", "d5"]
     assert len(set(run["score"].to_pylist()[:2])) == 1
-    assert search({"q": "river, city"}, depth=1)["doc_id"].to_pylist() == ["d4"]
+    assert search({"q": "river, the city"}, depth=1)["doc_id"].to_pylist() == ["d4"]
 
 
 def test_only_matches_are_found_and_depth_may_exceed_the_collection() -> None:
@@ -70,8 +70,9 @@ def test_only_matches_are_found_and_depth_may_exceed_the_collection() -> None:
 
 
 def test_the_query_itself_is_never_found() -> None:
-    run = search({"q": DOCS["d4"]})
+    run = search({"q": "River, city!"})
     assert run["doc_id"].to_pylist() == ["d5", "d1", "d3"]
+    assert search({"q": "River, city!"}, skip_own_text=False)["doc_id"].to_pylist() == ["d4", "d5", "d1", "d3"]
 
 
 def test_blocks_do_not_change_the_run(monkeypatch: pytest.MonkeyPatch) -> None:

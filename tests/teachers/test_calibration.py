@@ -78,6 +78,8 @@ def test_labels_of_other_queries_are_refused(toy: Toy, missing: Callable[[Any], 
     message = r"has no positive of \d queries, the first '.:q:.'; it was made from other data, run: dvc repro filter$"
     with pytest.raises(InputError, match=message):
         calibration.calibrate(toy.corpus, toy.queries, blocks(toy, labels, size), FilterParams(**SETTINGS))
+    with pytest.raises(InputError, match=message):
+        select(toy, labels, size, **SETTINGS)
 
 
 def test_rule_none_gives_no_rows(toy: Toy, labels: pa.Table) -> None:

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anna.corpus.clean import normalise
-from anna.teachers.candidates import fold, mark_duplicates, mark_relabelled, plain_texts
+from anna.folding import fold, normalise
+from anna.teachers.candidates import mark_duplicates, mark_relabelled, plain_texts
 
-PLAIN = pl.Series("plain", [7, 8, 9, 7, 8], dtype=pl.UInt64)
-"""Of the documents d0 to d4: d3 has the text of d0, d4 that of d1."""
+PLAIN = pl.Series("plain", [2**63, 8, 2**63, 8], dtype=pl.UInt64)
+"""Of the documents d0, d1, d3 and d4: d3 has the text of d0, d4 that of d1."""
 
 
 NASTY = [

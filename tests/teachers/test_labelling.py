@@ -36,21 +36,29 @@ def runs() -> dict[str, pa.Table]:
     return {name: table(schemas.RUN, rows) for name, rows in [("bm25", BM25), ("dense", DENSE), ("reranker", RERANKER)]}
 
 
-def label(toy: Toy, runs: dict[str, pa.Table], temperature: float = 0.8) -> tuple[pa.Table, dict[str, Any]]:
-    labeller = labelling.Labeller(toy.corpus, toy.queries, weights=WEIGHTS, teacher_temperature=temperature)
+def label(
+    toy: Toy, runs: dict[str, pa.Table], temperature: float = 0.8, depth: int = 2
+) -> tuple[pa.Table, dict[str, Any]]:
+    labeller = labelling.Labeller(
+        toy.corpus, toy.queries, weights=WEIGHTS, teacher_temperature=temperature, bm25_depth=depth
+    )
     labels = labeller.label(Block(toy.queries, {"qrels": toy.qrels, **runs}))
     return labels, labeller.metrics()
 
 
-def z_scores(scores: dict[str, float], candidates: list[str]) -> list[float]:
-    filled = [scores.get(doc, min(scores.values(), default=0.0)) for doc in candidates]
+def z_scores(scores: dict[str, float], candidates: list[str], most: float) -> list[float]:
+    """Return z-scores; a run that lists fewer than `most` documents knows that the others have 0."""
+    low = 0.0 if len(scores) < most else min(scores.values())
+    filled = [scores.get(doc, low) for doc in candidates]
     if max(filled) == min(filled):
         return [0.0] * len(filled)
     mean, deviation = float(np.mean(filled)), float(np.std(filled))
     return [(score - mean) / deviation for score in filled]
 
 
-def literal(toy: Toy, runs: dict[str, pa.Table], query: str, temperature: float) -> list[tuple[str, float, float]]:
+def literal(
+    toy: Toy, runs: dict[str, pa.Table], query: str, temperature: float, depth: int
+) -> list[tuple[str, float, float]]:
     """Return doc_id, fused score and soft label of one query's candidates by a loop."""
     scores = {
         name: {row["doc_id"]: row["score"] for row in run.to_pylist() if row["query_id"] == query}
@@ -58,18 +66,19 @@ def literal(toy: Toy, runs: dict[str, pa.Table], query: str, temperature: float)
     }
     judged = [row["doc_id"] for row in toy.qrels.to_pylist() if row["query_id"] == query]
     candidates = sorted({*scores["bm25"], *scores["dense"], *judged})
-    parts = {name: z_scores(scores[name], candidates) for name in runs}
+    parts = {name: z_scores(scores[name], candidates, depth if name == "bm25" else 1) for name in runs}
     fused = [sum(WEIGHTS[name] * parts[name][i] for name in runs) for i in range(len(candidates))]
     weights = [math.exp(value / temperature) for value in fused]
     rows = [(doc, value, weight / sum(weights)) for doc, value, weight in zip(candidates, fused, weights, strict=True)]
     return sorted(rows, key=lambda row: (-np.float32(row[1]), row[0]))
 
 
-def test_equal_to_a_loop(toy: Toy, runs: dict[str, pa.Table]) -> None:
-    labels, _ = label(toy, runs)
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_equal_to_a_loop(toy: Toy, runs: dict[str, pa.Table], depth: int) -> None:
+    labels, _ = label(toy, runs, depth=depth)
     for query in ("A:q:1", "A:q:2", "B:q:1"):
         own = [row for row in labels.to_pylist() if row["query_id"] == query]
-        expected = literal(toy, runs, query, 0.8)
+        expected = literal(toy, runs, query, 0.8, depth)
         assert [row["doc_id"] for row in own] == [doc for doc, _, _ in expected]
         np.testing.assert_allclose([row["fused_score"] for row in own], [row[1] for row in expected], atol=1e-6)
         np.testing.assert_allclose([row["soft_label"] for row in own], [row[2] for row in expected], atol=1e-6)
@@ -144,7 +153,7 @@ def test_a_query_without_positive_is_refused(toy: Toy, runs: dict[str, pa.Table]
 
 def test_blocks_of_queries_make_no_difference(toy: Toy, runs: dict[str, pa.Table]) -> None:
     whole, metrics = label(toy, runs)
-    labeller = labelling.Labeller(toy.corpus, toy.queries, weights=WEIGHTS, teacher_temperature=0.8)
+    labeller = labelling.Labeller(toy.corpus, toy.queries, weights=WEIGHTS, teacher_temperature=0.8, bm25_depth=2)
     tables = {"qrels": toy.qrels, **runs}
 
     def blocks() -> Iterator[Block]:

@@ -6,6 +6,7 @@ import pytest
 
 from anna import io, schemas
 from anna.teachers import reranker
+from anna.teachers.pairs import choose_queries, texts_of
 from tests.teachers.conftest import Toy, table
 
 
@@ -49,17 +50,17 @@ def test_few_documents_judged_not_relevant(toy: Toy) -> None:
 def test_samples_nest_and_do_not_depend_on_other_tasks(toy: Toy) -> None:
     rows = [(f"{task}:q:{i}", task, "retrieval", "train", f"text {i}", None) for task in "AB" for i in range(20)]
     queries = table(schemas.QUERIES, rows)
-    few, more = (set(reranker.choose_queries(queries, n)["query_id"]) for n in (3, 7))
+    few, more = (set(choose_queries(queries, n)["query_id"]) for n in (3, 7))
     assert len(few) == 6
     assert few < more
     alone = table(schemas.QUERIES, [row for row in rows if row[1] == "A"])
-    assert set(reranker.choose_queries(alone, 3)["query_id"]) == {name for name in few if name.startswith("A")}
-    assert reranker.choose_queries(queries, None).height == 40
+    assert set(choose_queries(alone, 3)["query_id"]) == {name for name in few if name.startswith("A")}
+    assert choose_queries(queries, None).height == 40
 
 
 def test_run_is_ranked_with_ties_by_id_and_texts_are_in_order(toy: Toy) -> None:
     pairs = pl.DataFrame({"query_id": ["A:q:1"] * 3, "doc_id": ["A:d:4", "A:d:1", "A:d:3"]})
-    assert reranker.texts_of(pairs, toy.corpus, toy.queries)[1] == (
+    assert texts_of(pairs, toy.corpus, toy.queries)[1] == (
         "which river flows through Paris",
         "The river Seine flows through Paris.",
     )
