@@ -12,6 +12,7 @@ from typing import Any
 
 from anna.corpus.ingest import check_prompts
 from anna.errors import InputError
+from anna.footprint import recomputed_layers
 from anna.params import HELD_OUT, STAGES, Params, Recorded, did_you_mean
 
 
@@ -28,11 +29,13 @@ def check(path: Path) -> None:
 
     faults = _faults(partial(load, cls) for cls in sections())
     if not faults:
-        ingest, evaluate, prompts = found["ingest"], found["evaluate"], found["prompts"].tasks
+        ingest, evaluate, prompts, train = (found[name] for name in ("ingest", "evaluate", "prompts", "train"))
         together = (
-            partial(check_prompts, ingest.tasks, prompts),
-            partial(_check_scored, ingest, evaluate, prompts),
-            partial(_check_examples, ingest, evaluate),
+            partial(check_prompts, ingest.tasks, prompts.tasks),
+            partial(_check_scored, ingest, evaluate, prompts.tasks),
+            partial(_check_lengths, train, evaluate, prompts),
+            partial(_check_last_layer, train, found["student"]),
+            partial(_check_sizes, train, found["student"]),
         )
         faults = [f"{path}: {fault}" for fault in _faults(together)]
     if faults:
@@ -65,6 +68,10 @@ def _check_scored(ingest: Any, evaluate: Any, prompts: Iterable[str]) -> None:
     """Refuse tasks to score that there are not, or that have no prompt."""
     if evaluate.benchmark == HELD_OUT:
         _check_held_out([source.task for source in ingest.held_out], evaluate.tasks or ())
+        if evaluate.with_examples and not ingest.examples_per_task:
+            raise InputError(
+                "evaluate.with_examples is true, but ingest.examples_per_task is 0; raise that, or set it to false"
+            )
         return
     from anna.evaluation import tasks  # mteb is heavy, and only its own benchmarks need it
 
@@ -72,6 +79,13 @@ def _check_scored(ingest: Any, evaluate: Any, prompts: Iterable[str]) -> None:
     missing = sorted({task.metadata.name for task in chosen} - set(prompts))
     if missing:
         raise InputError(f"prompts.tasks has no instruction for {missing}, tasks of evaluate; add one for each there")
+    shown = {source.task for source in ingest.examples} if ingest.examples_per_task else set()
+    without = sorted({task.metadata.name for task in chosen} - shown)
+    if evaluate.with_examples and without:
+        raise InputError(
+            f"evaluate.with_examples is true, but nothing gives in-context examples of {without}; declare a source of "
+            "each in ingest.examples and set ingest.examples_per_task above 0, or set it to false"
+        )
 
 
 def _check_held_out(declared: list[str], chosen: Iterable[str]) -> None:
@@ -86,14 +100,46 @@ def _check_held_out(declared: list[str], chosen: Iterable[str]) -> None:
             raise InputError(f"evaluate.tasks: {name!r} is no task of ingest.held_out{hint}; it has {sorted(declared)}")
 
 
-def _check_examples(ingest: Any, evaluate: Any) -> None:
-    if evaluate.examples and not (ingest.held_out or ingest.examples):
+def _check_lengths(train: Any, evaluate: Any, prompts: Any) -> None:
+    """Refuse texts longer than the longest input: with a prompt they would be longer still."""
+    for name, tokens in (
+        ("train.query_tokens", train.query_tokens),
+        ("train.doc_tokens", train.doc_tokens),
+        ("evaluate.max_tokens", evaluate.max_tokens),
+    ):
+        if tokens > prompts.max_tokens:
+            raise InputError(
+                f"{name} is {tokens}, but prompts.max_tokens, the longest input, is {prompts.max_tokens}; lower the "
+                "one, or raise the other"
+            )
+
+
+def _check_last_layer(train: Any, student: Any) -> None:
+    """Refuse students whose last layer cannot start or be trained as params say."""
+    if student.last_layer == "weighted_mean":
+        for name, value, needed in (
+            ("train.method", train.method, "full"),
+            ("student.pooling", student.pooling, "last_token"),
+            ("student.attention", student.attention, "causal"),
+        ):
+            if value != needed:
+                raise InputError(
+                    f"student.last_layer is weighted_mean, which needs {name} {needed}, but that is {value}; set "
+                    "student.last_layer to pretrained, or change that"
+                )
+    if train.last_layer_first and student.pooling != "last_token":
         raise InputError(
-            f"evaluate.examples is {evaluate.examples}, but no source gives in-context examples; set it to 0, or "
-            "declare some in ingest.examples"
+            f"train.last_layer_first is for students read at their last token, but student.pooling is "
+            f"{student.pooling}; set train.last_layer_first to null, or change that"
         )
-    if evaluate.examples > ingest.examples_per_task:
+
+
+def _check_sizes(train: Any, student: Any) -> None:
+    """Refuse more recomputed layers than there are, and batches that leave a process without a query."""
+    if student.layers is not None:
+        recomputed_layers(train.gradient_checkpointing, student.layers)
+    if train.batch_queries < train.processes:
         raise InputError(
-            f"evaluate.examples is {evaluate.examples}, but ingest.examples_per_task is {ingest.examples_per_task}; "
-            "lower the one, or raise the other"
+            f"train.batch_queries is {train.batch_queries}, but train.processes is {train.processes}, and each needs a "
+            f"query; set train.batch_queries to {2 * train.processes} or more (a task's last batch may hold half of it)"
         )

@@ -37,7 +37,12 @@ class Strict(BaseModel):
     """A frozen model in which an unknown key is an error and a field's docstring is its description."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True, protected_namespaces=()
+        extra="forbid",
+        frozen=True,
+        validate_default=True,
+        use_attribute_docstrings=True,
+        protected_namespaces=(),
+        allow_inf_nan=False,
     )
 
 
@@ -87,11 +92,24 @@ class RandomParams(Params):
     """Root seed. Same seed, params and machine: the same bytes."""
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that is written twice, as DVC does; YAML for Python takes the last one."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: dict[Any, int] = {}
+        for key, _ in node.value:
+            name, line = key.value, key.start_mark.line + 1
+            if name in seen and name != "<<":
+                raise yaml.YAMLError(f"key {name!r} stands in line {seen[name]} and again in line {line}")
+            seen[name] = line
+        return super().construct_mapping(node, deep)
+
+
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"{path} does not exist in {Path.cwd()}; run from the project root or copy a preset there")
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}; correct it there") from None
     if not isinstance(tree, dict):

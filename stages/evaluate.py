@@ -15,7 +15,7 @@ from typing import ClassVar, Literal
 import pyarrow as pa
 from pydantic import Field
 
-from anna import io, log, segments
+from anna import folding, io, log, segments
 from anna.evaluation import contamination, contenders, leaderboard, run, scores, tasks
 from anna.evaluation.mteb_model import Embed
 from anna.modeling.hardware import Dtype, compute_dtype, pick_device
@@ -53,8 +53,8 @@ class EvaluateParams(Params):
     """Tasks of the benchmark to score; null: all."""
     baselines: list[Literal["untrained", "teacher", "bm25"]]
     """Scored beside the student."""
-    examples: int = Field(ge=0)
-    """In-context examples of the second mode; 0: zero-shot alone."""
+    with_examples: bool
+    """Whether the student is scored once more with all in-context examples that it carries in its prompts."""
     max_tokens: int = Field(gt=1)
     """Longest text, EOS included; the prompt comes on top."""
     tokens_per_batch: int = Field(gt=0)
@@ -74,9 +74,9 @@ def main() -> Counter[str]:
     """Score all contenders, write metrics and results, log the table; return how many vectors the teacher reused."""
     params, counts = EvaluateParams.load(), Counter[str]()
     chosen = tasks.select_tasks(params.benchmark, params.tasks, lambda: tasks.EvalTables.read(EVAL_TABLES))
-    settings = contenders.EncodeSettings(params.max_tokens, params.tokens_per_batch, params.dtype, params.examples)
+    settings = contenders.EncodeSettings(params.max_tokens, params.tokens_per_batch, params.dtype, params.with_examples)
     baselines = {
-        "untrained": lambda: contenders.untrained(StudentParams.load(), MODEL, replace(settings, examples=0)),
+        "untrained": lambda: contenders.untrained(StudentParams.load(), MODEL, replace(settings, with_examples=False)),
         "teacher": lambda: teacher(DenseParams.load(), counts),
         "bm25": lambda: lexical(Bm25Params.load()),
     }

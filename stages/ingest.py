@@ -5,9 +5,9 @@ Half a minute on one core for the default once the wheels are fetched, most of i
 """
 
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from anna import io, log, schemas
 from anna.corpus import examples, ingest
@@ -52,6 +52,11 @@ class IngestParams(Params):
                     f"{source.task}: has distractors, which no example is taken from; delete `distractors`"
                 )
         return examples
+
+    @model_validator(mode="after")
+    def _stand_together(self) -> Self:
+        ingest.check_sources(self.train, self.held_out, self.examples)
+        return self
 
     @property
     def tasks(self) -> set[str]:

@@ -9,15 +9,16 @@ so a killed run goes on where it was, and only new pairs cost anything: `depth`,
 from collections import Counter
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from anna import io, log, origins, schemas
 from anna.modeling.hardware import Dtype
 from anna.origins import Origin
 from anna.params import Params
 from anna.teachers import agreement, engine, reranker, scoring
+from anna.teachers.padding import PADDED_TO
 from anna.teachers.pairs import texts_of
 
 CORPUS, QUERIES, QRELS = Path("data/corpus.parquet"), Path("data/queries.parquet"), Path("data/qrels.parquet")
@@ -41,7 +42,8 @@ class RerankParams(Params):
     doc_tokens: int = Field(gt=0)
     """Passages are cut to this many tokens."""
     query_tokens: int = Field(gt=0)
-    """Queries are cut to this many tokens."""
+    """Queries are cut to this many tokens. Of a cross-encoder both together, special tokens among them, are a multiple
+    of 16."""
     tokens_per_batch: int = Field(gt=0)
     """Largest number of tokens computed at once; scores change by rounding only."""
     dtype: Dtype
@@ -51,6 +53,16 @@ class RerankParams(Params):
     is computed in it; 0: none."""
     min_spearman: float = Field(ge=-1, le=1)
     """Their mean rank correlation must reach it; below it the stage fails."""
+
+    @model_validator(mode="after")
+    def _pads_evenly(self) -> Self:
+        both = self.doc_tokens + self.query_tokens
+        if self.kind == "cross_encoder" and both % PADDED_TO:
+            raise ValueError(
+                f"doc_tokens and query_tokens make {both} tokens, but a cross-encoder needs a multiple of {PADDED_TO}; "
+                "change one of them"
+            )
+        return self
 
 
 INPUTS, OUTPUTS = (CORPUS, QUERIES, QRELS, BM25_RUN, DENSE_RUN), (RUN, METRICS)

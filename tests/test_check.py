@@ -69,7 +69,56 @@ def test_every_section_is_checked() -> None:
         ),
         (
             {"ingest.examples_per_task": 0},
-            "evaluate.examples is 2, but ingest.examples_per_task is 0; lower the one, or ",
+            "evaluate.with_examples is true, but ingest.examples_per_task is 0; raise that, or set it to false",
+        ),
+        (
+            {"ingest.held_out.1.task": "BoolQ"},
+            "ingest: ingest.held_out has two tasks named 'BoolQ'; rename one",
+        ),
+        (
+            {"ingest.train.0.task": "TREC"},
+            "ingest: ingest.train: task 'TREC' is both retrieval and classification; rename one",
+        ),
+        ({"label.weights.dense": float("inf")}, "label.weights.dense: got inf: Input should be a finite number"),
+        ({"ingest.train.4.positive_at": float("nan")}, "ingest.train.4.positive_at: got nan: Input should be a fin"),
+        (
+            {"rerank.kind": "cross_encoder", "rerank.doc_tokens": 65},
+            "rerank: doc_tokens and query_tokens make 97 tokens, but a cross-encoder needs a multiple of 16; ",
+        ),
+        (
+            {"retrieve_dense.index.min_docs": 100},
+            "retrieve_dense.index: min_docs is 100, but an index is learnt from 256 documents and nlist ",
+        ),
+        ({"train.keep": "best", "train.validation_steps": None}, "train.keep: got 'best': there is one validation at "),
+        ({"train.keep": "best", "train.validation_queries": 0}, "train.keep: got 'best': there is one validation at "),
+        (
+            {"train.method": "lora", "train.last_layer_first": None},
+            "student.last_layer is weighted_mean, which needs train.method full, but that is lora; set ",
+        ),
+        (
+            {"student.pooling": "mean"},
+            "student.last_layer is weighted_mean, which needs student.pooling last_token, but that is mean; set ",
+        ),
+        (
+            {"student.attention": "bidirectional"},
+            "student.last_layer is weighted_mean, which needs student.attention causal, but that is bidirectional; set",
+        ),
+        (
+            {"student.pooling": "mean", "student.last_layer": "pretrained"},
+            "train.last_layer_first is for students read at their last token, but student.pooling is mean; set ",
+        ),
+        ({"train.gradient_checkpointing": 9}, "train.gradient_checkpointing is 9, but the student has 6 layers; set "),
+        (
+            {"train.processes": 17},
+            "train.batch_queries is 16, but train.processes is 17, and each needs a query; set train.batch_queries to ",
+        ),
+        (
+            {"train.doc_tokens": 600},
+            "train.doc_tokens is 600, but prompts.max_tokens, the longest input, is 512; lower the one, or raise ",
+        ),
+        (
+            {"evaluate.max_tokens": 600},
+            "evaluate.max_tokens is 600, but prompts.max_tokens, the longest input, is 512; lower the one, or raise ",
         ),
         (
             {"evaluate.tasks": ["BoolQQ"]},
@@ -99,7 +148,7 @@ def test_each_fault_is_one_exact_line(tmp_path: Path, changes: dict[str, Any], m
             "evaluate.tasks: 'STS122' is no task of 'MTEB(eng, v2)' (did you mean 'STS12'",
         ),
         ({"prompts.tasks": {}}, "prompts.tasks has no instruction for ["),
-        ({"ingest.examples": []}, "evaluate.examples is 5, but no source gives in-context examples; set it to 0, or "),
+        ({"ingest.examples": []}, "evaluate.with_examples is true, but nothing gives in-context examples of ['Ama"),
     ],
 )
 def test_faults_of_a_benchmark_of_mtebs(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
@@ -115,6 +164,24 @@ def test_a_task_of_mtebs_without_a_prompt_is_refused(tmp_path: Path) -> None:
     assert "prompts.tasks has no instruction for ['STS12'], tasks of evaluate; add one for each there" in refusal(path)
 
 
+def test_examples_of_a_held_out_task_are_refused(tmp_path: Path) -> None:
+    tree = yaml.safe_load((REPO / "params.yaml").read_text(encoding="utf-8"))
+    boolq = tree["ingest"]["train"][0]
+    path = write(tmp_path, {"ingest.examples": [boolq]})
+    assert "ingest.examples names 'BoolQ', a held-out task, which sets its own examples aside; leave it" in refusal(
+        path
+    )
+    path = write(tmp_path, {"ingest.examples": [boolq | {"task": "Mine"}] * 2})
+    assert "ingest.examples has two sources of task 'Mine'; leave one out" in refusal(path)
+
+
+def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "p.yaml"
+    text = (REPO / "params.yaml").read_text(encoding="utf-8")
+    path.write_text(text.replace("  min_cosine:", "  check_texts: 5\n  min_cosine:"), encoding="utf-8")
+    assert "is not valid YAML: key 'check_texts' stands in line " in refusal(path)
+
+
 def test_a_right_file_is_said_to_be_in_one_line() -> None:
     command = [sys.executable, "-m", "anna.cli", "check"]
     done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, check=False)
@@ -122,15 +189,17 @@ def test_a_right_file_is_said_to_be_in_one_line() -> None:
 
 
 def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
-    path = write(tmp_path, {"train.epochs": 0, "evaluate.examples": -1, "student.layers": 0, "label.weights.bm25": "x"})
+    path = write(
+        tmp_path, {"train.epochs": 0, "evaluate.max_tokens": -1, "student.layers": 0, "label.weights.bm25": "x"}
+    )
     told = refusal(path).splitlines()
     assert sorted(line.removeprefix(f"{path}: ").split(":")[0] for line in told) == [
-        "evaluate.examples",
+        "evaluate.max_tokens",
         "label.weights.bm25",
         "student.layers",
         "train.epochs",
     ]
-    told = refusal(write(tmp_path, {"ingest.held_out": [], "ingest.examples_per_task": 0})).splitlines()
+    told = refusal(write(tmp_path, {"ingest.held_out": [], "evaluate.max_tokens": 600})).splitlines()
     assert len(told) == 2
 
 

@@ -9,7 +9,6 @@ from anna.corpus.collection import Pair, make_pairs
 from anna.corpus.rows import load_rows, sample
 from anna.corpus.sources import TrainSource
 from anna.corpus.units import Unit, choose_examples, shuffle
-from anna.errors import InputError
 from anna.folding import normalise
 from anna.prompts import Example
 from anna.seeding import derive_seed
@@ -36,12 +35,10 @@ def load_examples(
         seed: Of the draw, which does not depend on the order of the rows.
 
     Raises:
-        InputError: If two sources have one task, or a source cannot be read.
+        InputError: If a source cannot be read.
     """
     examples: dict[str, list[Example]] = {}
     for source in log.progress(sources, unit="tasks", desc="in-context examples"):
-        if source.task in examples:
-            raise InputError(f"ingest.examples has two sources of task {source.task!r}; leave one out")
         rows = load_rows(source, _uncounted, max_faulty_share=max_faulty_share)
         rows = sample(rows, source.rows, _uncounted, seed=derive_seed(seed, "train", source.task))
         units = shuffle(_units(make_pairs(source, rows, _uncounted)), derive_seed(seed, "examples", source.task))

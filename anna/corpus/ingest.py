@@ -35,6 +35,36 @@ def check_prompts(tasks: Iterable[str], prompts: Container[str]) -> None:
         raise InputError(f"prompts.tasks has no instruction for {missing}, tasks of ingest; add one for each there")
 
 
+def check_sources(
+    train: Sequence[TrainSource], held_out: Sequence[HeldOutSource], examples: Sequence[TrainSource]
+) -> None:
+    """Refuse sources that cannot stand together, before any is read.
+
+    Raises:
+        InputError: If two held-out tasks have one name, sources of one training task are of different kinds, two
+            sources of examples have one task, or examples are of a held-out task, which sets its own aside.
+    """
+    names = [source.task for source in held_out]
+    kinds: dict[str, str] = {}
+    shown: set[str] = set()
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"ingest.held_out has two tasks named {name!r}; rename one")
+    for source in train:
+        kind = kinds.setdefault(source.task, source.kind)
+        if kind != source.kind:
+            raise InputError(f"ingest.train: task {source.task!r} is both {kind} and {source.kind}; rename one")
+    for source in examples:
+        if source.task in shown:
+            raise InputError(f"ingest.examples has two sources of task {source.task!r}; leave one out")
+        if source.task in names:
+            raise InputError(
+                f"ingest.examples names {source.task!r}, a held-out task, which sets its own examples aside; leave it "
+                "out there"
+            )
+        shown.add(source.task)
+
+
 def load_held_out(
     sources: Sequence[HeldOutSource],
     drops: DropLog,
@@ -44,15 +74,9 @@ def load_held_out(
     near_duplicate: float | None,
     seed: int,
 ) -> list[HeldOutTask]:
-    """Return the held-out tasks; see `load_task` for arguments and errors.
-
-    Raises:
-        InputError: If two tasks have one name.
-    """
-    tasks: dict[str, HeldOutTask] = {}
+    """Return the held-out tasks, whose names differ; see `load_task` for arguments and errors."""
+    tasks: list[HeldOutTask] = []
     for source in log.progress(sources, unit="held-out tasks", desc="ingest"):
-        if source.task in tasks:
-            raise InputError(f"ingest.held_out has two tasks named {source.task!r}; rename one")
         task = load_task(
             source,
             drops,
@@ -69,8 +93,8 @@ def load_held_out(
             len(task.units),
             drops.by_reason(source.task, "held_out"),
         )
-        tasks[source.task] = task
-    return list(tasks.values())
+        tasks.append(task)
+    return tasks
 
 
 def load_training(
@@ -84,20 +108,17 @@ def load_training(
 ) -> list[Collection]:
     """Return one collection per training task, without any text of `held_out`.
 
-    Sources of one task make one collection. See `load_rows` and `build_collection` for arguments and errors.
+    Sources of one task, which are of one kind, make one collection. See `load_rows` and `build_collection` for
+    arguments and errors.
 
     Raises:
-        InputError: If sources of one task are of different kinds, or a task is left with fewer than two documents or no
-            query that has a positive.
+        InputError: If a task is left with fewer than two documents or no query that has a positive.
     """
     pairs: dict[str, list[Pair]] = {}
     distractors: dict[str, list[str]] = {}
     kinds: dict[str, str] = {}
     for source in log.progress(sources, unit="training sources", desc="ingest"):
-        if kinds.setdefault(source.task, source.kind) != source.kind:
-            raise InputError(
-                f"ingest.train: task {source.task!r} is both {kinds[source.task]} and {source.kind}; rename one"
-            )
+        kinds[source.task] = source.kind
         drop = drops.of(source.task, "train")
         rows = load_rows(source, drop, max_faulty_share=max_faulty_share)
         kept = sample(rows, source.rows, drop, seed=derive_seed(seed, "train", source.task))

@@ -72,25 +72,19 @@ class EncodeSettings:
     """Longest text; the prompt comes on top."""
     tokens_per_batch: int
     dtype: Dtype
-    examples: int
-    """In-context examples of the second mode; 0 leaves that mode out."""
+    with_examples: bool
+    """Whether there is a second mode, whose prompts show all in-context examples that the model carries."""
 
 
 def student(folder: Path, settings: EncodeSettings) -> Contender:
     """Return the exported model at `folder`.
 
     Raises:
-        InputError: If there is none, or no task of it has as many in-context examples as it is to show.
+        InputError: If there is none.
     """
     if not folder.is_dir():
         raise InputError(f"{folder} does not exist; make it with: dvc repro export")
     config = EncoderConfig.load(folder)
-    most = max((len(prompt.examples) for prompt in config.tasks.values()), default=0)
-    if settings.examples > most:
-        raise InputError(
-            f"evaluate.examples is {settings.examples}, but no task of {folder} has more than {most} in-context "
-            "examples; lower it, or raise ingest.examples_per_task and run: dvc repro"
-        )
     identity = {"content": content_hash(folder, encoder_config.CONFIG_FILE, _CARD_FILE)}
     return _prompted("student", config, partial(Encoder.load, folder), identity, settings)
 
@@ -122,22 +116,35 @@ def _prompted(
             desc=f"{name}: encoding",
         )
 
-    shots = {ZERO_SHOT: 0, WITH_EXAMPLES: settings.examples} if settings.examples else {ZERO_SHOT: 0}
     embedder = CachedEmbedder(load_embed)
 
-    def prefix_with(num_examples: int) -> Callable[[str, PromptType | None], str]:
-        return lambda task, side: (
-            config.prefix(task, num_examples) if side != PromptType.document or config.task(task).symmetric else ""
-        )
+    def prefix_of(task: str, mode: str) -> str:
+        if mode == ZERO_SHOT:
+            return config.prefix(task)
+        examples = config.task(task).examples
+        if not examples:
+            raise InputError(
+                f"evaluate.with_examples is true, but {task!r} has no in-context examples; declare a source of them in "
+                "ingest.examples (a held-out task sets its own aside) and run: dvc repro, or set it to false"
+            )
+        return config.prefix(task, len(examples))
+
+    def prefix_by_side(mode: str) -> Callable[[str, PromptType | None], str]:
+        def prefix(task: str, side: PromptType | None) -> str:
+            own = prefix_of(task, mode)
+            return config.doc_prefix(task, own) if side == PromptType.document else own
+
+        return prefix
 
     def identify(task: str, mode: str) -> Mapping[str, Any]:
         limits = {"max_tokens": settings.max_tokens, "tokens_per_batch": settings.tokens_per_batch}
-        prompt = {"prefix": config.prefix(task, shots[mode]), "symmetric": config.task(task).symmetric}
+        prompt = {"prefix": prefix_of(task, mode), "symmetric": config.task(task).symmetric}
         reads = {"limit": config.max_tokens, "pooling": config.pooling, "attention": config.attention}
         how = {"dtype": str(dtype), "device": pick_device(), "code": code_hash()}
         return {**identity, **limits, **prompt, **reads, **how}
 
-    models = {mode: PromptedModel(name, mode, embedder, prefix_with(count)) for mode, count in shots.items()}
+    modes = (ZERO_SHOT, WITH_EXAMPLES) if settings.with_examples else (ZERO_SHOT,)
+    models = {mode: PromptedModel(name, mode, embedder, prefix_by_side(mode)) for mode in modes}
     return Contender(name, models, identify, None, embedder)
 
 

@@ -81,6 +81,10 @@ class EncoderConfig(Strict):
         prompt = self.task(task)
         return query_prefix(prompt.instruction, prompt.examples[:num_examples])
 
+    def doc_prefix(self, task: str, prefix: str) -> str:
+        """Return the prompt before a document of `task`: that of its queries where the task is symmetric, else none."""
+        return prefix if self.task(task).symmetric else ""
+
     def task(self, name: str) -> TaskPrompt:
         """Return the prompt of task `name`; an unknown one is an InputError."""
         if name not in self.tasks:

@@ -200,7 +200,8 @@ def _evaluate(case: Case) -> Estimate:
     params, models, hardware = case.settings.evaluate, case.models, case.hardware
     found = held_out.texts(case.settings)
     student = [sum(values) for values in zip(*(_embedded(part, case, 0) for part in found), strict=True)] or [0.0] * 2
-    shown = [_embedded(part, case, params.examples) for part in found if part.prompt_tokens and params.examples]
+    examples = case.settings.ingest.examples_per_task if params.with_examples else 0
+    shown = [_embedded(part, case, examples) for part in found if part.prompt_tokens and examples]
     times = 1 + ("untrained" in params.baselines)
     total = times * student[0] + sum(part[0] for part in shown)
     operations = times * student[1] + sum(part[1] for part in shown)
@@ -210,7 +211,7 @@ def _evaluate(case: Case) -> Estimate:
             total += part.number * length
             operations += part.number * length * work.forward(models.dense, length)
     tasks = len({part.task for part in found})
-    rounds = tasks * (1 + len(params.baselines) + (params.examples > 0))
+    rounds = tasks * (1 + len(params.baselines) + params.with_examples)
     weights = 6 if hardware.is_gpu else 4
     memory = inference_memory("evaluate", models.student, params.tokens_per_batch, hardware, weights)
     disk = sum(part.number for part in found) * models.dense.hidden * 4.0 * ("teacher" in params.baselines)

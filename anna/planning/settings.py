@@ -37,6 +37,7 @@ class Ingest(_Part):
     """Sources."""
 
     validation_share: float
+    examples_per_task: int
     train: tuple[Source, ...]
     held_out: tuple[Source, ...] = ()
 
@@ -151,7 +152,7 @@ class Evaluate(_Part):
     benchmark: str
     tasks: list[str] | None
     baselines: list[str]
-    examples: int
+    with_examples: bool
     max_tokens: int
     tokens_per_batch: int
     dtype: str

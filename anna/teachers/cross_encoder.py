@@ -49,6 +49,35 @@ def load_cross_encoder(path: Path, max_tokens: int, dtype: torch.dtype = torch.f
     return model
 
 
+def cut_pairs(
+    model: CrossEncoder, pairs: Sequence[tuple[str, str]], *, doc_tokens: int, query_tokens: int
+) -> list[tuple[str, str]]:
+    """Return the pairs with each query and each passage cut to so many tokens, as text.
+
+    Left to itself the tokenizer cuts the longer side until both together fit, so that a passage takes what its query
+    leaves over.
+
+    Args:
+        model: As `load_cross_encoder` gives it.
+        pairs: (query, passage) texts.
+        doc_tokens: Longest passage.
+        query_tokens: Longest query.
+    """
+    sides = ([pair[side] for pair in pairs] for side in (0, 1))
+    queries, docs = (
+        _cut(model, list(side), limit) for side, limit in zip(sides, (query_tokens, doc_tokens), strict=True)
+    )
+    return list(zip(queries, docs, strict=True))
+
+
+def _cut(model: CrossEncoder, texts: list[str], max_tokens: int) -> list[str]:
+    found = model.tokenizer(
+        texts, add_special_tokens=False, truncation=True, max_length=max_tokens, return_offsets_mapping=True
+    )
+    ends = [offsets[-1][1] if len(offsets) == max_tokens else None for offsets in found["offset_mapping"]]
+    return [text[:end] for text, end in zip(texts, ends, strict=True)]
+
+
 def plan_batches(
     model: CrossEncoder, pairs: Sequence[tuple[str, str]], max_tokens: int, tokens_per_batch: int
 ) -> list[list[int]]:

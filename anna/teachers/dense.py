@@ -4,19 +4,23 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from anna import fingerprints, store
+from anna.errors import InputError
 from anna.modeling.hardware import Dtype, compute_dtype, pick_device
 from anna.origins import Origin, fetch_model
 from anna.params import Params, Strict
 from anna.teachers import bi_encoder, engine
 from anna.teachers.engine import Engine, Items, Model
 from anna.teachers.padding import PADDED_TO
+
+CODEBOOK = 256
+"""Entries of a codebook of one byte, and so the fewest vectors that it can be learnt from."""
 
 
 class IndexParams(Strict):
@@ -36,6 +40,16 @@ class IndexParams(Strict):
     """Share of the results of exact search that must be found; below it the stage fails."""
     sample: int = Field(gt=0)
     """Queries of each such task by which that share is measured."""
+
+    @model_validator(mode="after")
+    def _can_be_learnt(self) -> Self:
+        least = max(CODEBOOK, self.nlist or 0)
+        if self.min_docs < least:
+            raise ValueError(
+                f"min_docs is {self.min_docs}, but an index is learnt from {CODEBOOK} documents and nlist "
+                f"({self.nlist}) at least; raise min_docs to {least}"
+            )
+        return self
 
 
 class DenseParams(Params):
@@ -132,6 +146,13 @@ def _describe(params: DenseParams) -> dict[str, Any]:
 def _load(params: DenseParams) -> Model:
     dtype = compute_dtype(params.dtype)
     model = bi_encoder.load_model(fetch_model(params.model), params.max_tokens, dtype)
+    for key in ("query_prompt", "doc_prompt"):
+        taken = len(model.tokenizer(getattr(params, key))["input_ids"])
+        if taken >= params.max_tokens:
+            raise InputError(
+                f"retrieve_dense.{key} takes {taken} tokens, special ones among them, of {params.max_tokens} "
+                "(retrieve_dense.max_tokens), so nothing of a text would be read; raise that, or shorten the prompt"
+            )
 
     def plan(items: Items) -> list[list[int]]:
         """Keep prompts apart."""

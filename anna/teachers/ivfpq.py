@@ -15,6 +15,7 @@ import numpy as np
 
 from anna.errors import InputError
 from anna.segments import Int
+from anna.teachers.dense import CODEBOOK
 from anna.teachers.engine import Engine
 from anna.teachers.topk import Ranked, Scores, rescore
 from anna.teachers.vectors import VectorFile
@@ -24,9 +25,6 @@ PLACE = "retrieve_dense.index"
 
 TRAIN_PER_LIST = 40
 """Vectors that each list's centre is learnt from; FAISS warns below 39."""
-
-CODEBOOK = 256
-"""Entries of a codebook of one byte, and so the fewest vectors that it can be learnt from."""
 
 QUERIES_AT_ONCE = 4096
 """Of one search of the index."""
@@ -38,7 +36,7 @@ def build(docs: VectorFile, *, nlist: int | None, m: int, nprobe: int, where: En
     Lists and codebooks are learnt here; the codes of each block of documents are computed where the engine says.
 
     Args:
-        docs: Unit vectors, N >= 256.
+        docs: Unit vectors, N >= 256 and `nlist`.
         nlist: Lists that documents are divided into; None: four times the square root of N, as FAISS advises, but no
             more than there are vectors to learn from.
         m: Bytes per document.
@@ -46,17 +44,12 @@ def build(docs: VectorFile, *, nlist: int | None, m: int, nprobe: int, where: En
         where: What computes.
 
     Raises:
-        InputError: If D is no multiple of `m`, or there are fewer documents than lists or codebook entries.
+        InputError: If D is no multiple of `m`.
     """
     num_docs, num_dims = docs.shape
     nlist = nlist or max(1, min(4 * math.isqrt(num_docs), num_docs // TRAIN_PER_LIST))
     if num_dims % m:
         raise InputError(f"{PLACE}.m is {m}, which does not divide the model's {num_dims} dimensions; choose one")
-    if num_docs < max(nlist, CODEBOOK):
-        raise InputError(
-            f"{PLACE} is for collections of at least {max(nlist, CODEBOOK)} documents, this one has {num_docs}; raise "
-            f"{PLACE}.min_docs"
-        )
     index = faiss.IndexIVFPQ(faiss.IndexFlatIP(num_dims), num_dims, nlist, m, 8, faiss.METRIC_INNER_PRODUCT)
     num_trained = min(num_docs, max(nlist * TRAIN_PER_LIST, CODEBOOK))
     index.train(docs.take(np.linspace(0, num_docs - 1, num_trained).astype(np.int64)))

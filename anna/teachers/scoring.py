@@ -21,7 +21,7 @@ Kind = Literal["query_likelihood", "cross_encoder"]
 UNITS: dict[Kind, str] = {"query_likelihood": "log probability per query token", "cross_encoder": "logit"}
 """Unit of each kind's score."""
 
-VERSIONS: dict[Kind, int] = {"query_likelihood": 3, "cross_encoder": 2}
+VERSIONS: dict[Kind, int] = {"query_likelihood": 3, "cross_encoder": 3}
 """Part of what scores are stored under: to be raised when a kind's code gives other scores for the same pairs."""
 
 Pairs = Sequence[tuple[str, str]]
@@ -95,9 +95,10 @@ def _load_cross_encoder(
 
     max_tokens = doc_tokens + query_tokens
     model = cross_encoder.load_cross_encoder(path, max_tokens, dtype)
+    cut = partial(cross_encoder.cut_pairs, model, doc_tokens=doc_tokens, query_tokens=query_tokens)
     return Model(
-        plan=lambda pairs: cross_encoder.plan_batches(model, pairs, max_tokens, tokens_per_batch),
-        compute=lambda pairs: cross_encoder.score_batch(model, pairs, dtype)[:, None],
+        plan=lambda pairs: cross_encoder.plan_batches(model, cut(pairs), max_tokens, tokens_per_batch),
+        compute=lambda pairs: cross_encoder.score_batch(model, cut(pairs), dtype)[:, None],
     )
 
 

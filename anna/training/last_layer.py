@@ -101,7 +101,7 @@ def start_as_mean(encoder: Encoder, groups: Sequence[Group], texts: Texts, recip
 def _read(encoder: Encoder, group: Group, texts: Texts, recipe: TrainParams) -> list[Reading]:
     """Return the group's query and its positive."""
     prefix = encoder.config.prefix(group.task)
-    doc_prefix = prefix if encoder.config.task(group.task).symmetric else ""
+    doc_prefix = encoder.config.doc_prefix(group.task, prefix)
     return [
         _reading(encoder, texts.queries[group.query_id], prefix, recipe.query_tokens, is_query=True),
         _reading(encoder, texts.docs[group.doc_ids[0]], doc_prefix, recipe.doc_tokens, is_query=False),

@@ -97,6 +97,16 @@ class TrainParams(Params):
     keep: Literal["best", "last"]
     """Which weights are saved: those of the highest validation nDCG@10, or those after the last step."""
 
+    @field_validator("keep")
+    @classmethod
+    def _has_a_choice(cls, keep: str, info: ValidationInfo) -> str:
+        if keep == "best" and not (info.data.get("validation_steps") and info.data.get("validation_queries")):
+            raise ValueError(
+                "there is one validation at most to choose by; set validation_steps and validation_queries above 0, or "
+                "this to last"
+            )
+        return keep
+
     @field_validator("last_layer_first")
     @classmethod
     def _is_whole(cls, alone: AloneParams | None, info: ValidationInfo) -> AloneParams | None:

@@ -81,7 +81,7 @@ def tokenize_batch(
 ) -> gradcache.Sides:
     """Return the tokens of a rank's queries and of its documents."""
     prefix = batch_prefix(encoder, batch, texts)
-    doc_prefix = prefix if encoder.config.task(batch.task).symmetric else ""
+    doc_prefix = encoder.config.doc_prefix(batch.task, prefix)
     queries = encoder.tokenize(
         [texts.queries[g.query_id] for g in share], prefix=prefix, max_tokens=recipe.query_tokens
     )

@@ -92,7 +92,7 @@ def _score_task(
     engine: Any, encoder: Encoder, held_out: HeldOut, texts: Texts, recipe: TrainParams
 ) -> NDArray[np.float64]:
     prefix = encoder.config.prefix(held_out.task)
-    doc_prefix = prefix if encoder.config.task(held_out.task).symmetric else ""
+    doc_prefix = encoder.config.doc_prefix(held_out.task, prefix)
     queries = [texts.queries[query_id] for query_id in held_out.query_ids]
     docs = [texts.docs[doc_id] for doc_id in held_out.doc_ids]
     query_emb_QD = _embed(engine, encoder, encoder.tokenize(queries, prefix=prefix, max_tokens=recipe.query_tokens))

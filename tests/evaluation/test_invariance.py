@@ -14,7 +14,7 @@ from anna.evaluation.tasks import held_out_tasks
 from anna.modeling.encoder import Encoder
 from tests.conftest import as_loaded
 
-SETTINGS = EncodeSettings(max_tokens=24, tokens_per_batch=4096, dtype="float32", examples=1)
+SETTINGS = EncodeSettings(max_tokens=24, tokens_per_batch=4096, dtype="float32", with_examples=True)
 LARGEST_CHANGE = 1e-3
 
 

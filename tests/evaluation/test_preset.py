@@ -112,7 +112,7 @@ def test_revisions_of_mtebs_own_sets_are_those_that_mteb_names(path):
 @pytest.mark.parametrize("path", FULL, ids=lambda path: path.stem)
 def test_prompt_examples_and_text_fit_into_the_longest_input(path):
     prompts, evaluate = PromptParams.load(path), EvaluateParams.load(path)
-    shown = max(TrainParams.load(path).max_examples, evaluate.examples)
+    shown = max(TrainParams.load(path).max_examples, IngestParams.load(path).examples_per_task)
     instruction = max(len(task.instruction) for task in prompts.tasks.values())
     assert shown * (2 * prompts.example_tokens + instruction) + instruction + evaluate.max_tokens <= prompts.max_tokens
-    assert evaluate.examples <= IngestParams.load(path).examples_per_task
+    assert evaluate.with_examples

@@ -15,7 +15,7 @@ from anna.origins import FilesOrigin
 from tests.conftest import tiny_student
 from tests.evaluation.conftest import TYPES, hash_embed
 
-SETTINGS = EncodeSettings(max_tokens=24, tokens_per_batch=256, dtype="float32", examples=1)
+SETTINGS = EncodeSettings(max_tokens=24, tokens_per_batch=256, dtype="float32", with_examples=True)
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_every_type_is_scored_in_both_modes(tmp_path, exported, tables):
 
 def test_two_runs_in_other_orders_give_equal_scores_and_bytes(tmp_path, exported, tables):
     drawing = [t for t in held_out_tasks(tables) if t.metadata.name in ("Farm", "Heaps", "Kinds")]
-    settings = replace(SETTINGS, examples=0)
+    settings = replace(SETTINGS, with_examples=False)
     compared = [contenders.student(exported, settings)]
     first = run.evaluate_all(compared, drawing, tmp_path / "store", tmp_path / "first")
     again = run.evaluate_all(compared, drawing[::-1], tmp_path / "fresh", tmp_path / "again")
@@ -120,7 +120,7 @@ def test_texts_of_symmetric_tasks_all_get_the_prompt(tmp_path, exported, tables,
 
     monkeypatch.setattr(Encoder, "encode", encode)
     symmetric = ["Alike", "Same", "Kinds", "Digest"]
-    evaluate(tmp_path, [contenders.student(exported, replace(SETTINGS, examples=0))], tables, symmetric)
+    evaluate(tmp_path, [contenders.student(exported, replace(SETTINGS, with_examples=False))], tables, symmetric)
     assert seen == {f"Instruct: do {name}\nQuery: " for name in symmetric}
 
 
@@ -136,10 +136,13 @@ def test_tasks_without_a_prompt_are_named_before_anything_runs(tmp_path, exporte
     assert not (tmp_path / "results").exists()
 
 
-def test_more_examples_than_any_task_has_are_refused(exported):
-    contenders.student(exported, replace(SETTINGS, examples=1))
-    with pytest.raises(InputError, match=r"evaluate.examples is 2, but no task of .* has more than 1 in-context exam"):
-        contenders.student(exported, replace(SETTINGS, examples=2))
+def test_a_task_without_examples_has_no_mode_with_them(tmp_path, exported, tables, config, loads):
+    bare = config.tasks["Same"].model_copy(update={"examples": ()})
+    config.model_copy(update={"tasks": config.tasks | {"Same": bare}}).save(exported)
+    with pytest.raises(InputError, match=r"\['Same'\]: evaluate.with_examples is true, but 'Same' has no in-context"):
+        evaluate(tmp_path, [contenders.student(exported, SETTINGS)], tables)
+    assert not loads
+    evaluate(tmp_path, [contenders.student(exported, replace(SETTINGS, with_examples=False))], tables)
 
 
 def test_a_model_that_is_not_there_is_refused(tmp_path):

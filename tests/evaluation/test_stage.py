@@ -31,7 +31,7 @@ SECTIONS = {
         "benchmark": "held_out",
         "tasks": ["Farm", "Same"],
         "baselines": ["untrained", "bm25"],
-        "examples": 1,
+        "with_examples": True,
         "max_tokens": 24,
         "tokens_per_batch": 256,
         "dtype": "float32",
@@ -98,7 +98,7 @@ def test_a_second_run_gives_the_same_bytes_and_drops_what_is_no_longer_scored(pr
 def test_the_teachers_vectors_are_those_that_retrieval_keeps(project):
     sections = yaml.safe_load(Path("params.yaml").read_text())
     sections["retrieve_dense"]["model"]["path"] = str(save_bi_encoder(project / "dense"))
-    sections["evaluate"].update(tasks=["Farm"], baselines=["teacher"], examples=0)
+    sections["evaluate"].update(tasks=["Farm"], baselines=["teacher"], with_examples=False)
     Path("params.yaml").write_text(yaml.safe_dump(sections))
     counts = evaluate.main()
     assert dict(counts) == {"reused": 0, "computed": 12}  # 8 documents, 4 queries; of the student nothing is kept

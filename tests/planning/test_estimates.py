@@ -80,11 +80,11 @@ def test_a_cross_encoder_reads_every_pair_padded() -> None:
 
 
 def test_evaluation_computes_prompted_texts_again_with_examples() -> None:
-    case = make("evaluate", examples=2, baselines=["untrained"], max_tokens=64)
+    case = make("evaluate", with_examples=True, baselines=["untrained"], max_tokens=64)
     zero = 20 + 100 * 9 + 50 * 64
     shown = 20 + 2 * (20 + 2 * 48 + len("Response: ") / 4.4) + 100 * 9
     assert of(case, "evaluate").tokens == pytest.approx(2 * zero + shown)
-    teacher = of(make("evaluate", examples=0, baselines=["teacher"]), "evaluate")
+    teacher = of(make("evaluate", with_examples=False, baselines=["teacher"]), "evaluate")
     assert teacher.tokens == pytest.approx(zero + 100 * 16 + 50 * 64)
     assert teacher.disk == 150 * 8 * 4
 

@@ -89,7 +89,7 @@ def test_examples_of_mtebs_tasks_join_those_of_held_out_ones(
     assert all(row["query"].split()[3] in row["response"] for row in rows)
     project["examples"] = [{**animals, "task": "Zoo"}]
     monkeypatch.setattr(ingest, "scored_texts", lambda task: set())
-    with pytest.raises(InputError, match=r"ingest.examples names the held-out task 'Zoo'"):
+    with pytest.raises(InputError, match=r"ingest.examples names 'Zoo', a held-out task"):
         run(project)
 
 

@@ -12,7 +12,7 @@ WORDS = (
     "the river seine flows through paris mountains are high is capital of france berlin germany who wrote this".split()
 )
 
-INDEX = {"min_docs": 100, "nlist": 4, "m": 4, "nprobe": 2, "rescore": 20, "min_recall": 0.5, "sample": 10}
+INDEX = {"min_docs": 256, "nlist": 4, "m": 4, "nprobe": 2, "rescore": 20, "min_recall": 0.5, "sample": 10}
 """Section `retrieve_dense.index` of params."""
 
 FLOAT32 = {"dtype": "float32", "check_queries": 2, "min_spearman": 0.9}

@@ -64,6 +64,14 @@ def test_long_pairs_lose_their_end(path: Path) -> None:
     np.testing.assert_array_equal(*cross_encoder.score_batch(model, [long, short]))
 
 
+def test_each_side_is_cut_to_its_own_limit(model: CrossEncoder) -> None:
+    texts = ["river, PARIS seine who", "wrote this. is"]
+    pairs = [(texts[0], texts[1]), (texts[1], texts[0]), ("river", "")]
+    assert cross_encoder.cut_pairs(model, pairs, doc_tokens=99, query_tokens=99) == pairs
+    cut = cross_encoder.cut_pairs(model, pairs, doc_tokens=3, query_tokens=2)
+    assert cut == [("river,", "wrote this."), ("wrote this", "river, PARIS"), ("river", "")]
+
+
 def test_a_classifier_of_several_classes_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="gives 3 scores per pair, needs 1"):
         cross_encoder.load_cross_encoder(save_cross_encoder(tmp_path / "model", 3), 32)

@@ -9,9 +9,11 @@ import pytest
 
 from anna.errors import InputError
 from anna.teachers import ivfpq
+from anna.teachers.dense import IndexParams
 from anna.teachers.engine import Local
 from anna.teachers.topk import Scores
 from anna.teachers.vectors import VectorFile
+from tests.teachers.models import INDEX
 from tests.teachers.test_topk import nearest
 
 NONE = np.full(40, -1)
@@ -76,19 +78,15 @@ def test_recall_counts_exact_results_that_were_found() -> None:
     assert ivfpq.recall(exact, exact) == 1.0
 
 
-@pytest.mark.parametrize(
-    ("nlist", "m", "message"),
-    [
-        (20, 5, r"retrieve_dense.index.m is 5, which does not divide the model's 16 dimensions"),
-        (4000, 4, r"at least 4000 documents, this one has 3000; raise retrieve_dense.index.min_docs"),
-    ],
-)
-def test_what_cannot_be_built_is_refused(docs: VectorFile, nlist: int, m: int, message: str) -> None:
+def test_bytes_that_do_not_divide_the_dimensions_are_refused(docs: VectorFile) -> None:
+    message = r"retrieve_dense.index.m is 5, which does not divide the model's 16 dimensions"
     with pytest.raises(InputError, match=message):
-        ivfpq.build(docs, nlist=nlist, m=m, nprobe=1, where=Local())
+        ivfpq.build(docs, nlist=20, m=5, nprobe=1, where=Local())
 
 
-def test_collections_smaller_than_a_codebook_are_refused(tmp_path: Path) -> None:
-    few = VectorFile(200, iter([(np.arange(200), DOCS[:200])]), tmp_path)
-    with pytest.raises(InputError, match=r"at least 256 documents, this one has 200"):
-        ivfpq.build(few, nlist=4, m=4, nprobe=1, where=Local())
+@pytest.mark.parametrize(("nlist", "least"), [(None, 256), (20, 256), (4000, 4000)])
+def test_collections_too_small_to_learn_from_are_refused(nlist: int | None, least: int) -> None:
+    settings = INDEX | {"nlist": nlist, "min_docs": least}
+    IndexParams(**settings)
+    with pytest.raises(ValueError, match=rf"min_docs is {least - 1}, .* raise min_docs to {least}"):
+        IndexParams(**settings | {"min_docs": least - 1})
