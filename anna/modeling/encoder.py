@@ -203,7 +203,13 @@ class Encoder(nn.Module):
         packing, given = packing.to(self.device), given_TD.to(self.device)[None]
         with self._autocast():
             turned = self.backbone.rotary_emb(given, packing.positions)
-            hidden = self.backbone.layers[-1](given, position_embeddings=turned, packing=packing, use_cache=False)
+            hidden = self.backbone.layers[-1](
+                given,
+                position_embeddings=turned,
+                packing=packing,
+                use_cache=False,
+                is_causal=self.config.attention == "causal",
+            )
             last_SD: Tensor = self.backbone.norm(hidden)[0]
         return normalise(last_SD[packing.texts])
 

@@ -43,13 +43,15 @@ def pick_device() -> str:
 
 @cache  # so that it says only once what it chose
 def compute_dtype(choice: Dtype) -> torch.dtype:
-    """Return what to compute matrix products in; `auto` is bfloat16 on a GPU, or a CPU with instructions for it.
+    """Return what to compute matrix products in; `auto` is bfloat16 where GPU, or else CPU, have instructions for it.
 
     A CPU without them emulates bfloat16 at about a hundredth of the speed of float32.
     """
     if choice != "auto":
         return torch.float32 if choice == "float32" else torch.bfloat16
-    # Not torch's "is bf16 supported": that is true of every CPU, for emulation.
-    has_bf16 = torch.cuda.is_available() or any(torch.cpu.get_capabilities().get(name) for name in CPU_BF16)
-    _log.info("computing in %s", "bfloat16" if has_bf16 else "float32: the CPU has no bfloat16 instructions")
+    if torch.cuda.is_available():
+        has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:  # not what torch says is supported: that is true of every CPU, for emulation
+        has_bf16 = any(torch.cpu.get_capabilities().get(name) for name in CPU_BF16)
+    _log.info("computing in %s", "bfloat16" if has_bf16 else "float32: the hardware has no bfloat16 instructions")
     return torch.bfloat16 if has_bf16 else torch.float32

@@ -183,7 +183,10 @@ def train(case: Case) -> Estimate:
     if params.max_micro_step_tokens:
         note += f", {done.cut_share:.0%} of tokens embedded twice"
     memory = device_memory(own)
-    if not hardware.is_gpu:
+    if hardware.is_gpu:
+        is_begun = case.settings.student.last_layer == "weighted_mean" or params.last_layer_first is not None
+        memory = max(memory, is_begun * 4.0 * own.shape.parameters)  # whole, in float32, at every ZeRO stage
+    else:
         first = whole_weights(own) + training.last_layer_memory(case.settings, case.counts, own)
         memory = max(memory, case.ranks * (LIBRARIES["train"] + first))
     return Estimate("train", done.tokens, done.operations, memory, disk, seconds, note)

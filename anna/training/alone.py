@@ -23,7 +23,7 @@ from anna.modeling.encoder import Encoder
 from anna.modeling.readout_fit import Reading
 from anna.training import engine as engines
 from anna.training import step
-from anna.training.batches import Batch, Group, Texts, lay_out, plan_epoch
+from anna.training.batches import Batch, Group, Texts, lay_out, plan_epochs
 from anna.training.recipe import AloneParams, TrainParams
 from anna.training.schedule import learning_rate
 
@@ -114,19 +114,13 @@ def most(groups: Sequence[Group], recipe: TrainParams, num_dims: int) -> int:
 def read(encoder: Encoder, groups: Sequence[Group], texts: Texts, recipe: TrainParams) -> Library:
     """Return what the last layer is given of all queries and documents of the groups, each in one prompt."""
     readings: dict[tuple[str, str], Reading] = {}
-    for batch in plan_epoch(
-        groups,
-        batch_queries=recipe.batch_queries,
-        max_examples=0,
-        chained=recipe.chain_negatives,
-        seed=recipe.seed,
-        epoch=0,
-    ):
-        ids = [group.query_id for group in batch.groups], batch.doc_ids()
-        sides = step.tokenize_batch(encoder, batch, batch.groups, ids[1], texts=texts, recipe=recipe)
+    for task in sorted({group.task for group in groups}):
+        whole = Batch(task, tuple(group for group in groups if group.task == task), examples=())
+        ids = [group.query_id for group in whole.groups], whole.doc_ids()
+        sides = step.tokenize_batch(encoder, whole, whole.groups, ids[1], texts=texts, recipe=recipe)
         for side, of_side, is_query in zip(sides, ids, (True, False), strict=True):
             for text_id, row in zip(of_side, side.rows, strict=True):
-                readings.setdefault((batch.task, text_id), Reading(row, side.num_shared, is_query))
+                readings[task, text_id] = Reading(row, side.num_shared, is_query)
     names = list(readings)
     known: dict[tuple[str, str], Known] = {}
     prompts: dict[tuple[int, ...], Tensor] = {}
@@ -152,23 +146,13 @@ def embed(encoder: Encoder, task: str, text_ids: Sequence[str], library: Library
 
 def plan(groups: Sequence[Group], recipe: TrainParams, alone: AloneParams) -> list[Batch]:
     """Return the batches of all epochs, in order."""
-    batches: list[Batch] = []
-    for epoch in range(alone.epochs):
-        batches += plan_epoch(
-            groups,
-            batch_queries=alone.batch_queries,
-            max_examples=0,
-            chained=recipe.chain_negatives,
-            seed=recipe.seed,
-            epoch=epoch,
-        )
-    return batches
+    return list(plan_epochs(groups, recipe, epochs=alone.epochs, batch_queries=alone.batch_queries, max_examples=0))
 
 
 def loss(encoder: Encoder, batch: Batch, library: Library, texts: Texts, recipe: TrainParams) -> Tensor:
     """Return training's loss of a batch, the mean over its queries, from what is known of its texts."""
     layout = lay_out(batch, 1, texts)
-    of_vectors = step.loss_of(layout, [batch.groups], 0, texts=texts, recipe=recipe, device=encoder.device)
+    of_vectors = step.loss_of(layout, 0, texts=texts, recipe=recipe, device=encoder.device)
     query_emb_QD = embed(encoder, batch.task, [group.query_id for group in batch.groups], library)
     value, _ = of_vectors(query_emb_QD, embed(encoder, batch.task, layout.doc_ids[0], library))
     return value

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from anna import seeding
 from anna.errors import InputError
 from anna.folding import normalise
+from anna.training.recipe import TrainParams
 
 
 class Group(NamedTuple):
@@ -90,6 +91,21 @@ def plan_epoch(
     return [batches[index] for index in order]
 
 
+def plan_epochs(
+    groups: Sequence[Group], recipe: TrainParams, *, epochs: int, batch_queries: int, max_examples: int
+) -> Iterator[Batch]:
+    """Yield the batches of so many epochs, in order; seed, and whether negatives are chained, are the recipe's."""
+    for epoch in range(epochs):
+        yield from plan_epoch(
+            groups,
+            batch_queries=batch_queries,
+            max_examples=max_examples,
+            chained=recipe.chain_negatives,
+            seed=recipe.seed,
+            epoch=epoch,
+        )
+
+
 def chain(members: Sequence[Group], order: np.ndarray) -> np.ndarray:
     """Return `order` with every group followed, where one is left, by a group whose positive is its hard negative.
 
@@ -157,6 +173,8 @@ def check_world(batches: Sequence[Batch], world_size: int) -> None:
 class Layout(NamedTuple):
     """Where each document of a batch is, and how queries and documents relate. Columns are documents of all ranks."""
 
+    shares: list[tuple[Group, ...]]
+    """Groups whose queries each rank embeds, by rank."""
     doc_ids: list[list[str]]
     """Distinct documents that each rank embeds, by rank."""
     columns: list[list[list[int]]]
@@ -182,7 +200,7 @@ def lay_out(batch: Batch, world_size: int, texts: Texts) -> Layout:
     columns = [[[place[d] for d in g.doc_ids] for g in share] for share in shares]
     folded = {doc_id: normalise(texts.docs[doc_id]) for doc_id in place}
     is_masked = [[_not_negative(g, place, folded, texts) for g in share] for share in shares]
-    return Layout(doc_ids, columns, is_masked)
+    return Layout(shares, doc_ids, columns, is_masked)
 
 
 def _not_negative(group: Group, place: Mapping[str, int], folded: Mapping[str, str], texts: Texts) -> list[int]:

@@ -124,9 +124,8 @@ class Checkpoints:
             self._sweep()
 
     def best(self, step: int) -> dict[str, Tensor]:
-        """Return the weights kept at `step`."""
-        dist.barrier()
-        return load_file(self._best_file(step))
+        """Return the weights kept at `step`, on the first rank; nothing on the others."""
+        return load_file(self._best_file(step)) if dist.get_rank() == 0 else {}
 
     def remove(self) -> None:
         """Delete the run's folder: it has come to its end."""

@@ -39,6 +39,8 @@ def check_prompts(encoder: Encoder, batches: Sequence[Batch], texts: Texts, reci
     positions = getattr(encoder.backbone.config, "max_position_embeddings", None) or limit
     if limit > positions:
         raise InputError(f"prompts.max_tokens is {limit}, but the student knows {positions} positions; lower it")
+    if recipe.doc_tokens > limit:  # bare: of a task that is not symmetric
+        raise InputError(f"train.doc_tokens is {recipe.doc_tokens}, but prompts.max_tokens is {limit}; lower it")
     for task, prefix, where, remedy in _prompts(encoder, batches, texts):
         room = max(recipe.query_tokens, recipe.doc_tokens if encoder.config.task(task).symmetric else 0)
         needed = encoder.count(prefix) + room

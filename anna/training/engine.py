@@ -100,28 +100,36 @@ def step(engine: Any) -> float:
     return float(engine.get_global_grad_norm() if whole is None else whole)
 
 
-def weights(module: nn.Module, *, trained_only: bool) -> dict[str, Tensor]:
-    """Return whole copies of the weights on the CPU, whatever the ZeRO stage; every rank must call this.
+def weights(module: nn.Module, *, is_trained: bool) -> dict[str, Tensor]:
+    """Return whole copies of the weights on the first rank's CPU, whatever the ZeRO stage, and nothing on the others.
 
-    At ZeRO 3 a GPU gathers one of them at a time: it may not have room for all.
+    Every rank must call this. At ZeRO 3 a GPU gathers one of them at a time: it may not have room for all.
 
     Args:
         module: The encoder's backbone.
-        trained_only: Leave out what has no gradient.
+        is_trained: Those that have a gradient, or else those that have none.
     """
-    return {name: _whole(p) for name, p in module.named_parameters() if p.requires_grad or not trained_only}
+    copies: dict[str, Tensor] = {}
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad != is_trained:
+            continue
+        is_sharded = hasattr(parameter, "ds_id")
+        with deepspeed.zero.GatheredParameters([parameter]) if is_sharded else contextlib.nullcontext():
+            if dist.get_rank() == 0:
+                copies[name] = parameter.detach().to("cpu", copy=True)
+    return copies
 
 
-def _whole(parameter: nn.Parameter) -> Tensor:
-    is_sharded = hasattr(parameter, "ds_id")
-    with deepspeed.zero.GatheredParameters([parameter]) if is_sharded else contextlib.nullcontext():
-        return parameter.detach().to("cpu", copy=True)
-
-
-def check_moved(before: dict[str, Tensor], after: dict[str, Tensor]) -> float:
+def check_moved(before: dict[str, Tensor], after: dict[str, Tensor], step: int) -> float:
     """Return the relative size of the update over all trained weights, after refusing one that is not an update.
 
-    In bfloat16, which a GPU keeps them in, a small step of a weight may not show; there it is enough that one moved.
+    In bfloat16, which a GPU keeps them in, a small step of a weight may not show; there it is enough that one moved. So
+    it is after the first step: half of an adapter has no gradient before the other half has moved.
+
+    Args:
+        before: Weights before the first step.
+        after: The same after `step` steps.
+        step: At least 1.
 
     Raises:
         InputError: If any weight is NaN or infinite, or no value changed in some trained weight: the adapter that was
@@ -136,16 +144,16 @@ def check_moved(before: dict[str, Tensor], after: dict[str, Tensor]) -> float:
         if change == 0.0:
             still.append(name)
         moved, total = moved + change, total + before[name].double().pow(2).sum().item()
-    unexplained = [name for name in still if after[name].dtype == torch.float32 or not moved]
+    unexplained = [name for name in still if not moved or (after[name].dtype == torch.float32 and step > 1)]
     if unexplained:
         raise InputError(
             f"weight {unexplained[0]} did not move in training ({len(still)} of {len(after)} did not); nothing is "
-            "saved. Check train.learning_rate and that train.max_steps > 0"
+            "saved. Check train.learning_rate"
         )
     if still:
         _log.warning(
-            "%d of %d trained weights moved by less than bfloat16 can show, %s first; raise train.learning_rate if "
-            "that is not what you want",
+            "%d of %d trained weights did not move, or by less than bfloat16 can show, %s first; train on, or raise "
+            "train.learning_rate, if that is not what you want",
             len(still),
             len(after),
             still[0],

@@ -15,7 +15,7 @@ from anna.modeling.hardware import pick_device
 from anna.modeling.readout_fit import Reading
 from anna.modeling.student import StudentParams
 from anna.training.alone import train_alone
-from anna.training.batches import Group, Texts, plan_epoch
+from anna.training.batches import Batch, Group, Texts
 from anna.training.checkpoint import Checkpoints
 from anna.training.recipe import TrainParams
 from anna.training.step import batch_prefix
@@ -45,6 +45,7 @@ _log = logging.getLogger(__name__)
 def prepare_last_layer(
     encoder: Encoder,
     groups: Sequence[Group],
+    batches: Sequence[Batch],
     texts: Texts,
     recipe: TrainParams,
     *,
@@ -58,7 +59,7 @@ def prepare_last_layer(
     """
     if student.last_layer == "pretrained" and recipe.last_layer_first is None:
         return
-    encoder.to(pick_device())  # not before: at ZeRO 3 a whole model may not fit on one GPU
+    encoder.to(pick_device())  # whole, on every rank, at ZeRO 3, too: `check_memory` has counted it
     changed = nn.ModuleList([encoder.backbone.layers[-1], encoder.backbone.norm])
     kept = checkpoints.start()
     if kept is not None:
@@ -66,14 +67,23 @@ def prepare_last_layer(
         _log.info("the last layer is as this run left it before all layers, in %s", checkpoints.folder)
         return
     if student.last_layer == "weighted_mean":
-        start_as_mean(encoder, groups, texts, recipe)
+        start_as_mean(encoder, groups, batches, texts, recipe)
     train_alone(encoder, groups, texts, recipe)
     if recipe.checkpoint_steps is not None:
         checkpoints.keep_start(changed.state_dict())
 
 
-def start_as_mean(encoder: Encoder, groups: Sequence[Group], texts: Texts, recipe: TrainParams) -> None:
+def start_as_mean(
+    encoder: Encoder, groups: Sequence[Group], batches: Sequence[Batch], texts: Texts, recipe: TrainParams
+) -> None:
     """Write the last layer's weights from a sample of groups, queries in zero-shot prompts and some with examples.
+
+    Args:
+        encoder: Untrained.
+        groups: That it is trained on.
+        batches: The run's own, whose prompts leave room for a text (`checks.check_prompts`).
+        texts: What both name.
+        recipe: How it is trained.
 
     Raises:
         InputError: If the recipe does not save whole weights, there is a single group, or as `readout.start`.
@@ -95,7 +105,7 @@ def start_as_mean(encoder: Encoder, groups: Sequence[Group], texts: Texts, recip
     read = [text for group in chosen[:SAMPLE] for text in _read(encoder, group, texts, recipe)]
     bytes_so_far = accumulate(8 * encoder.backbone.config.hidden_size * len(text.tokens) for text in read)
     sample = [text for text, total in zip(read, bytes_so_far, strict=True) if total <= SAMPLE_BYTES]
-    readout.start(encoder, sample, docs, _short_and_long(encoder, chosen, texts, recipe))
+    readout.start(encoder, sample, docs, _short_and_long(encoder, batches, texts))
 
 
 def _read(encoder: Encoder, group: Group, texts: Texts, recipe: TrainParams) -> list[Reading]:
@@ -108,20 +118,12 @@ def _read(encoder: Encoder, group: Group, texts: Texts, recipe: TrainParams) -> 
     ]
 
 
-def _short_and_long(encoder: Encoder, groups: Sequence[Group], texts: Texts, recipe: TrainParams) -> list[Reading]:
-    """Return queries and positives in prompts with examples, drawn as training draws them, and positives without.
+def _short_and_long(encoder: Encoder, batches: Sequence[Batch], texts: Texts) -> list[Reading]:
+    """Return queries and positives in training's own prompts with examples, and positives without.
 
     Positives stand in for long queries, which few tasks have. Nothing where training shows no examples.
     """
     found: list[Reading] = []
-    batches = plan_epoch(
-        groups,
-        batch_queries=recipe.batch_queries,
-        max_examples=recipe.max_examples,
-        chained=False,
-        seed=recipe.seed,
-        epoch=0,
-    )
     for batch in [batch for batch in batches if batch.examples][: EXAMPLED // EXAMPLED_PER_BATCH]:
         shown, zero_shot = batch_prefix(encoder, batch, texts), encoder.config.prefix(batch.task)
         room = min(EXAMPLED_TOKENS, encoder.config.max_tokens - encoder.count(shown))

@@ -81,7 +81,7 @@ def train(
             record["ndcg_at_10"] = round(validate(), 6)
             _log.info("step %d/%d: validation nDCG@10 %.4f", number, len(batches), record["ndcg_at_10"])
             if checkpoints and recipe.keep == "best" and best_step(records) == number and not is_last:
-                checkpoints.keep_best(engines.weights(encoder.backbone, trained_only=True), number)
+                checkpoints.keep_best(engines.weights(encoder.backbone, is_trained=True), number)
         if monitor:
             monitor.write(record)
         if checkpoints and _is_due(number, recipe.checkpoint_steps) and not is_last:

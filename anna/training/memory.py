@@ -47,6 +47,13 @@ def check_memory(student: StudentParams, recipe: TrainParams, ranks: int, memory
         weight_bytes=2 if is_gpu and compute_dtype(recipe.dtype) == torch.bfloat16 else 4,
     )
     room = memory or device_memory(ranks)
+    whole = 4.0 * shape.parameters
+    if whole > room and (student.last_layer == "weighted_mean" or recipe.last_layer_first):
+        raise InputError(
+            f"the last layer is to start or to be trained before all others, for which every process holds the whole "
+            f"model in float32, {whole / GIB:.1f} GiB of {room / GIB:.1f}; set student.last_layer to pretrained and "
+            "train.last_layer_first to null"
+        )
     if floor(setup) <= room:
         return
     found = remedies(setup, room, floor)

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ from anna.modeling.hardware import compute_dtype
 from anna.modeling.student import StudentParams, load_student, recompute
 from anna.origins import describe, fetch_model
 from anna.training import engine as engines
-from anna.training.batches import Batch, Group, Texts, check_world, plan_epoch
+from anna.training.batches import Batch, Group, Texts, check_world, plan_epochs
 from anna.training.checkpoint import Checkpoints, Record
 from anna.training.checks import check_dims, check_prompts
 from anna.training.identity import conditions, identify
@@ -114,9 +115,9 @@ def train_encoder(
             recipe=recipe, student=student, encoder=encoder, groups=data.groups, held_out=held_out, texts=data.texts
         )
     checkpoints = Checkpoints(scratch.checkpoints, identity, conditions(world_size))
-    prepare_last_layer(encoder, data.groups, data.texts, recipe, student=student, checkpoints=checkpoints)
+    prepare_last_layer(encoder, data.groups, batches, data.texts, recipe, student=student, checkpoints=checkpoints)
     engine = engines.start_engine(encoder, recipe)
-    before = engines.weights(encoder.backbone, trained_only=True)
+    before = engines.weights(encoder.backbone, is_trained=True)
     records = train(
         engine,
         encoder,
@@ -127,37 +128,16 @@ def train_encoder(
         validate=partial(score, engine, encoder, held_out, data.texts, recipe) if held_out else None,
         live=scratch.live,
     )
-    kept = _choose(encoder, records, before, recipe, checkpoints)
+    kept = (best_step(records) if recipe.keep == "best" else None) or len(records)
+    # Of every rank, whose shares they are, though the first alone gets and saves them.
+    after = engines.weights(encoder.backbone, is_trained=True) if kept == len(records) else checkpoints.best(kept)
+    frozen = {} if recipe.method == "lora" else engines.weights(encoder.backbone, is_trained=False)
     if rank == 0:
-        _log.info("saving the weights after step %d of %d", kept.step, len(records))
-        save_encoder(outputs.encoder, encoder, kept.state)
-        save_records(outputs, records, summary(records, len(data.groups), kept.step, kept.update))
+        update = engines.check_moved(before, after, kept)
+        _log.info("saving the weights after step %d of %d", kept, len(records))
+        save_encoder(outputs.encoder, encoder, frozen | after)
+        save_records(outputs, records, summary(records, len(data.groups), kept, update))
     checkpoints.remove()
-
-
-class _Kept(NamedTuple):
-    step: int
-    """After which the weights are saved."""
-    state: dict[str, Tensor]
-    """All of them, or the adapter's."""
-    update: float
-    """How far they moved, relative to their size."""
-
-
-def _choose(
-    encoder: Encoder,
-    records: Sequence[Record],
-    before: dict[str, Tensor],
-    recipe: TrainParams,
-    checkpoints: Checkpoints,
-) -> _Kept:
-    """Return what is saved, as `train.keep` says; every rank must call this."""
-    step = (best_step(records) if recipe.keep == "best" else None) or len(records)
-    is_last = step == len(records)
-    after = engines.weights(encoder.backbone, trained_only=True) if is_last else checkpoints.best(step)
-    update = engines.check_moved(before, after)
-    whole = {} if recipe.method == "lora" else engines.weights(encoder.backbone, trained_only=False)
-    return _Kept(step, whole | after, update)
 
 
 def _say(
@@ -225,19 +205,14 @@ def new_encoder(
 
 def plan(groups: Sequence[Group], recipe: TrainParams) -> list[Batch]:
     """Return the batches of the whole run, in order."""
-    batches: list[Batch] = []
-    for epoch in range(recipe.epochs):
-        batches += plan_epoch(
-            groups,
-            batch_queries=recipe.batch_queries,
-            max_examples=recipe.max_examples,
-            chained=recipe.chain_negatives,
-            seed=recipe.seed,
-            epoch=epoch,
-        )
-        if recipe.max_steps and len(batches) >= recipe.max_steps:
-            break
-    return batches[: recipe.max_steps]
+    batches = plan_epochs(
+        groups,
+        recipe,
+        epochs=recipe.epochs,
+        batch_queries=recipe.batch_queries,
+        max_examples=recipe.max_examples,
+    )
+    return list(islice(batches, recipe.max_steps))
 
 
 def save_encoder(folder: Path, encoder: Encoder, state: dict[str, Tensor]) -> None:

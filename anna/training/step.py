@@ -54,9 +54,8 @@ def take(engine: Any, encoder: Encoder, batch: Batch, texts: Texts, recipe: Trai
     """Take one optimizer step and return its statistics by name, over all ranks."""
     rank, world_size = dist.get_rank(), dist.get_world_size()
     layout = lay_out(batch, world_size, texts)
-    shares = [batch.share(number, world_size) for number in range(world_size)]
-    sides = tokenize_batch(encoder, batch, shares[rank], layout.doc_ids[rank], texts=texts, recipe=recipe)
-    loss = loss_of(layout, shares, rank, texts=texts, recipe=recipe, device=encoder.device)
+    sides = tokenize_batch(encoder, batch, layout.shares[rank], layout.doc_ids[rank], texts=texts, recipe=recipe)
+    loss = loss_of(layout, rank, texts=texts, recipe=recipe, device=encoder.device)
     sums, num_tokens = gradcache.backward(engine, sides, loss, recipe.max_micro_step_tokens)
     norm = engines.step(engine)
     plain = sum(len(row) for side in sides for row in side.rows)
@@ -92,21 +91,13 @@ def tokenize_batch(
     return Part(queries, encoder.num_shared(queries)), Part(docs, 0)
 
 
-def loss_of(
-    layout: Layout,
-    shares: Sequence[Sequence[Group]],
-    rank: int,
-    *,
-    texts: Texts,
-    recipe: TrainParams,
-    device: torch.device,
-) -> gradcache.Loss:
+def loss_of(layout: Layout, rank: int, *, texts: Texts, recipe: TrainParams, device: torch.device) -> gradcache.Loss:
     """Return the loss of a batch as a function of the vectors of a rank's queries and of its documents."""
     return partial(
         _loss,
-        targets=_targets(layout, rank, shares[rank], device=device),
-        relations=_relations(shares, layout, rank, texts, device) if recipe.batch_kd_weight else None,
-        sizes=Sizes([len(share) for share in shares], [len(block) for block in layout.doc_ids]),
+        targets=_targets(layout, rank, device=device),
+        relations=_relations(layout, rank, texts, device) if recipe.batch_kd_weight else None,
+        sizes=Sizes([len(share) for share in layout.shares], [len(block) for block in layout.doc_ids]),
         recipe=recipe,
     )
 
@@ -163,7 +154,8 @@ def _distilled(own_emb_MD: Tensor, emb_AD: Tensor, relations: Relations, recipe:
     return matryoshka(loss, own_emb_MD, emb_AD, recipe.matryoshka_dims)
 
 
-def _targets(layout: Layout, rank: int, share: Sequence[Group], *, device: torch.device) -> Targets:
+def _targets(layout: Layout, rank: int, *, device: torch.device) -> Targets:
+    share = layout.shares[rank]
     width, num_docs = max(len(group.doc_ids) for group in share), sum(len(block) for block in layout.doc_ids)
     group_QG = torch.full((len(share), width), -1)
     soft_labels_QG = torch.zeros(len(share), width)
@@ -175,14 +167,12 @@ def _targets(layout: Layout, rank: int, share: Sequence[Group], *, device: torch
     return Targets(group_QG.to(device), soft_labels_QG.to(device), is_masked_QN.to(device))
 
 
-def _relations(
-    shares: Sequence[Sequence[Group]], layout: Layout, rank: int, texts: Texts, device: torch.device
-) -> Relations:
+def _relations(layout: Layout, rank: int, texts: Texts, device: torch.device) -> Relations:
     """Return the relations of the texts of `rank`, its queries first, with all texts."""
-    blocks = [*([group.query_id for group in share] for share in shares), *layout.doc_ids]
+    blocks = [*([group.query_id for group in share] for share in layout.shares), *layout.doc_ids]
     vectors_AD = torch.from_numpy(np.stack([texts.vectors[text_id] for block in blocks for text_id in block]))
     places = torch.split(torch.arange(len(vectors_AD)), [len(block) for block in blocks])
-    own_M = torch.cat([places[rank], places[len(shares) + rank]])
+    own_M = torch.cat([places[rank], places[len(layout.shares) + rank]])
     is_self_MA = own_M[:, None] == torch.arange(len(vectors_AD))
     return Relations((vectors_AD[own_M] @ vectors_AD.T).to(device), is_self_MA.to(device))
 

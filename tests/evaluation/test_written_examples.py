@@ -54,7 +54,9 @@ def test_no_text_occurs_twice_not_even_as_query_and_response() -> None:
 
 
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
-def test_a_preset_shows_as_many_of_them_as_it_says_from_the_project_root(preset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_preset_shows_as_many_of_them_as_it_says_from_the_project_root(
+    preset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(ROOT)
     params, sources = IngestParams.load(preset), written(preset)
     assert {(source.origin.path, source.licence) for source in sources} == {(FILE, "apache-2.0")}

@@ -12,7 +12,6 @@ from anna.errors import InputError
 from anna.modeling import export
 from anna.modeling.encoder import Encoder
 from anna.modeling.encoder_config import EncoderConfig
-from anna.training import engine as engines
 from anna.training.engine import add_lora
 from anna.training.run import save_encoder
 from tests.conftest import tiny_student
@@ -35,7 +34,8 @@ def test_export_gives_the_vectors_of_the_trained_encoder(
     is_adapted: bool, tiny_encoder: Encoder, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
     encoder = adapted(tiny_encoder) if is_adapted else tiny_encoder
-    state = engines.weights(encoder.backbone, trained_only=is_adapted)
+    weights = dict(encoder.backbone.named_parameters())
+    state = {name: weight for name, weight in weights.items() if weight.requires_grad or not is_adapted}
     save_encoder(tmp_path / "encoder", encoder, state)
     loaded = export.load_trained(tmp_path / "encoder", tiny_student(tiny_checkpoint))
     texts = {"": TEXTS, "Capitals": TEXTS[:2], "Capitals+examples": TEXTS[:2], "Similar": TEXTS}

@@ -16,7 +16,6 @@ from anna.modeling.checkpoint import load_causal_lm
 from anna.modeling.encoder import Encoder, Part
 from anna.modeling.encoder_config import EncoderConfig
 from anna.modeling.student import load_student
-from anna.training import engine as engines
 from anna.training.engine import add_lora
 from anna.training.run import save_encoder
 from tests.conftest import as_loaded, tiny_student
@@ -73,14 +72,14 @@ def test_any_family_is_trained_on_packed_rows_and_exported_as_what_it_is(
                 parameter.normal_(std=0.1)
     rows = encoder.tokenize(TEXTS, prefix=tiny_config.prefix("Capitals", 2), max_tokens=40)
     encoder([Part(rows, encoder.num_shared(rows))])[0].square().sum().backward()
-    moved = {name: p.grad for name, p in encoder.backbone.named_parameters() if p.requires_grad}
-    assert moved
-    assert all(grad is not None and grad.isfinite().all() for grad in moved.values())
-    save_encoder(tmp_path / "encoder", encoder, engines.weights(encoder.backbone, trained_only=True))
-    trained = export.load_trained(tmp_path / "encoder", tiny_student(folder))
+    trained = {name: weight for name, weight in encoder.backbone.named_parameters() if weight.requires_grad}
+    assert trained
+    assert all(weight.grad is not None and weight.grad.isfinite().all() for weight in trained.values())
+    save_encoder(tmp_path / "encoder", encoder, trained)
+    loaded = export.load_trained(tmp_path / "encoder", tiny_student(folder))
     texts = {"": TEXTS, "Capitals+examples": TEXTS, "Similar": TEXTS}
-    expected = export.embed(trained, texts)
-    export.export(trained, tmp_path / "out")
+    expected = export.embed(loaded, texts)
+    export.export(loaded, tmp_path / "out")
     assert export.compare(expected, texts, tmp_path / "out", 0.9999) > 0.99999
 
 

@@ -28,7 +28,7 @@ def whole(encoder: Encoder, batch: Batch, chosen: TrainParams) -> torch.Tensor:
     """The loss of a batch by the encoder itself, from tokens."""
     layout = lay_out(batch, 1, toy_texts())
     sides = step.tokenize_batch(encoder, batch, batch.groups, layout.doc_ids[0], texts=toy_texts(), recipe=chosen)
-    loss = step.loss_of(layout, [batch.groups], 0, texts=toy_texts(), recipe=chosen, device=encoder.device)
+    loss = step.loss_of(layout, 0, texts=toy_texts(), recipe=chosen, device=encoder.device)
     value, _ = loss(*encoder(sides))
     return value
 

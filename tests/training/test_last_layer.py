@@ -7,9 +7,15 @@ from anna.errors import InputError
 from anna.modeling import readout
 from anna.modeling.encoder import Encoder
 from anna.modeling.readout_fit import Reading
-from anna.training import last_layer
+from anna.training import last_layer, run
+from anna.training.batches import Group
 from anna.training.last_layer import start_as_mean
+from anna.training.recipe import TrainParams
 from tests.training.worker import recipe, toy_groups, toy_texts
+
+
+def start(encoder: Encoder, groups: list[Group], chosen: TrainParams) -> None:
+    start_as_mean(encoder, groups, run.plan(groups, chosen), toy_texts(), chosen)
 
 
 def test_the_sample_is_queries_in_their_prompts_and_positives(
@@ -17,7 +23,7 @@ def test_the_sample_is_queries_in_their_prompts_and_positives(
 ) -> None:
     seen: list[list[list[Reading]]] = []
     monkeypatch.setattr(readout, "start", lambda _, texts, docs, others: seen.append([texts, others]))
-    start_as_mean(tiny_encoder, toy_groups(), toy_texts(), recipe(1, "full"))
+    start(tiny_encoder, toy_groups(), recipe(1, "full"))
     ((texts, others),) = seen
     assert not any(text.has_examples for text in texts)
     decoded = {tiny_encoder.tokenizer.decode(text.tokens[text.num_prompt : -1]).strip() for text in texts}
@@ -37,18 +43,18 @@ def test_without_examples_in_training_none_are_read(tiny_encoder: Encoder, monke
     seen: list[list[Reading]] = []
     monkeypatch.setattr(readout, "start", lambda _, texts, docs, others: seen.append(others))
     zero_shot = recipe(1, "full").model_copy(update={"max_examples": 0})
-    start_as_mean(tiny_encoder, toy_groups(), toy_texts(), zero_shot)
+    start(tiny_encoder, toy_groups(), zero_shot)
     assert seen == [[]]
 
 
 def test_an_adapter_is_refused(tiny_encoder: Encoder) -> None:
     with pytest.raises(InputError, match=r"last_layer is weighted_mean, but train.method is lora"):
-        start_as_mean(tiny_encoder, toy_groups(), toy_texts(), recipe(1, "lora"))
+        start(tiny_encoder, toy_groups(), recipe(1, "lora"))
 
 
 def test_a_single_group_is_refused(tiny_encoder: Encoder) -> None:
     with pytest.raises(InputError, match="there is a single training group"):
-        start_as_mean(tiny_encoder, toy_groups()[:1], toy_texts(), recipe(1, "full"))
+        start(tiny_encoder, toy_groups()[:1], recipe(1, "full"))
 
 
 def test_the_sample_is_bounded_in_bytes(tiny_encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,7 +63,7 @@ def test_the_sample_is_bounded_in_bytes(tiny_encoder: Encoder, monkeypatch: pyte
     zero_shot = recipe(1, "full").model_copy(update={"max_examples": 0})
     for most in (last_layer.SAMPLE_BYTES, 100 * 8 * tiny_encoder.backbone.config.hidden_size):
         monkeypatch.setattr(last_layer, "SAMPLE_BYTES", most)
-        start_as_mean(tiny_encoder, toy_groups(), toy_texts(), zero_shot)
+        start(tiny_encoder, toy_groups(), zero_shot)
     whole, part = seen
     assert part == whole[: len(part)]
     assert sum(len(text.tokens) for text in part) <= 100 < sum(len(text.tokens) for text in whole[: len(part) + 1])
@@ -66,7 +72,7 @@ def test_the_sample_is_bounded_in_bytes(tiny_encoder: Encoder, monkeypatch: pyte
 def test_it_changes_the_last_layer_and_the_final_norm_alone(tiny_encoder: Encoder) -> None:
     tiny_encoder.backbone.norm.weight.data.fill_(2.0)
     before = {name: weight.clone() for name, weight in tiny_encoder.backbone.state_dict().items()}
-    start_as_mean(tiny_encoder, toy_groups(), toy_texts(), recipe(1, "full"))
+    start(tiny_encoder, toy_groups(), recipe(1, "full"))
     after = tiny_encoder.backbone.state_dict()
     changed = {name for name in after if not torch.equal(after[name], before[name])}
     parts = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.down_proj")

@@ -104,7 +104,7 @@ def train_tiny(checkpoint: str, chosen: TrainParams, *, is_compiled: bool) -> di
     batches = run.plan(toy_groups(), chosen)
     engine = engines.start_engine(encoder, chosen)
     records = loop.train(engine, encoder, batches, toy_texts(), chosen)
-    return {"state": engines.weights(encoder.backbone, trained_only=True), "records": records}
+    return {"state": engines.weights(encoder.backbone, is_trained=True), "records": records}
 
 
 def main(checkpoint: str, out: str, *runs: str) -> None:
