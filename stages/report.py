@@ -60,22 +60,27 @@ SOURCES = {"labels": (LABELS, schemas.LABELS), "groups": (GROUPS, schemas.GROUPS
 CANDIDATES = (CORPUS, QUERIES, QRELS, RERANKER_RUN)
 """What the margins are counted from, besides the labels."""
 INPUTS = (*FILES.paths, MODEL, LABELS, GROUPS, DROPS, *CANDIDATES)
-OUTPUTS, PARAMS = (REPORT, PLOTS, TABLE, CARD), tuple(recorded(section) for section in card.SECTIONS)
+OUTPUTS = (REPORT, PLOTS, TABLE, CARD)
+TOLD, EVALUATE = tuple(recorded(section) for section in card.SECTIONS), recorded("evaluate")
+PARAMS = (*TOLD, EVALUATE)
 CODE_FILES = (Path("anna/reporting/page.html.j2"), Path("anna/reporting/card.md.j2"))
 
 _log = logging.getLogger(__name__)
 
 
 def main() -> None:
-    """Write page and plots, log the result table and where the page lies."""
+    """Write page, plots, result table and model card, and say where the page lies."""
     counted = (block.rows for block in blocks.query_blocks(io.read(QUERIES, schemas.QUERIES), SOURCES))
-    facts = gather.read(FILES, distributions.measure(LABELS, counted))
+    evaluate = EVALUATE.load().values()
+    facts = gather.read(FILES, distributions.measure(LABELS, counted), evaluate)
     drawn = [*plots.render(facts), margins.render(calibration.of_run(LABELS.parent, FilterParams.load()))]
     plots.save(PLOTS, drawn)
     page.write(REPORT, facts, drawn)
     io.write_text(TABLE, "Scores, zero-shot unless examples are named\n" + results.text_table(facts) + "\n")
-    made = card.Made.read(MODEL, {section.section: section.load().values() for section in PARAMS})
-    scored = card.Scored(facts.tasks, facts.leaderboard, facts.contamination, facts.stages["train"], facts.costs)
+    made = card.Made.read(MODEL, {section.section: section.load().values() for section in TOLD})
+    scored = card.Scored(
+        facts.tasks, facts.leaderboard, facts.contamination, facts.stages["train"], evaluate, facts.costs
+    )
     io.write_text(CARD, card.render(made, scored))
     _log.info("report: %s", REPORT)
 

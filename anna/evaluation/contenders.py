@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from mteb.types import PromptType
+from transformers import AutoTokenizer
 
 from anna import prompts
 from anna.errors import InputError
@@ -84,27 +85,27 @@ def student(folder: Path, settings: EncodeSettings) -> Contender:
     """
     if not folder.is_dir():
         raise InputError(f"{folder} does not exist; make it with: dvc repro export")
-    config = EncoderConfig.load(folder)
     identity = {"content": content_hash(folder, encoder_config.CONFIG_FILE, _CARD_FILE)}
-    return _prompted("student", config, partial(Encoder.load, folder), identity, settings)
+    return _prompted("student", folder, partial(Encoder.load, folder), identity, settings)
 
 
 def untrained(params: StudentParams, folder: Path, settings: EncodeSettings) -> Contender:
     """Return the student before training, with the prompts of the exported model at `folder`."""
     config = EncoderConfig.load(folder)
     identity = {"content": model_hash(params.model), "layers": params.layers}
-    return _prompted("untrained", config, partial(Encoder.untrained, params, config), identity, settings)
+    return _prompted("untrained", folder, partial(Encoder.untrained, params, config), identity, settings)
 
 
 def _prompted(
     name: str,
-    config: EncoderConfig,
+    folder: Path,
     load: Callable[[torch.dtype], Encoder],
     identity: Mapping[str, Any],
     settings: EncodeSettings,
 ) -> Contender:
-    """Return an encoder of ours as a contender, without and with in-context examples."""
-    dtype = compute_dtype(settings.dtype)
+    """Return an encoder of ours as a contender, with the prompts of the export at `folder`."""
+    dtype, config = compute_dtype(settings.dtype), EncoderConfig.load(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
     def load_embed() -> Embed:
         loaded = load(dtype).to(pick_device())
@@ -118,16 +119,23 @@ def _prompted(
 
     embedder = CachedEmbedder(load_embed)
 
+    @cache
     def prefix_of(task: str, mode: str) -> str:
-        if mode == ZERO_SHOT:
-            return config.prefix(task)
-        examples = config.task(task).examples
-        if not examples:
+        examples = config.task(task).examples if mode == WITH_EXAMPLES else ()
+        if mode == WITH_EXAMPLES and not examples:
             raise InputError(
                 f"evaluate.with_examples is true, but {task!r} has no in-context examples; declare a source of them in "
                 "ingest.examples (a held-out task sets its own aside) and run: dvc repro, or set it to false"
             )
-        return config.prefix(task, len(examples))
+        prefix = config.prefix(task, len(examples))
+        room = config.max_tokens - (len(tokenizer(prefix)["input_ids"]) - 1)  # EOS counts as the text's
+        if settings.max_tokens > room:
+            raise InputError(
+                f"evaluate.max_tokens is {settings.max_tokens}, but the prompt of {task!r} with {len(examples)} "
+                f"examples leaves {room} of prompts.max_tokens ({config.max_tokens}); lower it, or shorten the "
+                "examples by prompts.example_tokens"
+            )
+        return prefix
 
     def prefix_by_side(mode: str) -> Callable[[str, PromptType | None], str]:
         def prefix(task: str, side: PromptType | None) -> str:

@@ -73,7 +73,12 @@ def _judged(split: Any) -> Iterator[str]:
     relevant = {key for judged in split["relevant_docs"].values() for key, value in judged.items() if value > 0}
     yield from split["queries"]["text"]
     corpus = split["corpus"]
-    yield from (text for key, text in zip(corpus["id"], corpus["text"], strict=True) if key in relevant)
+    titles = corpus["title"] if "title" in corpus.column_names else [None] * len(corpus)
+    for key, title, text in zip(corpus["id"], titles, corpus["text"], strict=True):
+        if key in relevant:
+            yield text
+            if title:  # other data sets hold the two as one text
+                yield f"{title} {text}"
 
 
 def _strings(value: Any) -> Iterator[str]:

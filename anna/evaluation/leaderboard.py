@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from anna.errors import InputError
-from anna.evaluation.scores import Score, category, column
+from anna.evaluation.scores import Score, column
 
 BENCHMARK = "MTEB(eng, v2)"
 """The one benchmark whose public scores are shipped."""
@@ -68,7 +68,7 @@ def rank(scores: pl.DataFrame, types: Mapping[str, str]) -> Board:
     rank_sum = pl.sum_horizontal(pl.col(task).rank("average", descending=True) for task in types)
     groups: dict[str, list[str]] = {}
     for task in sorted(types):
-        groups.setdefault(category(types[task]), []).append(task)
+        groups.setdefault(types[task], []).append(task)
     means = {name: pl.mean_horizontal(groups[name]) for name in sorted(groups)}
     table = complete.select(
         "model",

@@ -18,12 +18,24 @@ from mteb.results import TaskResult
 
 from anna import io, log
 from anna.errors import InputError
+from anna.evaluation import data
 from anna.evaluation.contenders import Contender
-from anna.evaluation.data import load_data
 from anna.evaluation.mteb_model import PromptedModel, SearchModel
 from anna.evaluation.scores import Score
+from anna.origins import sha256
 
-_LIBRARIES = ("mteb", "torch", "transformers", "sentence-transformers", "scikit-learn", "bm25s")
+_LIBRARIES = (
+    "mteb",
+    "datasets",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "sentence-transformers",
+    "scikit-learn",
+    "scipy",
+    "numpy",
+    "bm25s",
+)
 """Whose versions are part of what results are stored under."""
 
 _LOADER_BATCH = 1024
@@ -45,7 +57,8 @@ def evaluate_all(contenders: Sequence[Contender], tasks: Sequence[AbsTask], stor
             durations are left out, so that equal scores are equal bytes.
 
     Raises:
-        InputError: If a model has no prompt for a task, a task's data cannot be had, or a score is not a number.
+        InputError: If a model has no prompt for a task, or one that leaves too little room for a text, a task's data
+            cannot be had, or a score is not a number.
     """
     datasets.disable_progress_bars()
     jobs = [(c, [t for t in tasks if c.types is None or t.metadata.type in c.types]) for c in contenders]
@@ -95,7 +108,7 @@ def _folder(results: Path, contender: Contender, mode: str) -> Path:
 
 def _run(model: PromptedModel | SearchModel, task: AbsTask, path: Path) -> None:
     """Score `model` on `task` with mteb and keep the result at `path`."""
-    load_data(task)
+    data.load_data(task)
     # Tasks draw from their own generators while they run: without this, a score depends on what ran before.
     task.rng_state, task.np_rng = random.Random(task.seed), np.random.default_rng(task.seed)
     result = mteb.evaluate(
@@ -123,7 +136,7 @@ def _score(name: str, mode: str, task: AbsTask, path: Path) -> Score:
 
 
 def _check_prompts(contender: Contender, tasks: Sequence[AbsTask]) -> None:
-    """Name every task without the prompts of all modes at once, before anything is computed."""
+    """Name every task whose prompt is missing in a mode, or leaves no room, at once and before anything is computed."""
     faults: dict[str, InputError] = {}
     for task in tasks:
         try:
@@ -132,7 +145,7 @@ def _check_prompts(contender: Contender, tasks: Sequence[AbsTask]) -> None:
         except InputError as error:
             faults[task.metadata.name] = error
     if faults:
-        raise InputError(f"{contender.name} lacks a prompt for tasks {[*faults]}: {next(iter(faults.values()))}")
+        raise InputError(f"{contender.name} lacks a usable prompt for {[*faults]}: {next(iter(faults.values()))}")
 
 
 def _fingerprint(contender: Contender, task: AbsTask, mode: str) -> str:
@@ -142,6 +155,7 @@ def _fingerprint(contender: Contender, task: AbsTask, mode: str) -> str:
         "model": contender.identity(metadata.name, mode),
         "task": [metadata.name, metadata.type, metadata.main_score, metadata.dataset, task.seed],
         "parts": [list(task.hf_subsets), list(task.eval_splits)],
+        "run": [sha256(Path(file)) for file in (__file__, data.__file__)],
         "libraries": {name: version(name) for name in _LIBRARIES},
     }
     return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).hexdigest()

@@ -11,12 +11,6 @@ CATEGORIES = ("Classification", "Clustering", "PairClassification", "Reranking",
 ZERO_SHOT, WITH_EXAMPLES = "zero_shot", "with_examples"
 """Modes: the instruction alone, or in-context examples before it."""
 
-_CATEGORY_OF_TYPE = {
-    "InstructionRetrieval": "Retrieval",
-    "InstructionReranking": "Reranking",
-    "MultilabelClassification": "Classification",
-}
-
 _BASELINE_CATEGORIES = ("Retrieval",)
 """What the summary holds of every model but the student, beside the mean; the other numbers are in the detail."""
 
@@ -35,19 +29,14 @@ class Score(NamedTuple):
     """On mteb's scale, 0 to 1 (correlations: -1 to 1)."""
 
 
-def category(task_type: str) -> str:
-    """Return the category of a task's mteb type; types that MTEB(eng, v2) lacks are their own category."""
-    return _CATEGORY_OF_TYPE.get(task_type, task_type)
-
-
 def category_means(scores: Iterable[Score]) -> dict[str, float]:
     """Return each category's unweighted mean over its tasks, in the order of `CATEGORIES`, others last.
 
-    Categories without a task are absent.
+    A task's category is its mteb type; those without a task are absent.
     """
     values: dict[str, list[float]] = {}
     for score in scores:
-        values.setdefault(category(score.type), []).append(score.value)
+        values.setdefault(score.type, []).append(score.value)
     known = [name for name in CATEGORIES if name in values]
     return {name: sum(values[name]) / len(values[name]) for name in [*known, *sorted(set(values) - set(known))]}
 

@@ -53,6 +53,8 @@ class Scored(NamedTuple):
     contamination: Mapping[str, Any]
     training: Mapping[str, Any]
     """Counts of stage train."""
+    evaluate: Mapping[str, Any]
+    """Section of params: how texts were read."""
     costs: Mapping[str, Mapping[str, Any]]
     """Stage -> seconds, cpus, and gpus with their gpu_watts where there are any."""
 

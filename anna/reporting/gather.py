@@ -75,10 +75,12 @@ class Facts:
     costs: Mapping[str, Mapping[str, Any]]
     """Stage -> seconds, peak_memory_mib, cpus."""
     tables: Sequence[TableSize]
+    evaluate: Mapping[str, Any]
+    """Section of params."""
 
 
-def read(files: Files, distributions: Distributions) -> Facts:
-    """Return the facts: what the files say, and the distributions, which are counted elsewhere.
+def read(files: Files, distributions: Distributions, evaluate: Mapping[str, Any]) -> Facts:
+    """Return the facts: what the files say, the distributions, which are counted elsewhere, and section `evaluate`.
 
     Raises:
         InputError: If a file is missing or not what its stage writes.
@@ -100,6 +102,7 @@ def read(files: Files, distributions: Distributions) -> Facts:
         stages={path.stem: io.read_json(path) for path in files.stages},
         costs={path.stem: io.read_json(path) for path in files.costs},
         tables=[table_size(path, io.read_json(path)) for path in files.sidecars],
+        evaluate=evaluate,
     )
 
 

@@ -73,7 +73,7 @@ def candidates(stages: Mapping[str, Mapping[str, Any]]) -> Grid:
         ("label", "bm25_recall", "positives found by BM25", style.percent),
         ("label", "dense_recall", "found by dense teacher", style.percent),
         ("label", "entropy_share", "entropy of soft labels", style.percent),
-        ("filter", "groups", "training groups", style.count),
+        ("filter", "groups", "groups, validation's too", style.count),
         ("filter", "negatives", "hard negatives", style.count),
         ("filter", "suspected_missing_positives", "suspected missing positives", style.count),
     )

@@ -55,7 +55,11 @@ class Library(NamedTuple):
     """What the last layer is given of each prompt, as of texts."""
 
 
-def train_alone(encoder: Encoder, groups: Sequence[Group], texts: Texts, recipe: TrainParams) -> None:
+Told = dict[str, float]
+"""Groups, epochs, steps and losses of the last layer's training; nothing where there was none."""
+
+
+def train_alone(encoder: Encoder, groups: Sequence[Group], texts: Texts, recipe: TrainParams) -> Told:
     """Train the last layer and the final norm, as `train.last_layer_first` says, on as many groups as `most` allows.
 
     Queries have zero-shot prompts: in-context examples are for the whole student to learn, the last layer alone would
@@ -66,7 +70,7 @@ def train_alone(encoder: Encoder, groups: Sequence[Group], texts: Texts, recipe:
     """
     alone = recipe.last_layer_first
     if alone is None:
-        return
+        return {}
     if not encoder.reads_early:
         raise InputError(
             f"train.last_layer_first is for decoders whose last layer computes EOS alone; this is a "
@@ -97,12 +101,17 @@ def train_alone(encoder: Encoder, groups: Sequence[Group], texts: Texts, recipe:
         losses.append(value.item())
     optimizer.zero_grad()
     tenth = max(1, len(losses) // 10)
+    first, last = (round(sum(part) / tenth, 4) for part in (losses[:tenth], losses[-tenth:]))
     _log.info(
-        "the last layer alone, %d steps: loss %.3f in the first tenth, %.3f in the last",
-        len(losses),
-        sum(losses[:tenth]) / tenth,
-        sum(losses[-tenth:]) / tenth,
+        "the last layer alone, %d steps: loss %.3f in the first tenth, %.3f in the last", len(losses), first, last
     )
+    return {
+        "groups": len(chosen),
+        "epochs": alone.epochs,
+        "steps": len(losses),
+        "loss_first_tenth": first,
+        "loss_last_tenth": last,
+    }
 
 
 def most(groups: Sequence[Group], recipe: TrainParams, num_dims: int) -> int:

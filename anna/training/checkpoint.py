@@ -11,7 +11,7 @@ import logging
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -30,6 +30,14 @@ Record = dict[str, float | int | str]
 """What is known of one step, by name."""
 
 _log = logging.getLogger(__name__)
+
+
+class Start(NamedTuple):
+    """What was found before the first step."""
+
+    weights: Mapping[str, Tensor]
+    told: Mapping[str, float]
+    """For metrics."""
 
 
 class Checkpoints:
@@ -94,15 +102,18 @@ class Checkpoints:
             io.write_json(self.folder / LATEST, latest)
             self._sweep()
 
-    def keep_start(self, weights: Mapping[str, Tensor]) -> None:
-        """Keep weights that were found before the first step, so that a killed run need not find them again."""
+    def keep_start(self, start: Start) -> None:
+        """Keep what was found before the first step, so that a killed run need not find it again."""
         if dist.get_rank() == 0:
             self._begin()
             with io.atomic(self.folder / START) as temporary:
-                save_file(dict(weights), temporary, metadata={"conditions": json.dumps(self._conditions)})
+                known = {"conditions": self._conditions, "told": start.told}
+                save_file(
+                    dict(start.weights), temporary, metadata={key: json.dumps(value) for key, value in known.items()}
+                )
 
-    def start(self) -> dict[str, Tensor] | None:
-        """Return the weights of `keep_start`, or None where there are none.
+    def start(self) -> Start | None:
+        """Return what `keep_start` kept, or None where there is nothing.
 
         Raises:
             InputError: If they were found under other conditions.
@@ -112,7 +123,8 @@ class Checkpoints:
             return None
         with safe_open(path, framework="pt") as file:
             self._check(json.loads(file.metadata()["conditions"]))
-        return load_file(path)
+            told = json.loads(file.metadata()["told"])
+        return Start(load_file(path), told)
 
     def keep_best(self, weights: Mapping[str, Tensor], step: int) -> None:
         """Keep the weights after `step` as the best so far; those that the last checkpoint knows as best stay too."""

@@ -14,9 +14,9 @@ from anna.modeling.encoder import Encoder
 from anna.modeling.hardware import pick_device
 from anna.modeling.readout_fit import Reading
 from anna.modeling.student import StudentParams
-from anna.training.alone import train_alone
+from anna.training.alone import Told, train_alone
 from anna.training.batches import Batch, Group, Texts
-from anna.training.checkpoint import Checkpoints
+from anna.training.checkpoint import Checkpoints, Start
 from anna.training.recipe import TrainParams
 from anna.training.step import batch_prefix
 
@@ -51,26 +51,30 @@ def prepare_last_layer(
     *,
     student: StudentParams,
     checkpoints: Checkpoints,
-) -> None:
+) -> Told:
     """Let the last layer begin as params say and train it alone, or take both from the run's folder if it was killed.
+
+    Returns:
+        As `train_alone`.
 
     Raises:
         InputError: As `start_as_mean` and `train_alone`, or if that run was under other conditions.
     """
     if student.last_layer == "pretrained" and recipe.last_layer_first is None:
-        return
+        return {}
     encoder.to(pick_device())  # whole, on every rank, at ZeRO 3, too: `check_memory` has counted it
     changed = nn.ModuleList([encoder.backbone.layers[-1], encoder.backbone.norm])
     kept = checkpoints.start()
     if kept is not None:
-        changed.load_state_dict(kept)
+        changed.load_state_dict(kept.weights)
         _log.info("the last layer is as this run left it before all layers, in %s", checkpoints.folder)
-        return
+        return dict(kept.told)
     if student.last_layer == "weighted_mean":
         start_as_mean(encoder, groups, batches, texts, recipe)
-    train_alone(encoder, groups, texts, recipe)
+    told = train_alone(encoder, groups, texts, recipe)
     if recipe.checkpoint_steps is not None:
-        checkpoints.keep_start(changed.state_dict())
+        checkpoints.keep_start(Start(changed.state_dict(), told))
+    return told
 
 
 def start_as_mean(

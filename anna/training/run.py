@@ -115,7 +115,9 @@ def train_encoder(
             recipe=recipe, student=student, encoder=encoder, groups=data.groups, held_out=held_out, texts=data.texts
         )
     checkpoints = Checkpoints(scratch.checkpoints, identity, conditions(world_size))
-    prepare_last_layer(encoder, data.groups, batches, data.texts, recipe, student=student, checkpoints=checkpoints)
+    told = prepare_last_layer(
+        encoder, data.groups, batches, data.texts, recipe, student=student, checkpoints=checkpoints
+    )
     engine = engines.start_engine(encoder, recipe)
     before = engines.weights(encoder.backbone, is_trained=True)
     records = train(
@@ -136,7 +138,7 @@ def train_encoder(
         update = engines.check_moved(before, after, kept)
         _log.info("saving the weights after step %d of %d", kept, len(records))
         save_encoder(outputs.encoder, encoder, frozen | after)
-        save_records(outputs, records, summary(records, len(data.groups), kept, update))
+        save_records(outputs, records, summary(records, told, len(data.groups), kept, update))
     checkpoints.remove()
 
 
@@ -235,11 +237,14 @@ def save_records(outputs: Outputs, records: Sequence[Record], summary: Mapping[s
     io.write_json(outputs.metrics, summary)
 
 
-def summary(records: Sequence[Mapping[str, Any]], num_groups: int, kept: int, update: float) -> dict[str, Any]:
+def summary(
+    records: Sequence[Mapping[str, Any]], told: Mapping[str, float], num_groups: int, kept: int, update: float
+) -> dict[str, Any]:
     """Return the run's metrics: means over its first and its last tenth, tokens, and what of the weights was saved.
 
     Args:
         records: One per step.
+        told: Of the last layer's training before them.
         num_groups: Groups trained on.
         kept: Step whose weights are saved.
         update: How far they moved, relative to their size.
@@ -250,6 +255,7 @@ def summary(records: Sequence[Mapping[str, Any]], num_groups: int, kept: int, up
         return round(sum(float(record[name]) for record in part) / len(part), 4)
 
     return {
+        **({"last_layer_first": dict(told)} if told else {}),
         "groups": num_groups,
         "steps": len(records),
         "queries": records[-1]["queries"],

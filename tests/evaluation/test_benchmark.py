@@ -115,7 +115,7 @@ def test_examples_change_most_scores(done):
 def test_the_seven_categories_are_those_of_the_leaderboard(done):
     counts = {name: 0 for name in scores.CATEGORIES}
     for score in done.scores:
-        counts[scores.category(score.type)] += score.mode == scores.ZERO_SHOT
+        counts[score.type] += score.mode == scores.ZERO_SHOT
     assert counts == {
         "Classification": 8,
         "Clustering": 8,

@@ -28,8 +28,10 @@ def test_a_copy_is_read_by_mteb_and_the_result_still_names_the_repository(tmp_pa
 
 
 def test_scored_are_queries_and_what_is_relevant_to_them_not_the_whole_collection():
-    own = [text for text, _ in texts("ArguAna")]
-    assert data.scored_texts(data.english_task("ArguAna")) == {f"where is {text}" for text in own[:4]} | set(own[:4])
+    own = texts("ArguAna")[:4]
+    queries, docs = ({form.format(text) for text, _ in own} for form in ("where is {}", "{}"))
+    titled = {f"{title} {text}" for text, title in own}
+    assert data.scored_texts(data.english_task("ArguAna")) == queries | docs | titled
 
 
 def test_scored_are_test_rows_and_not_what_a_classifier_is_fitted_on():

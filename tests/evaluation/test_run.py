@@ -128,7 +128,7 @@ def test_tasks_without_a_prompt_are_named_before_anything_runs(tmp_path, exporte
     tasks = {name: prompt for name, prompt in config.tasks.items() if name not in ("Farm", "Same")}
     config.model_copy(update={"tasks": tasks}).save(exported)
     with pytest.raises(
-        InputError, match=r"student lacks a prompt for tasks \['Farm', 'Same'\].*prompts.tasks"
+        InputError, match=r"student lacks a usable prompt for \['Farm', 'Same'\].*prompts.tasks"
     ) as caught:
         evaluate(tmp_path, [contenders.student(exported, SETTINGS)], tables)
     assert "params.yaml" in str(caught.value)

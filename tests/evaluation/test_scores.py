@@ -25,14 +25,6 @@ def test_categories_come_in_the_fixed_order_and_unknown_types_last():
     assert list(scores.category_means(shuffled)) == ["Classification", "Clustering", "STS", "BitextMining"]
 
 
-@pytest.mark.parametrize(
-    ("task_type", "expected"),
-    [("InstructionReranking", "Reranking"), ("MultilabelClassification", "Classification"), ("STS", "STS")],
-)
-def test_types_map_to_the_seven_categories(task_type, expected):
-    assert scores.category(task_type) == expected
-
-
 def test_no_score_has_no_mean():
     with pytest.raises(ValueError, match="no score to average"):
         scores.mean_over_categories([])

@@ -65,7 +65,7 @@ def read_facts(folder: Path) -> Facts:
     """Read a run as the stage does."""
     with contextlib.chdir(folder):
         tables = {name: io.read(path, schema) for name, (path, schema) in report.SOURCES.items()}
-        return gather.read(report.FILES, distributions.measure(report.LABELS, [tables]))
+        return gather.read(report.FILES, distributions.measure(report.LABELS, [tables]), {"max_tokens": 128})
 
 
 def write_run(folder: Path, num_queries: int = 240) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from anna.errors import InputError
-from anna.training.checkpoint import LATEST, Checkpoints, Record
+from anna.training.checkpoint import LATEST, Checkpoints, Record, Start
 
 IDENTITY = {"train.seed": 1, "data.groups": "abc"}
 CONDITIONS = {"train.processes": 1, "threads per process": 2}
@@ -148,17 +148,18 @@ def test_the_best_weights_outlive_what_replaces_them_until_a_checkpoint_knows(tm
 def test_what_came_before_the_first_step_is_kept_until_the_end(tmp_path: Path) -> None:
     checkpoints = opened(tmp_path)
     assert checkpoints.start() is None
-    checkpoints.keep_start({"w": torch.arange(3.0)})
+    checkpoints.keep_start(Start({"w": torch.arange(3.0)}, {"steps": 2}))
     checkpoints.save(Engine(), records(2))
     kept = opened(tmp_path).start()
     assert kept is not None
-    assert torch.equal(kept["w"], torch.arange(3.0))
+    assert torch.equal(kept.weights["w"], torch.arange(3.0))
+    assert kept.told == {"steps": 2}
     checkpoints.remove()
     assert not list(tmp_path.iterdir())
 
 
 def test_what_came_before_the_first_step_is_of_one_run_and_refused_under_other_conditions(tmp_path: Path) -> None:
-    opened(tmp_path).keep_start({"w": torch.arange(3.0)})
+    opened(tmp_path).keep_start(Start({"w": torch.arange(3.0)}, {"steps": 2}))
     assert opened(tmp_path, code="other").start() is None
     with pytest.raises(InputError, match=r"unfinished run with threads per process 2; 1 would not continue it exactly"):
         Checkpoints(tmp_path, IDENTITY, CONDITIONS | {"threads per process": 1}).start()

@@ -61,12 +61,12 @@ def records() -> list[Record]:
 
 
 def test_summary_compares_the_first_and_the_last_tenth_and_says_what_was_kept() -> None:
-    got = summary(records(), 10, 5, 0.123)
+    got = summary(records(), {"steps": 3}, 10, 5, 0.123)
     assert (got["loss_first_tenth"], got["loss_last_tenth"]) == (10.0, 1.0)
-    assert (got["steps"], got["queries"]) == (10, 10)
+    assert (got["steps"], got["queries"], got["last_layer_first"]) == (10, 10, {"steps": 3})
     assert (got["tokens"], got["tokens_saved"]) == (1000, 45)
     assert (got["kept_step"], got["ndcg_at_10_before"], got["ndcg_at_10"]) == (5, 0.4, 0.54)
-    assert "ndcg_at_10" not in summary(records()[:4], 10, 4, 0.123)
+    assert not {"ndcg_at_10", "last_layer_first"} & summary(records()[:4], {}, 10, 4, 0.123).keys()
 
 
 def test_the_files_hold_what_a_second_run_gives_again(tmp_path: Path) -> None:
