@@ -55,4 +55,5 @@ def test_the_papers_size_says_what_it_trains_on() -> None:
     said = contamination.summary(ingest, TESTED)
     assert {"Banking77Classification", "FiQA2018", "STS12", "STSBenchmark", "ArguAna"} <= set(said["trained_on"])
     assert not {"TRECCOVID", "SICK-R", "TwitterURLCorpus", "MassiveIntentClassification"} & set(said["trained_on"])
-    assert said["zero_shot_percentage"] == int(100 - 100 * said["tasks_trained_on"] / 41)
+    assert "SCIDOCS" in said["trained_on"], "made from mteb's SciDocsRR"
+    assert (said["tasks_trained_on"], said["zero_shot_percentage"]) == (19, 53)
