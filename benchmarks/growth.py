@@ -115,7 +115,7 @@ def settings() -> dict[str, object]:
     """Return the sections of the default's params that the two stages read."""
     params = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
     params["label"].update(min_entropy_share=0.0, max_entropy_share=1.0)
-    return {name: params[name] for name in ("label", "filter")}
+    return {name: params[name] for name in ("retrieve_bm25", "label", "filter")}
 
 
 def write_tables(folder: Path, num_queries: int) -> None:
