@@ -5,14 +5,17 @@ It stands above the stages and asks each of them by name for its sections: nothi
 
 import importlib
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from anna.corpus.ingest import check_prompts
 from anna.errors import InputError
 from anna.footprint import recomputed_layers
+from anna.origins import FilesOrigin
 from anna.params import HELD_OUT, STAGES, Params, Recorded, did_you_mean
 
 
@@ -31,6 +34,7 @@ def check(path: Path) -> None:
     if not faults:
         ingest, evaluate, prompts, train = (found[name] for name in ("ingest", "evaluate", "prompts", "train"))
         together = (
+            partial(_check_files, found),
             partial(check_prompts, ingest.tasks, prompts.tasks),
             partial(_check_scored, ingest, evaluate, prompts.tasks),
             partial(_check_lengths, train, evaluate, prompts),
@@ -98,6 +102,24 @@ def _check_held_out(declared: list[str], chosen: Iterable[str]) -> None:
         if name not in declared:
             hint = did_you_mean(name, declared)
             raise InputError(f"evaluate.tasks: {name!r} is no task of ingest.held_out{hint}; it has {sorted(declared)}")
+
+
+def _check_files(found: Mapping[str, Any]) -> None:
+    """Refuse files and folders that are not there, of all sections at once."""
+    missing = sorted({str(origin.path) for origin in _files(list(found.values())) if not origin.path.exists()})
+    if missing:
+        raise InputError(f"{missing} of kind files are not there, as seen from {Path.cwd()}; correct each path")
+
+
+def _files(value: Any) -> Iterator[FilesOrigin]:
+    """Yield every origin of kind files in sections, however deep."""
+    if isinstance(value, FilesOrigin):
+        yield value
+    elif isinstance(value, BaseModel):
+        yield from _files(list(dict(value).values()))
+    elif isinstance(value, (list, tuple)):
+        for part in value:
+            yield from _files(part)
 
 
 def _check_lengths(train: Any, evaluate: Any, prompts: Any) -> None:

@@ -36,10 +36,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _in_project() -> None:
+    """Refuse to look for a run's tables where there can be none."""
+    if not PARAMS_FILE.is_file() and not DATA.is_dir():
+        raise InputError(f"{Path.cwd()} has neither {PARAMS_FILE} nor {DATA}/; run from the project root")
+
+
 def why(arguments: argparse.Namespace) -> str:
     """Return everything known about one training query."""
     from anna.reporting.why import describe, explain
 
+    _in_project()
     return describe(explain(arguments.query_id))
 
 
@@ -47,6 +54,7 @@ def search(arguments: argparse.Namespace) -> str:
     """Return the documents of a task that are nearest to a text."""
     from anna.reporting import search as searching
 
+    _in_project()
     corpus = io.read(CORPUS, schemas.CORPUS)
     hits = searching.search(MODEL, corpus, arguments.text, arguments.task, arguments.top)
     shown = [

@@ -175,6 +175,14 @@ def test_examples_of_a_held_out_task_are_refused(tmp_path: Path) -> None:
     assert "ingest.examples has two sources of task 'Mine'; leave one out" in refusal(path)
 
 
+def test_files_that_are_not_there_are_named(tmp_path: Path) -> None:
+    nowhere = {"kind": "files", "path": "sources/nope.jsonl"}
+    path = write(tmp_path, {"ingest.train.0.origin": nowhere, "student.model": nowhere | {"path": "/models/nope"}})
+    assert f"['/models/nope', 'sources/nope.jsonl'] of kind files are not there, as seen from {Path.cwd()}" in refusal(
+        path
+    )
+
+
 def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "p.yaml"
     text = (REPO / "params.yaml").read_text(encoding="utf-8")

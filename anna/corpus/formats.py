@@ -4,6 +4,7 @@ Bytes that are not UTF-8 become lone surrogates (PEP 383) here, so that one rule
 any format. A row that cannot be read at all is None.
 """
 
+import codecs
 import csv
 import json
 import re
@@ -85,6 +86,11 @@ def _separated(path: Path, rows: Any, reading: Reading) -> Iterator[Raw]:
             continue
         if header is None:
             header = row
+            if len(header) == 1 and (other := next((mark for mark in ";\t|" if mark in header[0]), None)):
+                raise InputError(
+                    f"{path}: its first line is one column, {header[0][:60]!r}, that {other!r} would divide; csv is "
+                    "read with commas and tsv with tabs: convert the file, or set its format"
+                )
             if repeated := repeats(header):
                 raise InputError(f"{path}: its first line names columns {repeated} more than once; rename all but one")
         elif row:
@@ -179,6 +185,9 @@ def _hub(origin: HubOrigin) -> Iterator[Raw]:
 def _open(path: Path, newline: str | None = None) -> TextIO:
     if not path.is_file():
         raise InputError(f"{path} is a folder, expected a file; correct the path or the format in params.yaml")
+    with path.open("rb") as file:
+        if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            raise InputError(f"{path} is UTF-16; make it UTF-8, e.g. by: iconv -f utf-16 -t utf-8")
     return path.open(encoding="utf-8-sig", errors="surrogateescape", newline=newline)
 
 

@@ -104,6 +104,7 @@ def load_rows(reading: Reading, drop: Drop, *, max_faulty_share: float, is_stric
             continue
         rows.append(row)
     _log.info("%s: %d rows read, %d usable, %d faulty", name, number, len(rows), len(faults))
+    _warn_of_encoding(name, faults)
     _check_selection(reading, seen, values, is_strict)
     _check(reading, rows, faults, max_faulty_share)
     return rows
@@ -260,15 +261,37 @@ def _check_selection(reading: Reading, seen: set[str], values: dict[str, dict[st
                 )
 
 
+def _warn_of_encoding(name: str, faults: Sequence[str]) -> None:
+    """Say that rows are left out for their encoding: it is those with accents, which are no random sample."""
+    undecodable = [fault for fault in faults if fault.startswith("undecodable")]
+    if undecodable:
+        _log.warning(
+            "%s: %d rows are not UTF-8 and are left out, the first of them row %s; convert the file, e.g. by: "
+            "iconv -f cp1252 -t utf-8",
+            name,
+            len(undecodable),
+            undecodable[0].rpartition(" ")[2],
+        )
+
+
 def _check(reading: Reading, rows: list[Row], faults: list[str], max_faulty_share: float) -> None:
     """Refuse a source with too many faults, or with no row left."""
     name = describe(reading.origin)
     if len(faults) > max_faulty_share * (len(rows) + len(faults)):
         raise InputError(
             f"{name}: {len(faults)} of {len(rows) + len(faults)} rows are faulty, more than max_faulty_share "
-            f"{max_faulty_share}; the first is {faults[0]}. Correct the source or raise ingest.max_faulty_share"
+            f"{max_faulty_share}; the first is {faults[0]}. {_remedy(reading, rows, faults)}"
         )
     if not rows:
         raise InputError(
             f"{name}: no row is left; correct the path, or where, unless, require and minus in params.yaml"
         )
+
+
+def _remedy(reading: Reading, rows: Sequence[Row], faults: Sequence[str]) -> str:
+    """Return what is likely to help against too many faults."""
+    if faults[0].startswith("malformed") and len(faults) > len(rows):
+        return f"Most rows are not of format {reading.format!r}: correct the format in params.yaml, or the file"
+    if faults[0].startswith("undecodable"):
+        return "It is not UTF-8: convert the file, e.g. by: iconv -f cp1252 -t utf-8"
+    return "Correct the source or raise ingest.max_faulty_share"

@@ -59,8 +59,8 @@ def start(
     num_dims = encoder.backbone.config.hidden_size
     if len(texts) < num_dims:
         _log.warning(
-            "the last layer is fitted on %d texts, fewer than its %d dimensions, and may start badly: train on more "
-            "groups, or set student.last_layer to pretrained",
+            "the last layer is fitted on %d texts, fewer than its %d dimensions, and may start badly: more training "
+            "groups make it better",
             len(texts),
             num_dims,
         )

@@ -202,9 +202,9 @@ def _known(source: Source) -> Known | None:
 
 
 def _distractors(source: Source, assumed: list[str]) -> float:
-    """Return how many documents join a task that no row names; where that is not known, the task joins `assumed`."""
+    """Return how many documents join a task that no row names; where that is not known, they join `assumed`."""
     if any(part.rows is None and _known(part) is None for part in source.distractors):
-        assumed.append(source.task)
+        assumed.append(f"{source.task}'s distractors (set rows there)")
     return sum(_rows_of(part, _known(part), None) for part in source.distractors) * KEPT[source.kind][1]
 
 

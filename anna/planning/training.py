@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from anna.errors import InputError
 from anna.footprint import Setup, recomputed_layers, saved_by_last_layer
 from anna.planning import work
 from anna.planning.counts import Counts, Task, mean
@@ -106,6 +107,8 @@ def plan_pass(task: Task, settings: Settings, queries: float, examples: float) -
 def plan(settings: Settings, counts: Counts, shape: Shape, ranks: int) -> Work:
     """Return the work of `train.epochs` epochs, or of `train.max_steps` steps."""
     train = settings.train
+    if not any(task.groups for task in counts.tasks):
+        raise InputError("no training group is left of so few rows; raise --rows, or rows in ingest.train")
     reads_early = settings.student.pooling == "last_token" and shape.is_decoder
     steps = tokens = operations = cut = largest = 0.0
     for task in counts.tasks:

@@ -6,12 +6,14 @@ left over from a process that was killed, and is ignored and deleted. `start.saf
 the first step.
 """
 
+import fcntl
 import json
 import logging
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 import torch
 import torch.distributed as dist
@@ -24,12 +26,37 @@ from anna.errors import InputError
 from anna.training.gather import from_first
 from anna.training.identity import differences, digest
 
-RUN, LATEST, START = "run.json", "latest.json", "start.safetensors"
+RUN, LATEST, START, LOCK = "run.json", "latest.json", "start.safetensors", "lock"
 
 Record = dict[str, float | int | str]
 """What is known of one step, by name."""
 
 _log = logging.getLogger(__name__)
+
+
+def hold(root: Path) -> TextIO:
+    """Return a lock on the folder of all runs, which lasts until it is closed or this process ends.
+
+    DVC's own does not outlive DVC: where that alone was killed, the stage trains on, and another would write to the same
+    checkpoints and the same model.
+
+    Raises:
+        InputError: If another process holds it.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    lock = (root / LOCK).open("a+", encoding="utf-8")
+    try:
+        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.seek(0)
+        raise InputError(
+            f"process {lock.read().strip() or 'unknown'} trains in this project already ({root / LOCK}); wait for it, "
+            "or end it"
+        ) from None
+    lock.truncate(0)
+    lock.write(f"{os.getpid()}\n")
+    lock.flush()
+    return lock
 
 
 class Start(NamedTuple):

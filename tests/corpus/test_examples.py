@@ -9,7 +9,6 @@ import pytest
 from anna.corpus.examples import load_examples
 from anna.corpus.held_out_tables import held_out_tables
 from anna.corpus.sources import TrainSource
-from anna.errors import InputError
 from anna.prompts import Example
 
 
@@ -82,11 +81,6 @@ def test_a_pair_is_shown_where_it_is_a_positive(tmp_path: Path) -> None:
     rows = [{"a": f"left {n}", "b": f"right {n}", "score": n} for n in range(6)]
     [got] = load(source(tmp_path, rows, "sts", positive_at=4.0), count=6).values()
     assert sorted(got) == [("left 4", "right 4"), ("left 5", "right 5")]
-
-
-def test_two_sources_of_one_task_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="two sources of task 'T'"):
-        load(*[source(tmp_path, [asked(n) for n in range(3)])] * 2)
 
 
 def test_the_table_holds_them_by_task_and_position(tmp_path: Path) -> None:

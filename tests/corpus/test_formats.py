@@ -83,6 +83,17 @@ def test_a_header_that_repeats_a_name_is_refused(write: Callable[..., Path]) -> 
     assert read(write("text,,\na,b,c\n"), "csv", columns={"text": "text"})[0]["text"] == "a"
 
 
+@pytest.mark.parametrize(("kind", "header"), [("csv", "a;b"), ("csv", "a\tb"), ("csv", "a|b"), ("tsv", "a;b")])
+def test_columns_that_something_else_divides_are_refused(write: Callable[..., Path], kind: str, header: str) -> None:
+    with pytest.raises(InputError, match=r"its first line is one column, .* would divide; csv is read with commas"):
+        read(write(f"{header}\n1;2\n"), kind)
+
+
+def test_utf_16_is_refused(write: Callable[..., Path]) -> None:
+    with pytest.raises(InputError, match=r"is UTF-16; make it UTF-8, e.g. by: iconv -f utf-16 -t utf-8"):
+        read(write('{"text": "a"}\n'.encode("utf-16")), "jsonl")
+
+
 def test_tsv_knows_no_quotes(write: Callable[..., Path]) -> None:
     assert read(write('1\t"open\n2\tb\n'), "tsv", header=["id", "text"]) == [
         {"id": "1", "text": '"open'},

@@ -78,6 +78,28 @@ def test_classes_that_pandas_wrote_are_those_that_it_read(load: Load, drops: Cou
     assert drops == {"missing_column": 1}
 
 
+def test_rows_lost_for_their_encoding_are_told_however_few(load: Load, caplog: pytest.LogCaptureFixture) -> None:
+    good = '{"text": "plain"}\n'
+    load(good.encode() * 30 + b'{"text": "caf\xe9"}\n', columns={"text": "text"}, max_faulty_share=0.1)
+    assert "1 rows are not UTF-8 and are left out, the first of them row 31; convert the file" in caplog.text
+    caplog.clear()
+    load(good, columns={"text": "text"}, max_faulty_share=0.1)
+    assert "UTF-8" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("content", "remedy"),
+    [
+        (b'[\n {"text": "a"}\n]\n', "Most rows are not of format 'jsonl': correct the format in params.yaml"),
+        (b'{"text": "caf\xe9"}\n{"text": "a"}\n', "It is not UTF-8: convert the file, e.g. by: iconv"),
+        (b'{"text": ""}\n{"text": "a"}\n', "Correct the source or raise ingest.max_faulty_share"),
+    ],
+)
+def test_too_many_faults_are_refused_with_what_helps(load: Load, content: bytes, remedy: str) -> None:
+    with pytest.raises(InputError, match=remedy):
+        load(content, columns={"text": "text"}, max_faulty_share=0.1)
+
+
 def test_too_many_faults_are_refused(load: Load) -> None:
     content = lines({"t": "a"}, {"t": ""}, {"t": "b"}, {"t": ""})
     with pytest.raises(
