@@ -37,7 +37,7 @@ _log = logging.getLogger(__name__)
 def hold(root: Path) -> TextIO:
     """Return a lock on the folder of all runs, which lasts until it is closed or this process ends.
 
-    DVC's own does not outlive DVC: where that alone was killed, the stage trains on, and another would write to the same
+    DVC's own does not outlive DVC: where that alone was killed, the stage trains on, and another would write the same
     checkpoints and the same model.
 
     Raises:
