@@ -32,8 +32,8 @@ def load_causal_lm(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
     """Return the causal model at `path` in evaluation mode, and its tokenizer.
 
-    A Llama checkpoint becomes a Mistral model: without a sliding window the two compute the same function from the
-    same weights, and the rest of the code has one architecture to know. A quantised one stays what it is.
+    A Llama checkpoint becomes a Mistral model: without a sliding window the two compute the same function from the same
+    weights. A quantised one stays what it is.
 
     Args:
         path: Folder of safetensors, or a GGUF file.

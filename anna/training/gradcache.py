@@ -42,7 +42,8 @@ Loss = Callable[[Tensor, Tensor], tuple[Tensor, Statistics]]
 def backward(engine: Any, sides: Sides, loss: Loss, max_tokens: int | None) -> tuple[Statistics, int]:
     """Leave the gradient of `loss` in the engine; return its statistics, and the tokens embedded by this rank.
 
-    A token that is embedded more than once, without a graph, with one or for other ranks' sake, counts once.
+    A token that is embedded more than once, without a graph, with one or for other ranks' sake, counts once; a prompt
+    counts in every micro-step that computes it.
 
     Args:
         engine: DeepSpeed engine around the encoder; its next step is to be the optimizer's.
