@@ -10,11 +10,12 @@ from pydantic import ValidationError
 
 from anna.errors import InputError
 from anna.modeling.encoder import Encoder, Part
+from anna.modeling.encoder_config import EncoderConfig
 from anna.training import alone, step
 from anna.training import engine as engines
 from anna.training.batches import Batch, Group, lay_out
 from anna.training.recipe import TrainParams
-from tests.conftest import encoder_with
+from tests.conftest import encoder_with, save_tiny
 from tests.training.worker import recipe, toy_groups, toy_texts
 
 
@@ -48,19 +49,25 @@ def is_last(name: str) -> bool:
     return name.startswith("layers.1.") or name == "norm.weight"
 
 
-def test_vectors_are_the_encoders(tiny_encoder: Encoder) -> None:
-    library = alone.read(tiny_encoder, toy_groups(), toy_texts(), first())
+@pytest.mark.parametrize("attention", ["causal", "bidirectional"])
+@pytest.mark.parametrize("window", [None, 6])
+def test_vectors_are_the_encoders(
+    attention: str, window: int | None, tiny_config: EncoderConfig, tmp_path: Path
+) -> None:
+    save_tiny(tmp_path / "model", sliding_window=window)
+    encoder = encoder_with(tmp_path / "model", tiny_config, attention=attention)
+    library = alone.read(encoder, toy_groups(), toy_texts(), first())
     for task, symmetric in (("Capitals", False), ("Similar", True)):
         members = [group for group in toy_groups() if group.task == task]
         for ids, texts, has_prompt in (
             ([group.query_id for group in members], toy_texts().queries, True),
             ([group.doc_ids[0] for group in members], toy_texts().docs, symmetric),
         ):
-            prefix = tiny_encoder.config.prefix(task) if has_prompt else ""
-            tokens = tiny_encoder.tokenize([texts[name] for name in ids], prefix=prefix, max_tokens=16)
+            prefix = encoder.config.prefix(task) if has_prompt else ""
+            tokens = encoder.tokenize([texts[name] for name in ids], prefix=prefix, max_tokens=16)
             with torch.no_grad():
                 torch.testing.assert_close(
-                    alone.embed(tiny_encoder, task, ids, library), tiny_encoder([Part(tokens)])[0], rtol=0, atol=1e-3
+                    alone.embed(encoder, task, ids, library), encoder([Part(tokens)])[0], rtol=0, atol=1e-3
                 )
 
 
