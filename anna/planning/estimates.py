@@ -24,6 +24,12 @@ in `retrieve_bm25` (one core: 12 queries a second on MS MARCO, table 1 of arXiv 
 BM25_BYTES = 50
 """Of a token of the largest task's documents in `retrieve_bm25`, which indexes one task at a time (default)."""
 
+DOC_BYTES = 340
+"""Of a document, its text not counted, in `label` and `filter`, which number all ids (400,000 documents)."""
+
+TEXT_COPIES = 2
+"""Of all documents' texts in `filter` (400,000 documents of 400 characters)."""
+
 EVALUATION_SECONDS = 0.4
 """Of a task and contender, beside embedding: mteb's classifiers, clusterings and scores (default)."""
 
@@ -93,14 +99,14 @@ def estimate(case: Case) -> list[Estimate]:
         "train": train,
         "export": _export,
         "evaluate": _evaluate,
-        "report": lambda _: Estimate("report", 0, 0, LIBRARIES["report"], MIB, 3.0),
+        "report": _report,
     }
     return [make(case) for make in makers.values()]
 
 
 def _ingest(case: Case) -> Estimate:
     docs = sum(task.docs for task in case.counts.tasks)
-    text = sum(task.docs * mean(task.doc_lengths, 1e9) * BYTES_PER_TOKEN for task in case.counts.tasks)
+    text = text_bytes(case)
     memory = LIBRARIES["ingest"] + 3 * text
     return Estimate("ingest", 0, 0, memory, 0.7 * text, 10 + docs * INGEST_SECONDS, f"{docs:,} documents")
 
@@ -159,7 +165,23 @@ def _tables(stage: str, case: Case) -> Estimate:
     settings = case.settings
     depth = settings.retrieve_bm25.depth + settings.retrieve_dense.depth
     rows = sum(task.queries * min(depth, task.docs) for task in case.counts.tasks) * 0.85
-    return Estimate(stage, 0, 0, LIBRARIES["tables"], rows * ROW_BYTES, 0.3 + rows * LABEL_SECONDS)
+    memory = LIBRARIES["tables"] + _documents(case, copies=TEXT_COPIES if stage == "filter" else 0)
+    return Estimate(stage, 0, 0, memory, rows * ROW_BYTES, 0.3 + rows * LABEL_SECONDS)
+
+
+def _report(case: Case) -> Estimate:
+    """Count the margins once more, as `filter` reads the documents."""
+    return Estimate("report", 0, 0, LIBRARIES["report"] + _documents(case, copies=TEXT_COPIES), MIB, 3.0)
+
+
+def _documents(case: Case, *, copies: int) -> float:
+    """Return the memory of all documents' ids and of so many copies of their texts."""
+    return DOC_BYTES * sum(task.docs for task in case.counts.tasks) + copies * text_bytes(case)
+
+
+def text_bytes(case: Case) -> float:
+    """Return the bytes of all documents' texts."""
+    return sum(task.docs * mean(task.doc_lengths, 1e9) for task in case.counts.tasks) * BYTES_PER_TOKEN
 
 
 def setup(case: Case) -> Setup:
