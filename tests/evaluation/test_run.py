@@ -11,6 +11,7 @@ from anna.evaluation.contenders import EncodeSettings
 from anna.evaluation.tasks import held_out_tasks
 from anna.modeling.encoder import Encoder
 from anna.modeling.encoder_config import EncoderConfig
+from anna.modeling.export import named_prompts
 from anna.origins import FilesOrigin
 from tests.conftest import tiny_student
 from tests.evaluation.conftest import TYPES, hash_embed
@@ -143,6 +144,24 @@ def test_a_task_without_examples_has_no_mode_with_them(tmp_path, exported, table
         evaluate(tmp_path, [contenders.student(exported, SETTINGS)], tables)
     assert not loads
     evaluate(tmp_path, [contenders.student(exported, replace(SETTINGS, with_examples=False))], tables)
+
+
+def test_both_modes_are_the_prompts_that_the_export_names(exported, config):
+    student, named = contenders.student(exported, SETTINGS), named_prompts(config)
+    for task in config.tasks:
+        assert student.identity(task, "zero_shot")["prefix"] == named[task]
+        assert student.identity(task, "with_examples")["prefix"] == named[f"{task}+examples"] != named[task]
+
+
+def test_a_prompt_that_leaves_too_little_room_is_refused_before_anything_runs(
+    tmp_path, exported, tables, config, loads
+):
+    config.model_copy(update={"max_tokens": 30}).save(exported)
+    with pytest.raises(
+        InputError, match=r"evaluate.max_tokens is 24, but the prompt of 'Farm' with 0 examples leaves 14 of"
+    ):
+        evaluate(tmp_path, [contenders.student(exported, SETTINGS)], tables)
+    assert not loads
 
 
 def test_a_model_that_is_not_there_is_refused(tmp_path):
