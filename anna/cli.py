@@ -47,7 +47,7 @@ def why(arguments: argparse.Namespace) -> str:
     from anna.reporting.why import describe, explain
 
     _in_project()
-    return describe(explain(arguments.query_id))
+    return describe(explain(arguments.query))
 
 
 def search(arguments: argparse.Namespace) -> str:
@@ -118,7 +118,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     told = commands.add_parser("why", help="everything known about one query: scores, verdicts, reasons")
-    told.add_argument("query_id", help="as in data/queries.parquet, e.g. BoolQ:q:01188218a77882f4")
+    told.add_argument("query", help="its id in data/queries.parquet, e.g. BoolQ:q:01188218a77882f4, or its whole text")
     told.set_defaults(run=why)
     tried = commands.add_parser("margins", help="what each margin of the filter would keep, from the labels alone")
     tried.add_argument("--rule", choices=("adaptive", "percent", "absolute"), help="(default: filter.rule)")

@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from anna import io, schemas
 from anna.errors import InputError
+from anna.folding import fold, normalise
 from anna.reporting import style
 
 DATA = Path("data")
@@ -56,20 +58,24 @@ class Story(NamedTuple):
     """Tables that are not there yet."""
 
 
-def explain(query_id: str, folder: Path = DATA) -> Story:
+def explain(asked: str, folder: Path = DATA) -> Story:
     """Return everything known about a query.
 
     Args:
-        query_id: As in `data/queries.parquet`.
+        asked: Its id as in `data/queries.parquet`, or its text; case, punctuation and spacing do not matter then.
         folder: Where the tables lie; those of stages that have not run may be missing.
 
     Raises:
-        InputError: If corpus or queries are missing, there is no such query, or a table breaks its schema.
+        InputError: If corpus or queries are missing, there is no such query, or more than one of such a text, or a
+            table breaks its schema.
     """
     queries = io.read(folder / "queries.parquet", schemas.QUERIES)
-    query = _of(queries, query_id)
+    query = _of(queries, asked) or _of_text(queries, asked)
     if not query:
-        raise InputError(f"query {query_id!r} is not in {folder}/queries.parquet{_nearest(query_id, queries)}")
+        raise InputError(f"query {asked!r} is not in {folder}/queries.parquet{_nearest(asked, queries)}")
+    if len(query) > 1:
+        raise InputError(f"{asked!r} is the text of several queries; choose of {[row['query_id'] for row in query]}")
+    query_id = query[0]["query_id"]
     known = {name: schema for name, schema in _SCHEMAS.items() if (folder / f"{name}.parquet").is_file()}
     found = {name: _of(io.read(folder / f"{name}.parquet", schema), query_id) for name, schema in known.items()}
     corpus = io.read(folder / "corpus.parquet", schemas.CORPUS)
@@ -174,11 +180,20 @@ def _of(table: pa.Table, query_id: str) -> Rows:
     return rows
 
 
+def _of_text(queries: pa.Table, text: str) -> Rows:
+    """Return the queries that have this text."""
+    folded = pl.DataFrame(queries.select(["text"])).select(fold(pl.col("text"))).to_series()
+    rows: Rows = queries.filter(pa.array((folded == normalise(text)).to_list())).to_pylist()
+    return rows
+
+
 def _nearest(query_id: str, queries: pa.Table) -> str:
     """Return a hint: the id that begins most like `query_id`, which is a neighbour in the order of the table."""
     ids = queries["query_id"].to_pylist()
     if not ids:
         return "; it is empty, run: dvc repro ingest"
+    if ":" not in query_id:
+        return f", neither as an id, such as {ids[0]!r}, nor as a whole text"
     place = bisect.bisect(ids, query_id)
     near = max(ids[max(0, place - 1) : place + 1], key=lambda each: _shared(each, query_id))
     return f"; did you mean {near!r}?"

@@ -157,11 +157,18 @@ def _say(
         len(groups),
         len({group.task for group in groups}),
         len(batches),
-        recipe.batch_queries,
+        round(sum(len(batch.groups) for batch in batches) / len(batches)),
         world_size,
         recipe.zero_stage,
         recipe.method,
     )
+    if recipe.warmup_steps >= len(batches):
+        _log.warning(
+            "train.warmup_steps is %d and there are %d steps: the learning rate stays below its peak; lower the one, "
+            "or train on more",
+            recipe.warmup_steps,
+            len(batches),
+        )
     _log.info(
         "validation on %d queries of %d tasks, against %d documents",
         sum(len(part.query_ids) for part in held_out),

@@ -127,7 +127,24 @@ def test_stages_that_have_not_run_are_named(data: Path) -> None:
     assert "dense 0.9 (rank 1)" in text
 
 
-@pytest.mark.parametrize("unknown", ["T:q:0", "T:q:03", "A", "Z", ""])
+def test_a_query_is_found_by_its_text(data: Path) -> None:
+    assert why.explain("Who asks?", data) == why.explain(QUERY, data)
+    queries = io.read(data / "queries.parquet", schemas.QUERIES).to_pylist()
+    rows = [{**row, "text": "who asks"} for row in queries]
+    io.write(data / "queries.parquet", pa.Table.from_pylist(rows, schema=schemas.QUERIES), schemas.QUERIES)
+    with pytest.raises(
+        InputError, match=r"'who asks' is the text of several queries; choose of \['T:q:01', 'T:q:02'\]"
+    ):
+        why.explain("who asks", data)
+
+
+@pytest.mark.parametrize("unknown", ["who", ""])
+def test_what_is_neither_an_id_nor_a_text_is_refused(data: Path, unknown: str) -> None:
+    with pytest.raises(InputError, match=r"queries.parquet, neither as an id, such as 'T:q:01', nor as a whole text"):
+        why.explain(unknown, data)
+
+
+@pytest.mark.parametrize("unknown", ["T:q:0", "T:q:03", "A:", "Z:q:1"])
 def test_an_unknown_query_is_refused_with_a_near_one(data: Path, unknown: str) -> None:
     with pytest.raises(InputError, match=rf"query '{unknown}' is not in .*queries.parquet; did you mean 'T:q:0[12]'\?"):
         why.explain(unknown, data)
