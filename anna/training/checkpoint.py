@@ -26,7 +26,7 @@ from anna.errors import InputError
 from anna.training.gather import from_first
 from anna.training.identity import differences, digest
 
-RUN, LATEST, START, LOCK = "run.json", "latest.json", "start.safetensors", "lock"
+RUN, LATEST, START = "run.json", "latest.json", "start.safetensors"
 
 Record = dict[str, float | int | str]
 """What is known of one step, by name."""
@@ -34,8 +34,8 @@ Record = dict[str, float | int | str]
 _log = logging.getLogger(__name__)
 
 
-def hold(root: Path) -> TextIO:
-    """Return a lock on the folder of all runs, which lasts until it is closed or this process ends.
+def hold(path: Path) -> TextIO:
+    """Return a lock, the file at `path`, which lasts until it is closed or this process ends.
 
     DVC's own does not outlive DVC: where that alone was killed, the stage trains on, and another would write the same
     checkpoints and the same model.
@@ -43,15 +43,15 @@ def hold(root: Path) -> TextIO:
     Raises:
         InputError: If another process holds it.
     """
-    root.mkdir(parents=True, exist_ok=True)
-    lock = (root / LOCK).open("a+", encoding="utf-8")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = path.open("a+", encoding="utf-8")
     try:
         fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         lock.seek(0)
         raise InputError(
-            f"process {lock.read().strip() or 'unknown'} trains in this project already ({root / LOCK}); wait for it, "
-            "or end it"
+            f"process {lock.read().strip() or 'unknown'} trains in this project already ({path}); wait for it, or end "
+            "it"
         ) from None
     lock.truncate(0)
     lock.write(f"{os.getpid()}\n")

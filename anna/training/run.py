@@ -99,7 +99,7 @@ def train_encoder(
             cannot be continued exactly, or training went wrong: nothing is saved then.
     """
     rank, world_size = engines.init_distributed()
-    lock = hold(scratch.checkpoints) if rank == 0 else None
+    lock = hold(scratch.checkpoints.with_suffix(".lock")) if rank == 0 else None
     torch.manual_seed(seeding.derive_seed(recipe.seed, "torch", rank))
     check_memory(student, recipe, world_size)
     encoder = new_encoder(student, prompts, data.examples, recipe)

@@ -172,15 +172,17 @@ def test_a_project_that_another_process_trains_in_is_left_to_it(tmp_path: Path) 
         "import sys, time; from pathlib import Path; from anna.training.checkpoint import hold; "
         "lock = hold(Path(sys.argv[1])); print('held', flush=True); time.sleep(60)"
     )
-    with subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True) as other:
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path / "lock")], stdout=subprocess.PIPE, text=True
+    ) as other:
         assert other.stdout is not None
         assert any(line == "held\n" for line in other.stdout)
         with pytest.raises(
             InputError, match=rf"process {other.pid} trains in this project already \(.*\); wait for it"
         ):
-            hold(tmp_path)
+            hold(tmp_path / "lock")
         other.kill()
-    hold(tmp_path).close()
+    hold(tmp_path / "lock").close()
 
 
 def test_without_checkpoints_only_the_best_weights_are_kept(tmp_path: Path) -> None:
