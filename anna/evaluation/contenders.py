@@ -121,21 +121,7 @@ def _prompted(
 
     @cache
     def prefix_of(task: str, mode: str) -> str:
-        examples = config.task(task).examples if mode == WITH_EXAMPLES else ()
-        if mode == WITH_EXAMPLES and not examples:
-            raise InputError(
-                f"evaluate.with_examples is true, but {task!r} has no in-context examples; declare a source of them in "
-                "ingest.examples (a held-out task sets its own aside) and run: dvc repro, or set it to false"
-            )
-        prefix = config.prefix(task, len(examples))
-        room = config.max_tokens - (len(tokenizer(prefix)["input_ids"]) - 1)  # EOS counts as the text's
-        if settings.max_tokens > room:
-            raise InputError(
-                f"evaluate.max_tokens is {settings.max_tokens}, but the prompt of {task!r} with {len(examples)} "
-                f"examples leaves {room} of prompts.max_tokens ({config.max_tokens}); lower it, or shorten the "
-                "examples by prompts.example_tokens"
-            )
-        return prefix
+        return _prefix(config, tokenizer, task, mode, settings.max_tokens)
 
     def prefix_by_side(mode: str) -> Callable[[str, PromptType | None], str]:
         def prefix(task: str, side: PromptType | None) -> str:
@@ -154,6 +140,30 @@ def _prompted(
     modes = (ZERO_SHOT, WITH_EXAMPLES) if settings.with_examples else (ZERO_SHOT,)
     models = {mode: PromptedModel(name, mode, embedder, prefix_by_side(mode)) for mode in modes}
     return Contender(name, models, identify, None, embedder)
+
+
+def _prefix(config: EncoderConfig, tokenizer: Any, task: str, mode: str, max_tokens: int) -> str:
+    """Return the prompt of a task's queries in a mode, which is the one that the export names.
+
+    Raises:
+        InputError: If the model has no prompt for the task, or no example to show, or the prompt leaves less than
+            `max_tokens` for a text.
+    """
+    examples = config.task(task).examples if mode == WITH_EXAMPLES else ()
+    if mode == WITH_EXAMPLES and not examples:
+        raise InputError(
+            f"evaluate.with_examples is true, but {task!r} has no in-context examples; declare a source of them in "
+            "ingest.examples (a held-out task sets its own aside) and run: dvc repro, or set it to false"
+        )
+    prefix = config.prefix(task, len(examples))
+    room = config.max_tokens - (len(tokenizer(prefix)["input_ids"]) - 1)  # EOS counts as the text's
+    if max_tokens > room:
+        raise InputError(
+            f"evaluate.max_tokens is {max_tokens}, but the prompt of {task!r} with {len(examples)} examples leaves "
+            f"{room} of prompts.max_tokens ({config.max_tokens}); lower it, or shorten the examples by "
+            "prompts.example_tokens"
+        )
+    return prefix
 
 
 def dense(
