@@ -130,6 +130,17 @@ def test_wrong_columns_and_types_are_named(tmp_path: Path) -> None:
         io.write(tmp_path / "a.parquet", wrong, schemas.RUN)
 
 
+def test_columns_that_are_left_out_are_not_read_and_the_others_checked(tmp_path: Path) -> None:
+    path = tmp_path / "corpus.parquet"
+    row = {"doc_id": "T:d:1", "task": "T", "text": "somebody", "label": None}
+    io.write(path, pa.Table.from_pylist([row], schema=schemas.CORPUS), schemas.CORPUS)
+    assert io.read(path, schemas.CORPUS, without=["text"]).column_names == ["doc_id", "task", "label"]
+    broken = pa.Table.from_pylist([row, row], schema=schemas.CORPUS)
+    pq.write_table(broken, path)
+    with pytest.raises(io.SchemaError, match="repeats or is out of order in key"):
+        io.read(path, schemas.CORPUS, without=["text"])
+
+
 def test_reading_refuses_other_schemas_missing_files_and_rubbish(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     with pytest.raises(InputError, match="does not exist; make it with: dvc repro"):

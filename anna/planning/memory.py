@@ -35,11 +35,11 @@ def inference_memory(stage: str, shape: Shape, at_once: float, hardware: Hardwar
 def device_memory(own: Setup) -> float:
     """Return the peak of a GPU, or of the whole machine.
 
-    There each rank has libraries, and two copies of what is trained: of before, and of the best validation.
+    There each rank has libraries, and the first two copies of what is trained: of before, and of what is saved.
     """
     if own.is_gpu:
         return peak(own)
-    return own.ranks * (LIBRARIES["train"] + 8 * own.trained + peak(own))
+    return own.ranks * (LIBRARIES["train"] + peak(own)) + 8 * own.trained
 
 
 def host_memory(checkpoint: Shape, own: Setup) -> float:

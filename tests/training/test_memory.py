@@ -31,6 +31,16 @@ def test_a_byte_decides(tiny_checkpoint: Path) -> None:
     assert "set train.method: lora" in str(refused.value)
 
 
+def test_a_last_layer_that_comes_first_needs_the_whole_model_on_every_rank(tiny_checkpoint: Path) -> None:
+    sharded = recipe(3, "full").model_copy(update={"freeze_token_table": False})
+    written = tiny_student(tiny_checkpoint, last_layer="weighted_mean")
+    whole = needed(tiny_checkpoint) // 5
+    check_memory(tiny_student(tiny_checkpoint), sharded, ranks=8, memory=whole - 1)
+    check_memory(written, sharded, ranks=8, memory=whole)
+    with pytest.raises(InputError, match=r"holds the whole model in float32, .*set student.last_layer to pretrained"):
+        check_memory(written, sharded, ranks=8, memory=whole - 1)
+
+
 def test_sharding_is_the_remedy_on_several_ranks(tiny_checkpoint: Path) -> None:
     student, plain = tiny_student(tiny_checkpoint), recipe(0, "full").model_copy(update={"freeze_token_table": False})
     with pytest.raises(InputError, match=r"set train\.zero_stage: 3 \(0\.0 GiB\); see"):

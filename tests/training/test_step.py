@@ -86,6 +86,8 @@ def test_a_prompt_that_leaves_too_little_room_is_refused_before_the_first_step(t
         check_prompts(tiny_encoder, batches, texts, changed())
 
     check(needed)
+    with pytest.raises(InputError, match=r"train.doc_tokens is \d+, but prompts.max_tokens is \d+; lower it"):
+        check(changed().doc_tokens - 1)
     with pytest.raises(InputError, match=r"prompts.max_tokens is 9999999, but the student knows \d+ positions"):
         check(9999999)
     with pytest.raises(InputError, match=rf"is {needed - 1}, but the prompt of step 2 \(task 'Capitals', 2 examples\)"):
