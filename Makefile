@@ -10,7 +10,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 PRESET ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install test test-all vllm check repro preset smoke clean
+.PHONY: help install test test-all test-gpu vllm check repro preset smoke clean
 
 help: ## List these commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -47,7 +47,10 @@ test: install ## Run the fast tests
 	pytest
 
 test-all: install ## Run all tests, the slow ones too
-	pytest -m ""
+	pytest -m "not gpu"
+
+test-gpu: install ## Run the tests that need an NVIDIA GPU
+	pytest -m gpu
 
 vllm: $(VLLM)/installed ## Install vLLM for CPUs, which one slow test runs, beside the rest (3.4 GB)
 

@@ -4,7 +4,6 @@ It stands above the stages and asks each of them by name for its sections: nothi
 """
 
 import importlib
-import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -48,11 +47,7 @@ def check(path: Path) -> None:
 
 def sections() -> list[type[Params]]:
     """Return the class of each section that a stage acts on."""
-    logging.disable(logging.WARNING)  # DeepSpeed misses a GPU as soon as it is imported; nothing here needs one
-    try:
-        stages = [importlib.import_module(f"stages.{name}") for name in STAGES]
-    finally:
-        logging.disable(logging.NOTSET)
+    stages = [importlib.import_module(f"stages.{name}") for name in STAGES]
     classes = dict.fromkeys(cls for stage in stages for cls in (*stage.PARAMS, *getattr(stage, "HOW", ())))
     return [cls for cls in classes if not issubclass(cls, Recorded)]
 

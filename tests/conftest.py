@@ -1,6 +1,7 @@
 """Tiny real models, built here so that no test needs a network."""
 
 import copy
+import os
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,12 @@ WORDS = (
 
 settings.register_profile("anna", deadline=None)  # how long an example takes is the machine's affair
 settings.load_profile("anna")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Hide GPUs from tests that need none: equality to the bit, and two ranks against one, are tested on CPUs."""
+    if config.option.markexpr != "gpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
 @pytest.fixture(scope="session")

@@ -7,10 +7,8 @@ import socket
 from collections.abc import Sequence
 from typing import Any
 
-import deepspeed
 import torch
 import torch.distributed as dist
-from deepspeed.utils import set_z3_leaf_module
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -18,13 +16,22 @@ from transformers import PreTrainedModel
 from anna.errors import InputError
 from anna.modeling.encoder import Encoder
 from anna.modeling.fused import gathered_whole
+from anna.modeling.hardware import pick_device
 from anna.training.recipe import TrainParams
+
+os.environ.setdefault("DS_ACCELERATOR", pick_device())  # or it looks by itself: for a Mac's, and warns if there is none
+import deepspeed
+from deepspeed.utils import set_z3_leaf_module
 
 _log = logging.getLogger(__name__)
 
 
 def init_distributed() -> tuple[int, int]:
-    """Join the process group that the launcher describes, or make one of this process alone; return rank and size."""
+    """Join the process group that the launcher describes, or make one of this process alone; return rank and size.
+
+    Raises:
+        InputError: If a launcher started more processes on this machine than it has GPUs.
+    """
     if "RANK" not in os.environ:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -38,7 +45,12 @@ def init_distributed() -> tuple[int, int]:
         }
         os.environ.update(alone)
     if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        local_rank, gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+        if local_rank >= gpus:
+            raise InputError(
+                f"process {local_rank + 1} of this machine has no GPU, there are {gpus}: start no more processes on it"
+            )
+        torch.cuda.set_device(local_rank)
     if not dist.is_initialized():
         # On CPUs DeepSpeed would first compile an all-reduce of its own: a minute, and a compiler, for nothing here.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False

@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 
+import torch
+
 from anna.errors import InputError
 from anna.modeling.hardware import num_cpus
 
@@ -15,7 +17,7 @@ def relaunch(module: str, processes: int) -> bool:
 
     Raises:
         InputError: If a process failed; its own message is above. If Slurm started several of us, who would not know of
-            each other.
+            each other. If there are GPUs, but fewer than processes.
     """
     if "RANK" not in os.environ and int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
         raise InputError(
@@ -24,6 +26,8 @@ def relaunch(module: str, processes: int) -> bool:
         )
     if processes == 1 or "RANK" in os.environ:
         return False
+    if torch.cuda.is_available() and processes > (gpus := torch.cuda.device_count()):
+        raise InputError(f"train.processes is {processes}, but this machine has {gpus} GPU(s); set it to {gpus}")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     environment = {"OMP_NUM_THREADS": str(max(1, num_cpus() // processes)), **os.environ}
     if subprocess.run([*command, "-m", module], check=False, env=environment).returncode:

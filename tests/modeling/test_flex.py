@@ -128,7 +128,7 @@ def test_rows_of_all_lengths_run_one_kernel(monkeypatch: pytest.MonkeyPatch) -> 
     assert counters["stats"]["unique_graphs"] == 1
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="its backward pass runs on a GPU alone")
+@pytest.mark.gpu
 @pytest.mark.parametrize("window", [None, 100])
 @pytest.mark.parametrize("recomputes", [False, True])
 def test_on_a_gpu_vectors_and_gradients_are_those_of_the_padded_form(recomputes: bool, window: int | None) -> None:

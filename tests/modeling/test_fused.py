@@ -18,8 +18,6 @@ from anna.modeling.packing import Packing, Text, pack
 SIZES = {"vocab_size": 90, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 11, "head_dim": 16}
 HEADS = {"num_attention_heads": 4, "num_key_value_heads": 2, "initializer_range": 0.2}
 
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="is for GPUs, and has a backward pass there alone")
-
 
 def decoder(kind: Any = MistralModel, config: Any = MistralConfig, **changes: Any) -> Any:
     torch.manual_seed(0)
@@ -96,7 +94,10 @@ def test_gradients_are_those_of_the_dropout_that_fell(recomputes: bool) -> None:
                 parameter.add_(parameter.grad, alpha=step)
             return float(loss())
 
-    loss().backward()
+    fell = loss()
+    fell.backward()
+    with torch.no_grad():
+        assert loss() == fell  # the pass without gradients of micro-steps, whose vectors the loss is computed of
     told = sum(float(parameter.grad.square().sum()) for parameter in mlp.parameters())
     step = 3e-3 / told**0.5
     assert (moved(step) - moved(-2 * step)) / (2 * step) == pytest.approx(told, rel=1e-3)
@@ -126,7 +127,7 @@ def adapted_mlp() -> Any:
     return model.base_model.model.layers[0].mlp.train()
 
 
-@needs_gpu
+@pytest.mark.gpu
 @pytest.mark.parametrize("recomputes", [False, True])
 def test_on_a_gpu_gradients_are_those_of_the_layers_as_they_are(recomputes: bool) -> None:
     found = []
@@ -143,7 +144,7 @@ def test_on_a_gpu_gradients_are_those_of_the_layers_as_they_are(recomputes: bool
         assert (one - other).norm() < 1e-4 * one.norm()
 
 
-@needs_gpu
+@pytest.mark.gpu
 def test_on_a_gpu_dropout_falls_again_as_it_fell_when_a_layer_is_recomputed() -> None:
     found = []
     for recomputes in (False, True):

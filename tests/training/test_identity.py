@@ -97,8 +97,7 @@ def test_conditions_name_ranks_device_and_threads() -> None:
     got = conditions(3)
     assert got["train.processes"] == 3
     assert "device" in got
-    if not torch.cuda.is_available():
-        assert got["threads per process"] == torch.get_num_threads()
+    assert got["threads per process"] == torch.get_num_threads()
 
 
 def test_digests_see_order_boundaries_names_and_types() -> None:

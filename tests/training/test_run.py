@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from anna.errors import InputError
+from anna.training import engine as engines
 from anna.training import launch, loop
 from anna.training.checkpoint import Record
 from anna.training.engine import check_moved
@@ -115,6 +116,18 @@ def test_processes_of_slurm_that_do_not_know_of_each_other_are_refused(monkeypat
         launch.relaunch("stages.train", 1)
     monkeypatch.setenv("RANK", "0")
     assert launch.relaunch("stages.train", 1) is False
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RANK", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    with pytest.raises(InputError, match=r"train\.processes is 8, but this machine has 4 GPU\(s\); set it to 4"):
+        launch.relaunch("stages.train", 8)
+    monkeypatch.setenv("RANK", "12")  # as another launcher does
+    monkeypatch.setenv("LOCAL_RANK", "4")
+    with pytest.raises(InputError, match="process 5 of this machine has no GPU, there are 4"):
+        engines.init_distributed()
 
 
 def test_relaunch_runs_every_rank_and_reports_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
