@@ -1,12 +1,13 @@
 """A training step, ours against the peers': same model, batch, prompts and dtype, in one run.
 
-Full fine-tuning of the default's student on pairs of the default's BoolQ: queries and positives, in-batch negatives,
-with no in-context examples and with five. Peers are sentence-transformers, with `MultipleNegativesRankingLoss` in one
-pass and `CachedMultipleNegativesRankingLoss` (GradCache) at two mini-batch sizes, and FlagEmbedding's decoder-only ICL
-model where it is installed (`pip install --no-deps FlagEmbedding==1.4.2`; it has no GradCache). All of them pad, and
-repeat the prompt for every query. The best of them counts.
+Full fine-tuning of the default's student on groups of the default's BoolQ, a query with its positive and a hard
+negative, and in-batch negatives; with no in-context examples and with five. Peers are sentence-transformers, with
+`MultipleNegativesRankingLoss` in one pass and `CachedMultipleNegativesRankingLoss` (GradCache) at two mini-batch sizes,
+and FlagEmbedding's decoder-only ICL model where it is installed (`pip install --no-deps FlagEmbedding==1.4.2`; it has
+no GradCache). All of them pad, and repeat the prompt for every query. The best of them counts.
 
-Usage: python -m benchmarks.train [--queries 64] [--steps 1] [--rounds 3]   (after `make repro`, whose data it reads)
+Usage: python -m benchmarks.train [--queries 64] [--negatives 1] [--steps 1] [--rounds 3]
+(after `make repro`, whose data it reads)
 """
 
 import argparse
@@ -15,7 +16,7 @@ import tempfile
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 import torch
@@ -40,12 +41,34 @@ MOST = 1.25
 """What a step with examples is to cost of one without, at most."""
 
 
-def pairs(count: int) -> list[tuple[str, str]]:
-    """Return `count` queries of the default's BoolQ with their positives."""
-    frames = [pl.read_parquet(f"data/{name}.parquet") for name in ("qrels", "queries", "corpus")]
-    joined = frames[0].join(frames[1], on="query_id").join(frames[2], on="doc_id", suffix="_doc")
-    chosen = joined.filter(pl.col("task") == TASK, pl.col("relevance") > 0).sort("query_id").head(count)
-    return list(chosen.select("text", "text_doc").iter_rows())
+class Job(NamedTuple):
+    """What all sides do."""
+
+    queries: int
+    negatives: int
+    """Of a query: 0, or 1, which the default mines."""
+    examples: int
+    steps: int
+
+    @property
+    def title(self) -> str:
+        """What it is called in tables."""
+        groups = f"{self.queries} queries with {1 + self.negatives} documents"
+        return f"{self.steps} steps of {groups}, {self.examples} examples of {2 * EXAMPLE_TOKENS} tokens"
+
+    def texts(self) -> tuple[list[tuple[str, list[str]]], list[tuple[str, str]]]:
+        """Return queries with their documents, the positive first, and examples, each of the default's BoolQ."""
+        queries, corpus, groups = (pl.read_parquet(f"data/{name}.parquet") for name in ("queries", "corpus", "groups"))
+        chosen = groups.join(queries.filter(task=TASK), on="query_id").sort("query_id")
+        found = dict(corpus.select("doc_id", "text").iter_rows())
+        rows = [
+            (text, [found[doc] for doc in (positive, *negatives[: self.negatives])])
+            for text, positive, negatives in chosen.head(self.queries + self.examples)
+            .select("text", "positive_id", "negative_ids")
+            .iter_rows()
+        ]
+        shown = [(query * 8, docs[0]) for query, docs in rows[self.queries :]]  # long enough to be cut
+        return rows[: self.queries], shown
 
 
 def new_encoder() -> Encoder:
@@ -56,7 +79,7 @@ def new_encoder() -> Encoder:
     return encoder.train()
 
 
-def ours(count: int, num_examples: int, num_steps: int) -> Figures:
+def ours(job: Job) -> Figures:
     """Take our optimizer steps: packed rows, the prompt once, DeepSpeed."""
     keep_freed_memory(even_large=True)
     torch.manual_seed(0)
@@ -67,22 +90,19 @@ def ours(count: int, num_examples: int, num_steps: int) -> Figures:
     encoder, work = new_encoder(), Work()
     work.count(encoder.backbone.embed_tokens)
     engine = engines.start_engine(encoder, recipe)
-    chosen = pairs(count + num_examples)
-    groups = [Group(f"q{n}", TASK, (f"d{n}",), (1.0,)) for n in range(len(chosen))]
-    texts = Texts(
-        {f"q{n}": (query * 8 if n >= count else query) for n, (query, _) in enumerate(chosen)},
-        {f"d{n}": doc for n, (_, doc) in enumerate(chosen)},
-        {},
-    )
-    batch = Batch(TASK, tuple(groups[:count]), tuple(groups[count:]))
+    asked, shown = job.texts()
+    rows = [*asked, *((query, [doc]) for query, doc in shown)]
+    texts = Texts({query: query for query, _ in rows}, {doc: doc for _, docs in rows for doc in docs}, {})
+    groups = [Group(query, TASK, tuple(docs), (1.0, *[0.0] * (len(docs) - 1))) for query, docs in rows]
+    batch = Batch(TASK, tuple(groups[: job.queries]), tuple(groups[job.queries :]))
     step.take(engine, encoder, batch, texts, recipe)
     work.computed = 0
-    for _ in range(num_steps):
+    for _ in range(job.steps):
         work.run(lambda: step.take(engine, encoder, batch, texts, recipe))
     return work.figures(work.computed)
 
 
-def sentence_transformers(count: int, num_examples: int, num_steps: int, mini_batch: int | None) -> Figures:
+def sentence_transformers(job: Job, mini_batch: int | None) -> Figures:
     """Take sentence-transformers' optimizer steps, in one pass or in mini-batches."""
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.losses import (
@@ -91,7 +111,7 @@ def sentence_transformers(count: int, num_examples: int, num_steps: int, mini_ba
     )
 
     encoder, work = new_encoder(), Work()
-    features, useful = padded_batch(encoder, count, num_examples)
+    queries, docs, useful = rows_of(encoder, job)
     with tempfile.TemporaryDirectory() as name:
         export(encoder, Path(name) / "model")
         model = SentenceTransformer(str(Path(name) / "model"), device="cpu", local_files_only=True).train()
@@ -101,36 +121,39 @@ def sentence_transformers(count: int, num_examples: int, num_steps: int, mini_ba
         loss = CachedMultipleNegativesRankingLoss(model, scale=20.0, mini_batch_size=mini_batch)
     else:
         loss = MultipleNegativesRankingLoss(model, scale=20.0)
-    take_steps(work, model, lambda: loss(features, torch.zeros(count)), num_steps)
-    return work.figures(num_steps * useful)
+    columns = [queries, *([group[n] for group in docs] for n in range(1 + job.negatives))]
+    features = [pad(encoder.tokenizer, column) for column in columns]
+    take_steps(work, model, lambda: loss(features, torch.zeros(job.queries)), job.steps)
+    return work.figures(job.steps * useful)
 
 
-def flag_embedding(count: int, num_examples: int, num_steps: int) -> Figures:
+def flag_embedding(job: Job) -> Figures:
     """Take the optimizer steps of FlagEmbedding's ICL model, in one pass."""
     from FlagEmbedding.finetune.embedder.decoder_only.icl.modeling import BiDecoderOnlyEmbedderICLModel
 
     encoder, work = new_encoder(), Work()
-    features, useful = padded_batch(encoder, count, num_examples)
+    queries, docs, useful = rows_of(encoder, job)
     with tempfile.TemporaryDirectory() as name:
         export(encoder, Path(name) / "model")
         backbone = AutoModel.from_pretrained(Path(name) / "model", local_files_only=True).train()
     work.count(backbone.embed_tokens)
     backbone.get_input_embeddings().requires_grad_(False)
     model = BiDecoderOnlyEmbedderICLModel(backbone, encoder.tokenizer, temperature=0.05, normalize_embeddings=True)
-    take_steps(work, model, lambda: model(queries=features[0], passages=features[1]).loss, num_steps)
-    return work.figures(num_steps * useful)
+    features = [pad(encoder.tokenizer, rows) for rows in (queries, [row for group in docs for row in group])]
+    take_steps(work, model, lambda: model(queries=features[0], passages=features[1]).loss, job.steps)
+    return work.figures(job.steps * useful)
 
 
-def padded_batch(encoder: Encoder, count: int, num_examples: int) -> tuple[list[dict[str, torch.Tensor]], int]:
-    """Return queries and documents as the peers take them, and how many tokens of them are useful."""
+def rows_of(encoder: Encoder, job: Job) -> tuple[list[list[int]], list[list[list[int]]], int]:
+    """Return token ids of queries and of their documents for the peers, and how many tokens of them are useful."""
     torch.manual_seed(0)
-    chosen = pairs(count + num_examples)
-    prefix = prompt(encoder, chosen[count:])
+    asked, shown = job.texts()
+    prefix = query_prefix(encoder.config.task(TASK).instruction, [encoder.cut_example(*pair) for pair in shown])
     shared = encoder.count(prefix)
-    queries = encoder.tokenize([query for query, _ in chosen[:count]], prefix=prefix, max_tokens=QUERY_TOKENS)
-    docs = encoder.tokenize([doc for _, doc in chosen[:count]], max_tokens=DOC_TOKENS)
-    useful = shared + sum(len(row) - shared for row in queries) + sum(map(len, docs))
-    return [pad(encoder.tokenizer, rows) for rows in (queries, docs)], useful
+    queries = encoder.tokenize([query for query, _ in asked], prefix=prefix, max_tokens=QUERY_TOKENS)
+    docs = [encoder.tokenize(docs, max_tokens=DOC_TOKENS) for _, docs in asked]
+    each_once = {tuple(row) for group in docs for row in group}
+    return queries, docs, shared + sum(len(row) - shared for row in queries) + sum(map(len, each_once))
 
 
 def take_steps(work: Work, model: torch.nn.Module, loss: Callable[[], torch.Tensor], num_steps: int) -> None:
@@ -156,34 +179,27 @@ def pad(tokenizer: Any, rows: list[list[int]]) -> dict[str, torch.Tensor]:
     return {name: padded[name] for name in ("input_ids", "attention_mask")}
 
 
-def prompt(encoder: Encoder, examples: list[tuple[str, str]]) -> str:
-    """Return the prompt with the examples, as `step` makes it from the same groups."""
-    cut = [encoder.cut_example(query * 8, doc) for query, doc in examples]
-    return query_prefix(encoder.config.task(TASK).instruction, cut)
-
-
 def main() -> None:
     """Run both comparisons and print tables and the line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--queries", type=int, default=64)
+    parser.add_argument("--negatives", type=int, default=1, choices=[0, 1], help="of a query")
     parser.add_argument("--steps", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=side_by_side.ROUNDS)
     arguments = parser.parse_args()
     results = {}
     for examples in (0, NUM_EXAMPLES):
-        common = (arguments.queries, examples, arguments.steps)
-        sides: dict[str, tuple[Side, Any]] = {"anna": (ours, common)}
+        job = Job(arguments.queries, arguments.negatives, examples, arguments.steps)
+        sides: dict[str, tuple[Side, Any]] = {"anna": (ours, (job,))}
         for size in MINI_BATCHES:
             sides[f"sentence-transformers, {f'mini-batch {size}' if size else 'one pass'}"] = (
                 sentence_transformers,
-                (*common, size),
+                (job, size),
             )
         if find_spec("FlagEmbedding"):
-            sides["FlagEmbedding ICL, one pass"] = (flag_embedding, common)
+            sides["FlagEmbedding ICL, one pass"] = (flag_embedding, (job,))
         results[examples] = side_by_side.compare(sides, arguments.rounds)
-        work = f"{arguments.steps} steps of {arguments.queries} queries"
-        title = f"{work}, {examples} examples of {2 * EXAMPLE_TOKENS} tokens"
-        sys.stdout.write(side_by_side.table(title, results[examples]) + "\n")
+        sys.stdout.write(side_by_side.table(job.title, results[examples]) + "\n")
     mine = [results[examples]["anna"] for examples in (0, NUM_EXAMPLES)]
     peers = [min(list(results[examples].values())[1:]) for examples in (0, NUM_EXAMPLES)]
     cost, peer_cost = (pair[1].seconds / pair[0].seconds for pair in (mine, peers))
