@@ -65,7 +65,7 @@ class Params(Strict):
         try:
             return cls.model_validate(tree[cls.section])
         except ValidationError as error:
-            raise InputError(_explain(path, cls, error)) from None
+            raise InputError(_explain(path, cls, tree[cls.section], error)) from None
 
 
 class Recorded(Params):
@@ -122,7 +122,7 @@ def _read(path: Path) -> dict[str, Any]:
     return tree
 
 
-def _explain(path: Path, cls: type[Params], error: ValidationError) -> str:
+def _explain(path: Path, cls: type[Params], values: Any, error: ValidationError) -> str:
     """Return one line that names every faulty key, its value and what was expected."""
     faults = []
     errors = error.errors(include_url=False)
@@ -130,7 +130,7 @@ def _explain(path: Path, cls: type[Params], error: ValidationError) -> str:
         depth = len(fault["loc"])
         if fault["type"] == "too_short" and any(each["loc"][:depth] == fault["loc"] != each["loc"] for each in errors):
             continue  # items that are refused are left out before a list is counted
-        place = ".".join([cls.section, *(str(part) for part in fault["loc"])])
+        place = cls.section + _place(values, fault["loc"])
         if fault["type"] == "extra_forbidden":
             hint = did_you_mean(str(fault["loc"][-1]), _names(cls))
             faults.append(f"{place}: unknown key{hint}; remove or rename it")
@@ -139,6 +139,19 @@ def _explain(path: Path, cls: type[Params], error: ValidationError) -> str:
         else:
             faults.append(f"{place}: {_got(fault['input'])}{fault['msg'].removeprefix('Value error, ')}")
     return f"{path}: " + " | ".join(faults)
+
+
+def _place(values: Any, loc: tuple[int | str, ...]) -> str:
+    """Return the path to a value with what each item of a list calls itself: `.train.3 (BoolQ).rows`."""
+    place = ""
+    for part in loc:
+        try:
+            values = values[part]
+        except (LookupError, TypeError):  # which of several kinds of value it is stands there, too
+            values = None
+        name = values.get("task") if isinstance(part, int) and isinstance(values, dict) else None
+        place += f".{part}" + (f" ({name})" if name else "")
+    return place
 
 
 def _got(value: Any) -> str:

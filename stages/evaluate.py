@@ -39,7 +39,7 @@ DENSE_CODE = (dense, engine, bi_encoder, padding)
 BM25_CODE = (bm25, folding, runs, tables, topk, segments)
 """Modules that decide a score of BM25."""
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("stages.evaluate")  # run as __main__
 
 
 class EvaluateParams(Params):

@@ -65,7 +65,7 @@ TOLD, EVALUATE = tuple(recorded(section) for section in card.SECTIONS), recorded
 PARAMS = (*TOLD, EVALUATE)
 CODE_FILES = (Path("anna/reporting/page.html.j2"), Path("anna/reporting/card.md.j2"))
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("stages.report")  # run as __main__
 
 
 def main() -> None:

@@ -50,11 +50,14 @@ def test_every_section_is_checked() -> None:
         ({"train.batch_queries": 0}, "train.batch_queries: got 0: Input should be greater than or equal to 2"),
         ({"train.processes": 0}, "train.processes: got 0: Input should be greater than 0"),
         ({"retrieve_dense.index": {}}, "retrieve_dense.index.min_docs: missing; add it"),
-        ({"ingest.train.0.kind": "retreival"}, "ingest.train.0.kind: got 'retreival': Input should be 'retrieval', "),
+        (
+            {"ingest.train.0.kind": "retreival"},
+            "ingest.train.0 (BoolQ).kind: got 'retreival': Input should be 'retrieval', ",
+        ),
         ({"rerank.kind": "retreival"}, "rerank.kind: got 'retreival': Input should be "),
         (
             {"ingest.held_out.0.type": "retrieval"},
-            "ingest.held_out.0.type: got 'retrieval': Input should be 'Retrieval'",
+            "ingest.held_out.0 (BoolQ).type: got 'retrieval': Input should be 'Retrieval'",
         ),
         ({"train": []}, "train: got []: Input should be a valid dictionary"),
         ({"ingest.train": []}, "ingest.train: got []: Tuple should have at least 1 item"),
@@ -80,7 +83,7 @@ def test_every_section_is_checked() -> None:
             "ingest: ingest.train: task 'TREC' is both retrieval and classification; rename one",
         ),
         ({"label.weights.dense": float("inf")}, "label.weights.dense: got inf: Input should be a finite number"),
-        ({"ingest.train.4.positive_at": float("nan")}, "ingest.train.4.positive_at: got nan: Input should be a fin"),
+        ({"ingest.train.4.positive_at": float("nan")}, "ingest.train.4 (STSBenchmark).positive_at: got nan: Input"),
         (
             {"rerank.kind": "cross_encoder", "rerank.doc_tokens": 65},
             "rerank: doc_tokens and query_tokens make 97 tokens, but a cross-encoder needs a multiple of 16; ",

@@ -65,6 +65,10 @@ def test_loads_and_is_frozen(tmp_path: Path) -> None:
         ("filter: {margin: much, inner: {depth: 3}}", r"filter\.margin: got 'much': .*valid number"),
         ("filter: {margin: 1, inner: {depth: 0}}", r"filter\.inner\.depth: got 0: .*greater than 0"),
         ("filter: {inner: {depth: 3}}", r"filter\.margin: missing; add it"),
+        (
+            "filter: {margin: 1, inner: {depth: 3}, more: [{depth: 1}, {task: BoolQ, depth: 0}]}",
+            r"filter\.more\.1 \(BoolQ\)\.depth: got 0",
+        ),
         ("filtre: {}\nfilter: {margin: 1, inner: {depth: 3}}", r"unknown section 'filtre' \(did you mean 'filter'\?\)"),
         ("train: {}", r"has no section 'filter'"),
         ("- 1", r"holds list, expected a mapping"),

@@ -21,6 +21,9 @@ from anna.seeding import derive_seed
 MIN_DOCS = 2
 """A collection of one document has no negative."""
 
+CONTAMINATED = 0.25
+"""From which share of held-out texts in a training task we warn."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -139,8 +142,10 @@ def load_training(
             near_duplicate=near_duplicate,
             seed=derive_seed(seed, "positives", task),
         )
-        _check(collection, drops.by_reason(task, "train"))
-        _log.info("%s: %s, dropped %s", task, _counts(collection), drops.by_reason(task, "train"))
+        dropped = drops.by_reason(task, "train")
+        _check(collection, dropped)
+        _log.info("%s: %s, dropped %s", task, _counts(collection), dropped)
+        _warn_of_contamination(task, len(task_pairs) + len(distractors[task]), dropped)
         collections.append(collection)
     return collections
 
@@ -151,6 +156,19 @@ def _check(collection: Collection, dropped: dict[str, int]) -> None:
             f"training task {collection.task!r} is left with {len(collection.docs)} documents and "
             f"{len(collection.queries)} queries that have a positive, expected {MIN_DOCS} and 1 or more; dropped: "
             f"{dropped}. Raise its rows or correct its columns"
+        )
+
+
+def _warn_of_contamination(task: str, read: int, dropped: Mapping[str, int]) -> None:
+    """Say that much of a task is what a held-out task is scored on: probably they have a source in common."""
+    contaminated = sum(dropped.get(reason, 0) for reason in ("contaminated", "near_contaminated"))
+    if contaminated > CONTAMINATED * read:
+        _log.warning(
+            "%s: %d of %d pairs and distractors hold a text that a held-out task is scored on, and are left out; keep "
+            "the two apart by `where` or `unless` in params.yaml, or score on fewer rows",
+            task,
+            contaminated,
+            read,
         )
 
 

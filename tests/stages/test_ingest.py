@@ -127,7 +127,7 @@ def test_seed_changes_the_choice(project: dict[str, Any]) -> None:
     )
 
 
-def test_held_out_texts_leave_training(project: dict[str, Any]) -> None:
+def test_held_out_texts_leave_training(project: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
     zoo = [json.loads(line) for line in Path("sources/zoo.jsonl").read_text().splitlines()]
     animals = Path("sources/animals.jsonl")
     leaks = [{"query": f"{row['query'].upper()}?", "pos": ["never read"], "neg": []} for row in zoo]
@@ -142,6 +142,10 @@ def test_held_out_texts_leave_training(project: dict[str, Any]) -> None:
     assert not kept & held_out
     # Eight queries are scored and two shown; the two beyond `rows` are in no table of data/eval.
     assert dropped["contaminated"] == 20
+    assert "hold a text that a held-out task is scored on" not in caplog.text
+    animals.write_text("\n".join([*animals.read_text().splitlines()[:5], *map(json.dumps, leaks)]))
+    run(project)
+    assert "Animals: 20 of 39 pairs and distractors hold a text that a held-out task is scored on" in caplog.text
 
 
 def test_empty_source_names_it(project: dict[str, Any]) -> None:
