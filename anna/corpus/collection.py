@@ -147,22 +147,14 @@ def _merge_documents(
         by_label[label][text_id(task, "d", doc)] = doc
     survivor: dict[str, str] = {}
     for texts in by_label.values():
-        merged = merge_texts(texts, near_duplicate)
-        survivor.update({texts[key]: texts[target] for key, target in merged.survivors.items()})
-        for key in merged.exact:
-            drop("duplicate_document", f"{key}: {texts[key]}")
-        for key in merged.near:
-            drop("near_duplicate_document", f"{key}: {texts[key]}")
+        survivor.update(merge_texts(texts, near_duplicate, "document", drop))
     return survivor
 
 
 def _merge_queries(task: str, pairs: Sequence[Pair], drop: Drop) -> list[Pair]:
     """Put the surviving query in place of its duplicates, so that it has the positives of all."""
     texts = {text_id(task, "q", pair.query): pair.query for pair in pairs}
-    merged = merge_texts(texts, None)
-    for key in merged.exact:
-        drop("duplicate_query", f"{key}: {texts[key]}")
-    survivor = {texts[key]: texts[target] for key, target in merged.survivors.items()}
+    survivor = merge_texts(texts, None, "query", drop)
     return [pair._replace(query=survivor[pair.query]) for pair in pairs]
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from datasketch import MinHash, MinHashLSH
 from numpy.typing import NDArray
 
+from anna.corpus.drops import Drop
 from anna.folding import normalise
 
 SHINGLE_WORDS = 3
@@ -81,48 +82,38 @@ class NearIndex:
         )
 
 
-class Merged(NamedTuple):
-    """Which texts became which."""
-
-    survivors: dict[str, str]
-    """Every key -> the key that stands for it."""
-    exact: list[str]
-    """Keys merged because the normalised texts are equal."""
-    near: list[str]
-    """Keys merged because the texts are near duplicates."""
-
-
-def merge_texts(texts: Mapping[str, str], threshold: float | None) -> Merged:
-    """Merge each text into the first, by key, that it duplicates.
+def merge_texts(texts: Mapping[str, str], threshold: float | None, kind: str, drop: Drop) -> dict[str, str]:
+    """Return which text stands for each: the first, by key, that it duplicates.
 
     A text that was merged stands for no other, so a chain of small changes is not followed to its end.
 
     Args:
-        texts: Text by key.
+        texts: Text by key, each under one.
         threshold: Jaccard similarity from which texts are near duplicates, in (0, 1]; None for exact ones only.
+        kind: What they are called in the reasons `duplicate_<kind>` and `near_duplicate_<kind>`.
+        drop: Counts those that became another.
     """
     survivors: dict[str, str] = {}
-    exact: list[str] = []
-    near: list[str] = []
     first: dict[str, str] = {}
     index = NearIndex(threshold) if threshold is not None else None
     for key in sorted(texts):
-        survivor = first.setdefault(normalise(texts[key]), key)
-        if survivor != key:
-            exact.append(key)
-            survivors[key] = survivors[survivor]
+        text = texts[key]
+        same = first.setdefault(normalise(text), text)
+        if same != text:
+            drop(f"duplicate_{kind}", f"{key}: {text}")
+            survivors[text] = survivors[same]
             continue
-        survivors[key] = key
+        survivors[text] = text
         if index is None:
             continue
-        outlined = outline(texts[key])
+        outlined = outline(text)
         found = index.find(outlined)
         if found is None:
             index.add(key, outlined)
         else:
-            near.append(key)
-            survivors[key] = found
-    return Merged(survivors, exact, near)
+            drop(f"near_duplicate_{kind}", f"{key}: {text}")
+            survivors[text] = texts[found]
+    return survivors
 
 
 def _bands(threshold: float) -> tuple[int, int]:

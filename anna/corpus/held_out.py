@@ -131,11 +131,7 @@ def _merge_documents(task: HeldOutTask, near_duplicate: float | None, drop: Drop
     """Put one document in place of its duplicates, so that no copy of a relevant one counts as wrong."""
     docs = {other for unit in task.units for other in unit.others}.union(task.distractors)
     texts = {text_id(task.source.task, "d", doc): doc for doc in docs}
-    merged = merge_texts(texts, near_duplicate)
-    for reason, keys in (("duplicate_document", merged.exact), ("near_duplicate_document", merged.near)):
-        for key in keys:
-            drop(reason, f"{key}: {texts[key]}")
-    survivor = {texts[key]: texts[target] for key, target in merged.survivors.items()}
+    survivor = merge_texts(texts, near_duplicate, "document", drop)
     for place, unit in enumerate(task.units):
         others = tuple(sorted({survivor[other] for other in unit.others}))
         task.units[place] = unit._replace(others=others, scores=(1.0,) * len(others))
