@@ -20,6 +20,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from anna.allocation import keep_freed_memory
 from anna.errors import InputError
+from anna.machine import num_cpus
 
 T = TypeVar("T")
 
@@ -61,7 +62,7 @@ def run_stage(name: str, main: Callable[[], Mapping[str, int] | None]) -> None:
     setup()
     keep_freed_memory()
     started = time.perf_counter()
-    _log.info("%s starts (Python %s, %d CPUs)", name, platform.python_version(), os.cpu_count() or 1)
+    _log.info("%s starts (Python %s, %d CPUs)", name, platform.python_version(), num_cpus())
     try:
         with logging_redirect_tqdm():
             counts = main() or {}
@@ -79,7 +80,7 @@ def run_stage(name: str, main: Callable[[], Mapping[str, int] | None]) -> None:
 def write_cost(name: str, seconds: float, counts: Mapping[str, int] | None = None) -> None:
     """Record wall time, peak memory, hardware and counts of stage `name`."""
     COST_DIR.mkdir(parents=True, exist_ok=True)
-    cost = {"seconds": round(seconds, 1), "peak_memory_mib": round(peak_memory_mib()), "cpus": os.cpu_count()}
+    cost = {"seconds": round(seconds, 1), "peak_memory_mib": round(peak_memory_mib()), "cpus": num_cpus()}
     machines = int(os.environ.get("WORLD_SIZE", "1")) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     cost |= gpus() | ({"machines": machines} if machines > 1 else {}) | dict(counts or {})
     (COST_DIR / f"{name}.json").write_text(json.dumps(cost, indent=2) + "\n", encoding="utf-8")

@@ -23,7 +23,7 @@ PIPELINE: dict[str, Any] = yaml.safe_load((REPO / "dvc.yaml").read_text())
 
 PARAM_FILES = ["params.yaml", *sorted(str(path.relative_to(REPO)) for path in (REPO / "presets").glob("*.yaml"))]
 
-PLUMBING = {"anna.params", "anna.schemas", "anna.log", "anna.allocation", "anna.errors"}
+PLUMBING = {"anna.params", "anna.schemas", "anna.log", "anna.allocation", "anna.machine", "anna.errors"}
 """Modules that are no code dependency of a stage: their values are tracked otherwise (params by DVC, schemas by the
 sidecars and by `io.read`) or change no result, and a new column or log line elsewhere must not rerun a GPU-day."""
 
@@ -33,7 +33,8 @@ a run that moves to a cluster would be a new one, and so would one with another 
 refuses."""
 
 CARRIERS = {
-    *(f"anna.{name}" for name in "allocation errors fingerprints io log origins params schemas shards store".split()),
+    *PLUMBING,
+    *(f"anna.{name}" for name in "fingerprints io origins shards store".split()),
     "anna.modeling.hardware",
     "anna.teachers.cluster",
 }
@@ -41,7 +42,7 @@ CARRIERS = {
 
 SIBLINGS = ("corpus", "teachers", "training", "evaluation", "reporting", "planning")
 LAYERS: list[tuple[str, ...]] = [
-    ("params", "schemas", "log", "allocation", "seeding", "errors"),
+    ("params", "schemas", "log", "allocation", "machine", "seeding", "errors"),
     ("io", "parts", "origins", "fingerprints", "shards", "store"),
     ("fusion", "margins", "negatives", "folding", "prompts", "segments", "shapes", "footprint", "known_shapes"),
     ("modeling",),

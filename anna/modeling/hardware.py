@@ -1,9 +1,7 @@
-"""What this machine has: which device models run on, in which number format, its CPUs and memory."""
+"""Which device models run on, and in which number format."""
 
 import logging
-import os
 from functools import cache
-from pathlib import Path
 from typing import Literal
 
 import torch
@@ -18,22 +16,6 @@ CPU_BF16 = ("avx512_bf16", "amx_bf16")
 """CPU capabilities that make bfloat16 matrix products faster than float32 ones."""
 
 _log = logging.getLogger(__name__)
-
-
-CGROUP_LIMITS = tuple(Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory/memory.limit_in_bytes"))
-"""Where Linux says what a container may use, in its versions 2 and 1."""
-
-
-def num_cpus() -> int:
-    """Return the CPUs that this process may use, which in a container may be fewer than the machine's."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def machine_memory() -> float:
-    """Return the bytes of memory of this machine, or of the container that we are in."""
-    limits = [path.read_text().strip() for path in CGROUP_LIMITS if path.is_file()]
-    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return float(min([pages, *(int(limit) for limit in limits if limit.isdigit())]))
 
 
 def pick_device() -> str:

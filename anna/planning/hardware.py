@@ -5,6 +5,7 @@ import statistics
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
+from anna import machine
 from anna.errors import InputError
 from anna.footprint import GIB
 
@@ -101,8 +102,6 @@ def this_machine(seconds: float = 0.5) -> Hardware:
     """Return this machine's GPUs, or its CPU, with the matrix rate measured now: a busy machine plans longer."""
     import torch  # heavy; only this needs it
 
-    from anna.modeling.hardware import machine_memory, num_cpus
-
     if torch.cuda.is_available():
         found = torch.cuda.get_device_properties(0)
         rate = matrix_rate(torch.bfloat16, GPU_SHAPE, seconds)
@@ -111,7 +110,7 @@ def this_machine(seconds: float = 0.5) -> Hardware:
         return Hardware(name, torch.cuda.device_count(), found.total_memory, GPU_SHARE * rate, True, basis)
     rate = matrix_rate(torch.float32, MEASURED_SHAPE, seconds)
     basis = f"{CPU_SHARE:.0%} of {rate / 1e9:,.0f} GFLOP/s float32, measured now"
-    return Hardware(f"this machine, {num_cpus()} CPUs", 1, machine_memory(), CPU_SHARE * rate, False, basis)
+    return Hardware(f"this machine, {machine.num_cpus()} CPUs", 1, machine.memory(), CPU_SHARE * rate, False, basis)
 
 
 def matrix_rate(dtype: "torch.dtype", shape: tuple[int, int, int] = MEASURED_SHAPE, seconds: float = 3.0) -> float:

@@ -4,19 +4,21 @@ Texts are cut into lower-case words of at least two word characters; English sto
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar
 
 import bm25s
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 from pydantic import Field
 
 from anna import log
+from anna.machine import num_cpus
 from anna.params import Params
+from anna.segments import Int
 from anna.teachers.runs import check_size, collections, join_runs, same_text, to_run
-from anna.teachers.topk import CHUNK_BYTES, top_k
+from anna.teachers.topk import Ranked, Scores
 
 METHOD = "lucene"
 """Variant of the formula: `idf = log(1 + (N - df + 0.5) / (df + 0.5))`, never negative, times
@@ -28,6 +30,11 @@ TOKEN_PATTERN = r"(?u)\b\w\w+\b"
 STOPWORDS = "english"
 """Lucene's 33 words."""
 
+QUERIES_AT_ONCE = 64
+"""Of a thread, between two looks at what is left to do."""
+
+GROUP = 32
+"""Documents of which `best_above_zero` takes the largest score."""
 
 MOST = 0.5
 """Share of a task's queries without a result above which there is a warning."""
@@ -106,15 +113,58 @@ def bm25_search(
     sorted_docs = [docs[index] for index in order]
     excluded_Q = same_text(queries, sorted_docs if skip_own_text else ())
     sorted_ids = np.array([doc_ids[index] for index in order], dtype=object)  # once: a block is few queries
-    parts = []
-    for start, scores_QN in _score(sorted_docs, queries, k1, b, task):
-        own_Q = excluded_Q[start : start + len(scores_QN)]
-        rows = np.flatnonzero(own_Q >= 0)
-        scores_QN[rows, own_Q[rows]] = 0.0
-        scores_QN[scores_QN <= 0] = -np.inf
-        ids = query_ids[start : start + len(scores_QN)]
-        parts.append(to_run(ids, sorted_ids, *top_k(scores_QN, depth)))
-    return join_runs(parts)
+    words = tokenize(sorted_docs)
+    known = set().union(*words)
+    index = bm25s.BM25(k1=k1, b=b, method=METHOD, dtype="float64")
+    if known:  # a collection of nothing but stopwords has no index and no match
+        index.index(words, create_empty_token=False, show_progress=False)
+    del words
+    asked = [[word for word in query if word in known] for query in tokenize(queries)]
+
+    def search(start: int) -> Ranked:
+        block = range(start, min(start + QUERIES_AT_ONCE, len(queries)))
+        index_QK = np.zeros((len(block), min(depth, len(docs))), dtype=np.int64)
+        score_QK = np.full(index_QK.shape, -np.inf, dtype=np.float32)
+        for row, query in enumerate(block):
+            if asked[query]:
+                scores_N = index.get_scores(asked[query]).astype(np.float32)
+                if excluded_Q[query] >= 0:
+                    scores_N[excluded_Q[query]] = 0.0
+                found_K = best_above_zero(scores_N, depth)
+                index_QK[row, : len(found_K)], score_QK[row, : len(found_K)] = found_K, scores_N[found_K]
+        return index_QK, score_QK
+
+    starts = range(0, len(queries), QUERIES_AT_ONCE)
+    pool = ThreadPoolExecutor(num_cpus())  # threads, which share the index; NumPy lets them run at once
+    try:
+        found = log.progress(pool.map(search, starts), unit="block", desc=f"BM25 {task}", total=len(starts))
+        return join_runs(
+            [
+                to_run(query_ids[start : start + QUERIES_AT_ONCE], sorted_ids, *ranked)
+                for start, ranked in zip(starts, found, strict=True)
+            ]
+        )
+    finally:
+        pool.shutdown(cancel_futures=True)  # who stops a run waits for no block that has not begun
+
+
+def best_above_zero(scores_N: Scores, k: int) -> Int:
+    """Return the positions of the `k` largest scores, or of all above 0, best first; ties go to the first, (K,).
+
+    Where there are many documents, most are told by a bound: a score that is not among the largest of `k` groups of
+    documents is not among the largest `k`.
+    """
+    num_groups = len(scores_N) // GROUP
+    bound = 0.0
+    if num_groups >= k:
+        best_of_group = scores_N[: num_groups * GROUP].reshape(GROUP, num_groups).max(axis=0)
+        bound = np.partition(best_of_group, num_groups - k)[num_groups - k]
+    found_M = np.flatnonzero(scores_N >= bound if bound > 0 else scores_N > 0)
+    score_M = scores_N[found_M]
+    if len(found_M) > k:
+        is_best_M = score_M >= np.partition(score_M, len(score_M) - k)[len(score_M) - k]
+        found_M, score_M = found_M[is_best_M], score_M[is_best_M]
+    return found_M[np.argsort(-score_M, kind="stable")[:k]]
 
 
 def warn_of_misses(metrics: Mapping[str, Any]) -> None:
@@ -141,24 +191,3 @@ def tokenize(texts: Sequence[str]) -> list[list[str]]:
         show_progress=False,
     )
     return words
-
-
-def _score(
-    docs: Sequence[str], queries: Sequence[str], k1: float, b: float, task: str
-) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """Yield the first query and the scores (Q, N) of one block of queries after another, so that memory is bounded."""
-    words = tokenize(docs)
-    known = set().union(*words)
-    index = bm25s.BM25(k1=k1, b=b, method=METHOD, dtype="float64")
-    if known:  # a collection of nothing but stopwords has no index and no match
-        index.index(words, create_empty_token=False, show_progress=False)
-    asked = tokenize(queries)
-    step = max(1, CHUNK_BYTES // (16 * len(docs)))
-    for start in log.progress(range(0, len(queries), step), unit="block", desc=f"BM25 {task}"):
-        block = asked[start : start + step]
-        scores_QN = np.zeros((len(block), len(docs)), dtype=np.float32)
-        for row, query in enumerate(block):
-            matching = [word for word in query if word in known]
-            if matching:
-                scores_QN[row] = index.get_scores(matching)
-        yield start, scores_QN

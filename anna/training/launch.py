@@ -7,7 +7,7 @@ import sys
 import torch
 
 from anna.errors import InputError
-from anna.modeling.hardware import num_cpus
+from anna.machine import num_cpus
 
 
 def relaunch(module: str, processes: int) -> bool:

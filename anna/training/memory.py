@@ -4,10 +4,11 @@ import os
 
 import torch
 
+from anna import machine
 from anna.errors import InputError
 from anna.footprint import GIB, Setup, floor, recomputed_layers, remedies
 from anna.known_shapes import local_shape
-from anna.modeling.hardware import compute_dtype, machine_memory
+from anna.modeling.hardware import compute_dtype
 from anna.modeling.student import StudentParams
 from anna.origins import describe, fetch_model
 from anna.training.recipe import TrainParams
@@ -71,4 +72,4 @@ def device_memory(ranks: int) -> float:
     if torch.cuda.is_available():
         return float(torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory)
     here = int(os.environ.get("LOCAL_WORLD_SIZE", ranks))
-    return machine_memory() / here
+    return machine.memory() / here

@@ -4,8 +4,11 @@ import math
 from collections import Counter
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from anna import schemas
 from anna.errors import InputError
@@ -75,11 +78,22 @@ def test_the_query_itself_is_never_found() -> None:
     assert search({"q": "River, city!"}, skip_own_text=False)["doc_id"].to_pylist() == ["d4", "d5", "d1", "d3"]
 
 
-def test_blocks_do_not_change_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_and_blocks_do_not_change_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     queries = {f"q{i}": text for i, text in enumerate(["river", "city river", "mountains", "none", "long city"])}
     whole = search(queries)
-    monkeypatch.setattr(bm25, "CHUNK_BYTES", 1)
-    assert search(queries).equals(whole)
+    for at_once, threads in ((1, 3), (2, 1)):
+        monkeypatch.setattr(bm25, "QUERIES_AT_ONCE", at_once)
+        monkeypatch.setattr(bm25, "num_cpus", lambda threads=threads: threads)
+        assert search(queries).equals(whole)
+
+
+@given(values=st.lists(st.integers(0, 6), min_size=2, max_size=300), k=st.integers(1, 40), group=st.integers(1, 9))
+def test_the_best_are_those_of_a_full_sort(values: list[int], k: int, group: int) -> None:
+    scores = np.array(values, dtype=np.float32)
+    expected = [place for place in np.argsort(-scores, kind="stable") if scores[place] > 0][:k]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bm25, "GROUP", group)
+        assert bm25.best_above_zero(scores, k).tolist() == expected
 
 
 def test_a_collection_of_stopwords_has_no_match() -> None:
