@@ -1,10 +1,11 @@
-"""What grows how with the work: time and memory of top-k, index, store, and label and filter, on synthetic data.
+"""What grows how with the work: time and memory of searches, store, and label and filter, on synthetic data.
 
 Each part runs at several sizes, each in a process of its own, so that its largest memory is its own. Vectors have the
 dimensions of the default's dense teacher. A plot goes to `--plot`, or nowhere.
 
     top-k    exhaustive search of `QUERIES` queries among n documents, vectors on disk
     index    building an IVF-PQ index of n documents, and the same search through it
+    bm25     indexing n documents of 20 to 60 words, and search by `QUERIES` queries of 7
     store    saving n vectors in shards, then finding all of them again
     tables   `label` and `filter` of n queries with 100 candidates each, from tables on disk to tables on disk
 
@@ -25,6 +26,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 import yaml
+from numpy.typing import NDArray
 
 from anna import fingerprints, parts, schemas
 from anna.shards import Values
@@ -32,6 +34,7 @@ from anna.store import Parts, Store
 from benchmarks.side_by_side import Row, report
 
 DIMS, QUERIES, DEPTH, CANDIDATES = 384, 1_000, 100, 100
+NUM_WORDS = 100_000
 AT_ONCE = 10_000
 """Rows made at once."""
 
@@ -79,6 +82,22 @@ def run_index(folder: Path, size: int) -> float:
     none = np.full(QUERIES, -1)
     settings = {"depth": DEPTH, "excluded_Q": none, "params": params, "where": Local()}
     return timed(lambda: retrieval.search_by_index("growth", asked, docs, **settings))
+
+
+def run_bm25(folder: Path, size: int) -> float:
+    """Return the seconds of indexing texts and of search among them; a word is as frequent as its rank is low."""
+    from anna.teachers.bm25 import bm25_search
+
+    rng, shares = np.random.default_rng(0), 1 / np.arange(1.0, NUM_WORDS + 1) ** 0.9
+    words = np.array([f"w{number:06d}" for number in range(NUM_WORDS)])
+
+    def texts(lengths: NDArray[np.int64]) -> list[str]:
+        drawn = np.split(words[rng.choice(NUM_WORDS, lengths.sum(), p=shares / shares.sum())], np.cumsum(lengths)[:-1])
+        return [" ".join(part) for part in drawn]
+
+    docs, asked = texts(rng.integers(20, 61, size)), texts(np.full(QUERIES, 7))
+    names = [[f"{mark}{number:09d}" for number in range(len(part))] for mark, part in (("d", docs), ("q", asked))]
+    return timed(lambda: bm25_search(names[0], docs, names[1], asked, k1=1.5, b=0.75, depth=DEPTH))
 
 
 def run_store(folder: Path, size: int) -> float:
@@ -171,6 +190,7 @@ def timed(act: Callable[[], object]) -> float:
 PARTS: dict[str, Callable[[Path, int], float]] = {
     "top-k": run_top_k,
     "index": run_index,
+    "bm25": run_bm25,
     "store": run_store,
     "tables": run_tables,
 }
