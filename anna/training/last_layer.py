@@ -131,9 +131,7 @@ def _short_and_long(encoder: Encoder, batches: Sequence[Batch], texts: Texts) ->
     for batch in [batch for batch in batches if batch.examples][: EXAMPLED // EXAMPLED_PER_BATCH]:
         shown, zero_shot = batch_prefix(encoder, batch, texts), encoder.config.prefix(batch.task)
         room = min(EXAMPLED_TOKENS, encoder.config.max_tokens - encoder.count(shown))
-        apart = max(
-            1, len(batch.groups) // EXAMPLED_PER_BATCH
-        )  # where hard negatives are chained, neighbours are alike
+        apart = max(1, len(batch.groups) // EXAMPLED_PER_BATCH)  # neighbours are alike where negatives are chained
         for group in batch.groups[::apart][:EXAMPLED_PER_BATCH]:
             query, doc = texts.queries[group.query_id], texts.docs[group.doc_ids[0]]
             found += [
