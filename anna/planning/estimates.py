@@ -118,7 +118,7 @@ def _bm25(case: Case) -> Estimate:
     pairs = sum(float(task.queries) * task.docs for task in case.counts.tasks)
     largest = max(task.docs * mean(task.doc_lengths, 1e9) for task in case.counts.tasks)
     rows = sum(task.queries for task in case.counts.tasks) * case.settings.retrieve_bm25.depth
-    memory = LIBRARIES["tables"] + BM25_BYTES * largest
+    memory = LIBRARIES["retrieve_bm25"] + BM25_BYTES * largest
     seconds = 1 + sum(task.docs for task in case.counts.tasks) * BM25_INDEX_SECONDS + pairs * BM25_SECONDS
     return Estimate("retrieve_bm25", 0, 0, memory, rows * ROW_BYTES, seconds, "on two CPU cores")
 
