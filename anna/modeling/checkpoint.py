@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from anna.errors import InputError
-from anna.modeling.hardware import Quantize
+from anna.modeling.hardware import Quantize, tell_deepspeed
 from anna.origins import made_once, sha256
 
 _log = logging.getLogger(__name__)
@@ -101,6 +101,7 @@ def _converted(path: Path) -> Path:
             tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, local_files_only=True)
         except (OSError, ValueError, KeyError) as error:
             raise InputError(f"{path} is not a GGUF file of a causal model ({error}); correct the origin") from None
+        tell_deepspeed()
         _as_mistral(model).save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
 

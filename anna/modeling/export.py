@@ -18,6 +18,7 @@ from anna import io
 from anna.errors import InputError
 from anna.modeling.encoder import Encoder
 from anna.modeling.encoder_config import ADAPTER_FOLDER, CONFIG_FILE, EncoderConfig
+from anna.modeling.hardware import tell_deepspeed
 from anna.modeling.student import StudentParams, load_student
 from anna.origins import fetch_model
 
@@ -58,6 +59,7 @@ def export(encoder: Encoder, folder: Path) -> None:
     if isinstance(backbone, PeftModel):
         backbone = backbone.merge_and_unload()
     with io.atomic(folder) as temporary:
+        tell_deepspeed()
         backbone.save_pretrained(temporary)
         config = temporary / "config.json"
         io.write_json(config, readable_by_all(io.read_json(config)))

@@ -1,6 +1,7 @@
 """Which device models run on, and in which number format."""
 
 import logging
+import os
 from functools import cache
 from typing import Literal
 
@@ -21,6 +22,14 @@ _log = logging.getLogger(__name__)
 def pick_device() -> str:
     """Return "cuda" where there is a GPU, else "cpu"."""
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def tell_deepspeed() -> None:
+    """Tell DeepSpeed what we compute on, before it is imported, as transformers does to save a model.
+
+    By itself it would take a Mac's GPU, and warn where there is none.
+    """
+    os.environ.setdefault("DS_ACCELERATOR", pick_device())
 
 
 @cache  # so that it says only once what it chose

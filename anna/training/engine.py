@@ -16,12 +16,12 @@ from transformers import PreTrainedModel
 from anna.errors import InputError
 from anna.modeling.encoder import Encoder
 from anna.modeling.fused import gathered_whole
-from anna.modeling.hardware import pick_device
+from anna.modeling.hardware import tell_deepspeed
 from anna.training.recipe import TrainParams
 
-os.environ.setdefault("DS_ACCELERATOR", pick_device())  # or it looks by itself: for a Mac's, and warns if there is none
-import deepspeed
-from deepspeed.utils import set_z3_leaf_module
+tell_deepspeed()
+import deepspeed  # noqa: E402
+from deepspeed.utils import set_z3_leaf_module  # noqa: E402
 
 _log = logging.getLogger(__name__)
 
