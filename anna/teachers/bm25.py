@@ -113,39 +113,45 @@ def bm25_search(
     sorted_docs = [docs[index] for index in order]
     excluded_Q = same_text(queries, sorted_docs if skip_own_text else ())
     sorted_ids = np.array([doc_ids[index] for index in order], dtype=object)  # once: a block is few queries
-    words = tokenize(sorted_docs)
+    index, known = _index(sorted_docs, k1, b)
+    asked = [[word for word in query if word in known] for query in tokenize(queries)]
+    blocks = [slice(start, start + QUERIES_AT_ONCE) for start in range(0, len(queries), QUERIES_AT_ONCE)]
+
+    def search(block: slice) -> Ranked:
+        return _search(index, asked[block], excluded_Q[block], min(depth, len(docs)))
+
+    pool = ThreadPoolExecutor(num_cpus())  # threads, which share the index; NumPy lets them run at once
+    try:
+        found = log.progress(pool.map(search, blocks), unit="block", desc=f"BM25 {task}", total=len(blocks))
+        pairs = zip(blocks, found, strict=True)
+        return join_runs([to_run(query_ids[block], sorted_ids, *ranked) for block, ranked in pairs])
+    finally:
+        pool.shutdown(cancel_futures=True)  # who stops a run waits for no block that has not begun
+
+
+def _index(docs: Sequence[str], k1: float, b: float) -> tuple[bm25s.BM25, set[str]]:
+    """Return the index of documents and its words."""
+    words = tokenize(docs)
     known = set().union(*words)
     index = bm25s.BM25(k1=k1, b=b, method=METHOD, dtype="float64")
     if known:  # a collection of nothing but stopwords has no index and no match
         index.index(words, create_empty_token=False, show_progress=False)
-    del words
-    asked = [[word for word in query if word in known] for query in tokenize(queries)]
+    return index, known
 
-    def search(start: int) -> Ranked:
-        block = range(start, min(start + QUERIES_AT_ONCE, len(queries)))
-        index_QK = np.zeros((len(block), min(depth, len(docs))), dtype=np.int64)
-        score_QK = np.full(index_QK.shape, -np.inf, dtype=np.float32)
-        for row, query in enumerate(block):
-            if asked[query]:
-                scores_N = index.get_scores(asked[query]).astype(np.float32)
-                if excluded_Q[query] >= 0:
-                    scores_N[excluded_Q[query]] = 0.0
-                found_K = best_above_zero(scores_N, depth)
-                index_QK[row, : len(found_K)], score_QK[row, : len(found_K)] = found_K, scores_N[found_K]
-        return index_QK, score_QK
 
-    starts = range(0, len(queries), QUERIES_AT_ONCE)
-    pool = ThreadPoolExecutor(num_cpus())  # threads, which share the index; NumPy lets them run at once
-    try:
-        found = log.progress(pool.map(search, starts), unit="block", desc=f"BM25 {task}", total=len(starts))
-        return join_runs(
-            [
-                to_run(query_ids[start : start + QUERIES_AT_ONCE], sorted_ids, *ranked)
-                for start, ranked in zip(starts, found, strict=True)
-            ]
-        )
-    finally:
-        pool.shutdown(cancel_futures=True)  # who stops a run waits for no block that has not begun
+def _search(index: bm25s.BM25, asked: Sequence[list[str]], excluded_Q: Int, depth: int) -> Ranked:
+    """Return the best documents of each query, given as words of the index, (Q, K); -inf where there are fewer."""
+    index_QK = np.zeros((len(asked), depth), dtype=np.int64)
+    score_QK = np.full(index_QK.shape, -np.inf, dtype=np.float32)
+    for row, words in enumerate(asked):
+        if not words:
+            continue
+        scores_N = index.get_scores(words).astype(np.float32)
+        if excluded_Q[row] >= 0:
+            scores_N[excluded_Q[row]] = 0.0
+        found_K = best_above_zero(scores_N, depth)
+        index_QK[row, : len(found_K)], score_QK[row, : len(found_K)] = found_K, scores_N[found_K]
+    return index_QK, score_QK
 
 
 def best_above_zero(scores_N: Scores, k: int) -> Int:
