@@ -8,7 +8,7 @@ from anna.modeling import readout
 from anna.modeling.encoder import Encoder
 from anna.modeling.readout_fit import Reading
 from anna.training import last_layer, run
-from anna.training.batches import Group
+from anna.training.batches import Batch, Group
 from anna.training.last_layer import start_as_mean
 from anna.training.recipe import TrainParams
 from tests.training.worker import recipe, toy_groups, toy_texts
@@ -45,6 +45,20 @@ def test_without_examples_in_training_none_are_read(tiny_encoder: Encoder, monke
     zero_shot = recipe(1, "full").model_copy(update={"max_examples": 0})
     start(tiny_encoder, toy_groups(), zero_shot)
     assert seen == [[]]
+
+
+def test_examples_are_read_with_groups_from_all_over_a_batch(
+    tiny_encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[list[Reading]] = []
+    monkeypatch.setattr(readout, "start", lambda _, texts, docs, others: seen.append(others))
+    groups = [group for group in toy_groups() if group.task == "Capitals"]
+    members, shown = groups[:13], groups[13:]
+    batch = Batch("Capitals", tuple(members), tuple(shown))
+    start_as_mean(tiny_encoder, groups, [batch], toy_texts(), recipe(1, "full"))
+    queries = seen[0][::4]
+    decoded = [tiny_encoder.tokenizer.decode(text.tokens[text.num_prompt : -1]).strip() for text in queries]
+    assert decoded == [toy_texts().queries[members[place].query_id] for place in (0, 3, 6, 9)]
 
 
 def test_an_adapter_is_refused(tiny_encoder: Encoder) -> None:
