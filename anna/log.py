@@ -33,9 +33,15 @@ SECONDS_BETWEEN_LINES = 10.0
 _log = logging.getLogger(__name__)
 
 
-def setup() -> None:
-    """Send logs to standard error: INFO from the first rank, warnings from the others, libraries quiet."""
-    least = logging.INFO if int(os.environ.get("RANK", "0")) == 0 else logging.WARNING
+def setup(*, is_first: bool | None = None) -> None:
+    """Send logs to standard error: INFO from the first process, warnings from the others, libraries quiet.
+
+    Args:
+        is_first: Whether this is the first of processes that do the same; None: as torchrun numbers them.
+    """
+    if is_first is None:
+        is_first = int(os.environ.get("RANK", "0")) == 0
+    least = logging.INFO if is_first else logging.WARNING
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s", datefmt="%H:%M:%S"))
     # A filter and not levels: some libraries set their own logger to DEBUG when they are imported.
@@ -43,7 +49,7 @@ def setup() -> None:
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)  # DeepSpeed has one of its own
     # These are about library internals that a user of the pipeline can do nothing about.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # unset, it warns of forks, of which we make none
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", module=r"sklearn\.")  # per-class metrics of classes too small to be predicted

@@ -62,8 +62,8 @@ def vectors(num_rows: int) -> Parts:
 
 def run_top_k(folder: Path, size: int) -> float:
     """Return the seconds of exhaustive search."""
+    from anna.engine import Local
     from anna.teachers import retrieval
-    from anna.teachers.engine import Local
     from anna.teachers.vectors import VectorFile
 
     docs, asked = VectorFile(size, vectors(size), folder), VectorFile(QUERIES, vectors(QUERIES), folder)
@@ -72,9 +72,9 @@ def run_top_k(folder: Path, size: int) -> float:
 
 def run_index(folder: Path, size: int) -> float:
     """Return the seconds of building an index and of search through it."""
+    from anna.engine import Local
     from anna.teachers import retrieval
     from anna.teachers.dense import DenseParams
-    from anna.teachers.engine import Local
     from anna.teachers.vectors import VectorFile
 
     docs, asked = VectorFile(size, vectors(size), folder), VectorFile(QUERIES, vectors(QUERIES), folder)

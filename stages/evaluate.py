@@ -15,13 +15,13 @@ from typing import ClassVar, Literal
 import pyarrow as pa
 from pydantic import Field
 
-from anna import folding, io, log, segments
-from anna.evaluation import contamination, contenders, leaderboard, run, scores, tasks
-from anna.evaluation.mteb_model import Embed
+from anna import engine, folding, io, log, segments
+from anna.engine import Engine, ScoringParams
+from anna.evaluation import contamination, contenders, encoding, leaderboard, run, scores, tasks
 from anna.modeling.hardware import Dtype, compute_dtype, pick_device
 from anna.modeling.student import StudentParams
 from anna.params import Params, recorded
-from anna.teachers import bi_encoder, bm25, dense, engine, padding, runs, tables, topk
+from anna.teachers import bi_encoder, bm25, dense, padding, runs, tables, topk
 from anna.teachers.bm25 import Bm25Params, bm25_search
 from anna.teachers.dense import DenseParams, DenseTeacher
 
@@ -33,7 +33,7 @@ METRICS, DETAIL = Path("metrics/mteb.json"), Path("metrics/mteb_tasks.json")
 LEADERBOARD, CONTAMINATION = Path("metrics/leaderboard.json"), Path("metrics/contamination.json")
 PLOT, RESULTS = Path("metrics/scores.csv"), Path("reports/mteb")
 
-DENSE_CODE = (dense, engine, bi_encoder, padding)
+DENSE_CODE = (dense, bi_encoder, padding)
 """Modules that decide a vector of the dense teacher: an edit there scores it anew."""
 
 BM25_CODE = (bm25, folding, runs, tables, topk, segments)
@@ -67,6 +67,7 @@ INPUTS = (*EVAL_TABLES, MODEL)
 OUTPUTS = (METRICS, DETAIL, LEADERBOARD, CONTAMINATION, PLOT, RESULTS)
 SOURCES = recorded("ingest")
 PARAMS = (EvaluateParams, StudentParams, DenseParams, Bm25Params, SOURCES)
+HOW = (ScoringParams,)
 CODE_FILES = (Path("anna/evaluation/mteb_eng_v2_scores.csv"),)
 
 
@@ -74,14 +75,16 @@ def main() -> Counter[str]:
     """Score all contenders, write metrics and results, log the table; return how many vectors the teacher reused."""
     params, counts = EvaluateParams.load(), Counter[str]()
     chosen = tasks.select_tasks(params.benchmark, params.tasks, lambda: tasks.EvalTables.read(EVAL_TABLES))
-    settings = contenders.EncodeSettings(params.max_tokens, params.tokens_per_batch, params.dtype, params.with_examples)
-    baselines = {
-        "untrained": lambda: contenders.untrained(StudentParams.load(), MODEL, replace(settings, with_examples=False)),
-        "teacher": lambda: teacher(DenseParams.load(), counts),
-        "bm25": lambda: lexical(Bm25Params.load()),
-    }
-    compared = [contenders.student(MODEL, settings), *(baselines[name]() for name in params.baselines)]
-    results = run.evaluate_all(compared, chosen, STORE, RESULTS)
+    settings = encoding.EncodeSettings(params.max_tokens, params.tokens_per_batch, params.dtype, params.with_examples)
+    bare = replace(settings, with_examples=False)
+    with engine.opened(ScoringParams.load()) as where:
+        baselines = {
+            "untrained": lambda: contenders.untrained(StudentParams.load(), MODEL, bare, where),
+            "teacher": lambda: teacher(DenseParams.load(), counts, where),
+            "bm25": lambda: lexical(Bm25Params.load()),
+        }
+        compared = [contenders.student(MODEL, settings, where), *(baselines[name]() for name in params.baselines)]
+        results = run.evaluate_all(compared, chosen, STORE, RESULTS)
     io.write_json(METRICS, scores.summary(results))
     io.write_json(DETAIL, scores.by_task(results))
     io.write_json(LEADERBOARD, leaderboard.summary(params.benchmark, results))
@@ -93,16 +96,13 @@ def main() -> Counter[str]:
     return counts
 
 
-def teacher(params: DenseParams, counts: Counter[str]) -> contenders.Contender:
+def teacher(params: DenseParams, counts: Counter[str], where: Engine) -> contenders.Contender:
     """Return the dense teacher as it retrieves; its vectors are kept where `retrieve_dense` keeps them."""
-
-    def load() -> Embed:
-        return DenseTeacher(params, counts).embed
-
+    embed = DenseTeacher(params, counts, where=where).embed
     how = params.model_dump(include={"max_tokens", "tokens_per_batch"})
     how |= {"dtype": str(compute_dtype(params.dtype)), "device": pick_device()}
     prompts = params.query_prompt, params.doc_prompt
-    return contenders.dense(params.model, how, prompts, load, *DENSE_CODE)
+    return contenders.dense(params.model, how, prompts, embed, *DENSE_CODE)
 
 
 def lexical(params: Bm25Params) -> contenders.Contender:

@@ -13,11 +13,11 @@ from typing import ClassVar, Self
 
 from pydantic import Field, model_validator
 
-from anna import io, log, origins, schemas
+from anna import engine, io, log, origins, schemas
 from anna.modeling.hardware import Dtype
 from anna.origins import Origin
 from anna.params import Params
-from anna.teachers import agreement, engine, reranker, scoring
+from anna.teachers import agreement, reranker, scoring
 from anna.teachers.padding import PADDED_TO
 from anna.teachers.pairs import texts_of
 

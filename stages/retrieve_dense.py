@@ -9,8 +9,8 @@ vectors are an output, too: `train` takes soft labels over whole batches from th
 from collections import Counter
 from pathlib import Path
 
-from anna import io, log, origins, parts, schemas
-from anna.teachers import agreement, dense, engine, retrieval, runs
+from anna import engine, io, log, origins, parts, schemas
+from anna.teachers import agreement, dense, retrieval, runs
 
 CORPUS, QUERIES = Path("data/corpus.parquet"), Path("data/queries.parquet")
 RUN, VECTORS = Path("data/dense_run.parquet"), Path("data/dense_vectors.parquet")

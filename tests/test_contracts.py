@@ -35,15 +35,15 @@ refuses."""
 CARRIERS = {
     *PLUMBING,
     *(f"anna.{name}" for name in "fingerprints io origins shards store".split()),
+    *(f"anna.{name}" for name in "engine processes cluster".split()),
     "anna.modeling.hardware",
-    "anna.teachers.cluster",
 }
 """Modules that carry texts and numbers and change none; what device and number format they choose is stored apart."""
 
 SIBLINGS = ("corpus", "teachers", "training", "evaluation", "reporting", "planning")
 LAYERS: list[tuple[str, ...]] = [
     ("params", "schemas", "log", "allocation", "machine", "seeding", "errors"),
-    ("io", "parts", "origins", "fingerprints", "shards", "store"),
+    ("io", "parts", "origins", "fingerprints", "shards", "store", "engine", "processes", "cluster"),
     ("fusion", "margins", "negatives", "folding", "prompts", "segments", "shapes", "footprint", "known_shapes"),
     ("modeling",),
     SIBLINGS,

@@ -11,21 +11,20 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from mteb.types import PromptType
 from transformers import AutoTokenizer
 
 from anna import prompts
+from anna.engine import Engine, Local, ModelSpec
 from anna.errors import InputError
-from anna.evaluation import mteb_model, tasks
+from anna.evaluation import encoding, mteb_model, tasks
+from anna.evaluation.encoding import EncodeSettings
 from anna.evaluation.mteb_model import CachedEmbedder, Embed, PromptedModel, Search, SearchModel
 from anna.evaluation.scores import WITH_EXAMPLES, ZERO_SHOT
-from anna.fingerprints import content_hash, model_hash
+from anna.fingerprints import model_hash
 from anna.modeling import attention, batching, checkpoint, encoder, encoder_config, flex, packing, pooling, split
 from anna.modeling import student as initial
-from anna.modeling.encoder import Encoder
 from anna.modeling.encoder_config import EncoderConfig
-from anna.modeling.hardware import Dtype, compute_dtype, pick_device
 from anna.modeling.student import StudentParams
 from anna.origins import Origin, sha256
 
@@ -41,13 +40,11 @@ SCORING_CODE = (
     flex,
     split,
     pooling,
+    encoding,
     mteb_model,
     tasks,
 )
 """Modules that decide a score; an edit there makes every stored result miss."""
-
-_CARD_FILE = "README.md"
-"""The model card: words, which decide no score."""
 
 
 @dataclass(frozen=True)
@@ -62,62 +59,35 @@ class Contender:
     types: frozenset[str] | None
     """mteb types that it can be scored on; None: all."""
     embedder: CachedEmbedder | None
-    """What holds its vectors and weights, to be dropped when done."""
+    """What holds its vectors, to be dropped after each task."""
 
 
-@dataclass(frozen=True)
-class EncodeSettings:
-    """How the student's texts are encoded."""
-
-    max_tokens: int
-    """Longest text; the prompt comes on top."""
-    tokens_per_batch: int
-    dtype: Dtype
-    with_examples: bool
-    """Whether there is a second mode, whose prompts show all in-context examples that the model carries."""
-
-
-def student(folder: Path, settings: EncodeSettings) -> Contender:
+def student(folder: Path, settings: EncodeSettings, where: Engine | None = None) -> Contender:
     """Return the exported model at `folder`.
+
+    Args:
+        folder: Written by `export`.
+        settings: How its texts are encoded.
+        where: What computes; None: this process.
 
     Raises:
         InputError: If there is none.
     """
     if not folder.is_dir():
         raise InputError(f"{folder} does not exist; make it with: dvc repro export")
-    identity = {"content": content_hash(folder, encoder_config.CONFIG_FILE, _CARD_FILE)}
-    return _prompted("student", folder, partial(Encoder.load, folder), identity, settings)
+    return _prompted(encoding.student(folder, settings), folder, settings, where)
 
 
-def untrained(params: StudentParams, folder: Path, settings: EncodeSettings) -> Contender:
-    """Return the student before training, with the prompts of the exported model at `folder`."""
-    config = EncoderConfig.load(folder)
-    identity = {"content": model_hash(params.model), "layers": params.layers}
-    return _prompted("untrained", folder, partial(Encoder.untrained, params, config), identity, settings)
+def untrained(params: StudentParams, folder: Path, settings: EncodeSettings, where: Engine | None = None) -> Contender:
+    """Return the student before training, with the prompts of the exported model at `folder`; see `student`."""
+    return _prompted(encoding.untrained(params, folder, settings), folder, settings, where)
 
 
-def _prompted(
-    name: str,
-    folder: Path,
-    load: Callable[[torch.dtype], Encoder],
-    identity: Mapping[str, Any],
-    settings: EncodeSettings,
-) -> Contender:
+def _prompted(spec: ModelSpec, folder: Path, settings: EncodeSettings, where: Engine | None) -> Contender:
     """Return an encoder of ours as a contender, with the prompts of the export at `folder`."""
-    dtype, config = compute_dtype(settings.dtype), EncoderConfig.load(folder)
+    config = EncoderConfig.load(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-
-    def load_embed() -> Embed:
-        loaded = load(dtype).to(pick_device())
-        return lambda texts, prefix: loaded.encode(
-            texts,
-            prefix=prefix,
-            max_tokens=settings.max_tokens,
-            tokens_per_batch=settings.tokens_per_batch,
-            desc=f"{name}: encoding",
-        )
-
-    embedder = CachedEmbedder(load_embed)
+    embedder = CachedEmbedder(partial(encoding.embed, where or Local(), spec))
 
     @cache
     def prefix_of(task: str, mode: str) -> str:
@@ -131,15 +101,13 @@ def _prompted(
         return prefix
 
     def identify(task: str, mode: str) -> Mapping[str, Any]:
-        limits = {"max_tokens": settings.max_tokens, "tokens_per_batch": settings.tokens_per_batch}
         prompt = {"prefix": prefix_of(task, mode), "symmetric": config.task(task).symmetric}
         reads = {"limit": config.max_tokens, "pooling": config.pooling, "attention": config.attention}
-        how = {"dtype": str(dtype), "device": pick_device(), "code": code_hash()}
-        return {**identity, **limits, **prompt, **reads, **how}
+        return {**spec.decisive, **prompt, **reads, "code": code_hash()}
 
     modes = (ZERO_SHOT, WITH_EXAMPLES) if settings.with_examples else (ZERO_SHOT,)
-    models = {mode: PromptedModel(name, mode, embedder, prefix_by_side(mode)) for mode in modes}
-    return Contender(name, models, identify, None, embedder)
+    models = {mode: PromptedModel(spec.kind, mode, embedder, prefix_by_side(mode)) for mode in modes}
+    return Contender(spec.kind, models, identify, None, embedder)
 
 
 def _prefix(config: EncoderConfig, tokenizer: Any, task: str, mode: str, max_tokens: int) -> str:
@@ -166,19 +134,17 @@ def _prefix(config: EncoderConfig, tokenizer: Any, task: str, mode: str, max_tok
     return prefix
 
 
-def dense(
-    origin: Origin, settings: Mapping[str, Any], prompts: tuple[str, str], load: Callable[[], Embed], *code: Any
-) -> Contender:
+def dense(origin: Origin, settings: Mapping[str, Any], prompts: tuple[str, str], embed: Embed, *code: Any) -> Contender:
     """Return the dense teacher, with its own prompts on the two sides of searches and none elsewhere.
 
     Args:
         origin: Where the model comes from.
         settings: What else decides its vectors.
         prompts: What it wants before a search query and before a document; may be "".
-        load: Loads it.
-        code: Modules behind `load`; their source is part of what results are stored under.
+        embed: Embeds texts after a prompt.
+        code: Modules behind `embed`; their source is part of what results are stored under.
     """
-    embedder, content = CachedEmbedder(load), model_hash(origin)
+    embedder, content = CachedEmbedder(embed), model_hash(origin)
     by_side = {PromptType.query: prompts[0], PromptType.document: prompts[1], None: ""}
 
     def identify(task: str, mode: str) -> Mapping[str, Any]:

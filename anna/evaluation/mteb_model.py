@@ -1,6 +1,5 @@
 """Models as mteb sees them: its encoder and search protocols around plain functions that embed or search."""
 
-import gc
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,24 +20,21 @@ Search = Callable[[Sequence[str], Sequence[str], Sequence[str], Sequence[str], i
 
 
 class CachedEmbedder:
-    """Loads a model when it is first needed and embeds each text once per prefix.
+    """Embeds each text once per prefix.
 
     A task's bare documents are the same with and without in-context examples, and classification and clustering tasks
     repeat texts, so this saves about half of all work.
     """
 
-    def __init__(self, load: Callable[[], Embed]) -> None:
-        """Store how to load the model; nothing is loaded yet."""
-        self._load = load
-        self._embed: Embed | None = None
+    def __init__(self, embed: Embed) -> None:
+        """Store what embeds; nothing is embedded yet."""
+        self._embed = embed
         self._vectors: dict[tuple[str, str], NDArray[np.float32]] = {}
 
     def __call__(self, texts: Sequence[str], prefix: str) -> NDArray[np.float32]:
         """Return the vectors of `texts` after `prefix`, (N, D)."""
         missing = [text for text in dict.fromkeys(texts) if (prefix, text) not in self._vectors]
         if missing:
-            if self._embed is None:
-                self._embed = self._load()
             vectors = self._embed(missing, prefix)
             self._vectors.update({(prefix, text): vector for text, vector in zip(missing, vectors, strict=True)})
         return np.stack([self._vectors[prefix, text] for text in texts])
@@ -46,12 +42,6 @@ class CachedEmbedder:
     def forget(self) -> None:
         """Drop the vectors: tasks share next to no text, and a benchmark's vectors do not fit in memory together."""
         self._vectors.clear()
-
-    def close(self) -> None:
-        """Drop the vectors and the model."""
-        self.forget()
-        self._embed = None
-        gc.collect()
 
 
 class PromptedModel:

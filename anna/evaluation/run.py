@@ -72,7 +72,7 @@ def evaluate_all(contenders: Sequence[Contender], tasks: Sequence[AbsTask], stor
 
 
 def _evaluate(contender: Contender, tasks: Sequence[AbsTask], store: Path, folder: Path) -> list[Score]:
-    """Score one contender, file its results under `folder` and drop its weights."""
+    """Score one contender and file its results under `folder`."""
     by_mode: dict[str, list[Score]] = {mode: [] for mode in contender.models}
     reused = 0
     with log.timed(f"{contender.name}: {len(tasks)} tasks"):
@@ -89,8 +89,6 @@ def _evaluate(contender: Contender, tasks: Sequence[AbsTask], store: Path, folde
                 task.unload_data()
             if contender.embedder:
                 contender.embedder.forget()
-    if contender.embedder:
-        contender.embedder.close()
     if reused:
         _log.info("%s: %d results of an earlier run reused from %s", contender.name, reused, store)
     return [score for scores in by_mode.values() for score in scores]

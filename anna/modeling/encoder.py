@@ -3,8 +3,9 @@
 Legend: B texts, T tokens of a packed row, D hidden dimensions, N texts of a whole call.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -148,16 +149,38 @@ class Encoder(nn.Module):
         vectors = np.empty((len(unique), self.backbone.config.hidden_size), dtype=np.float32)
         if not unique:
             return vectors
-        ids = self.tokenize(unique, prefix=prefix, max_tokens=max_tokens)
-        num_shared = self.num_shared(ids)
-        batches = packed_batches([len(row) - num_shared for row in ids], tokens_per_batch)
-        with torch.inference_mode():
-            beginning = self._begin(ids[0][:num_shared]) if num_shared else None
-            for batch in log.progress(batches, unit="batch", desc=desc):
-                packing = pack([Text(ids[index][num_shared:]) for index in batch], num_cached=num_shared)
-                vectors[batch] = self._embed(packing, beginning).cpu().numpy()
+        batches = self.plan(unique, prefix=prefix, max_tokens=max_tokens, tokens_per_batch=tokens_per_batch)
+        begin = cache(self.begin)
+        for batch in log.progress(batches, unit="batch", desc=desc):
+            some = [unique[index] for index in batch]
+            vectors[batch] = self.embed(some, prefix=prefix, max_tokens=max_tokens, begin=begin)
         place = {text: index for index, text in enumerate(unique)}
         return vectors[[place[text] for text in texts]]
+
+    def plan(self, texts: Sequence[str], *, prefix: str, max_tokens: int, tokens_per_batch: int) -> list[list[int]]:
+        """Return batches of places in `texts`, of like length, longest first; arguments as for `encode`."""
+        ids = self.tokenize(texts, prefix=prefix, max_tokens=max_tokens)
+        num_shared = self.num_shared([self.tokenizer(prefix)["input_ids"], *ids])
+        return packed_batches([len(row) - num_shared for row in ids], tokens_per_batch)
+
+    @torch.inference_mode()
+    def embed(
+        self, texts: Sequence[str], *, prefix: str, max_tokens: int, begin: Callable[[tuple[int, ...]], Beginning]
+    ) -> NDArray[np.float32]:
+        """Return the unit vectors of `texts`, (N, D), computed in one packed row.
+
+        Args:
+            texts: Bare texts.
+            prefix: As for `encode`.
+            max_tokens: As for `encode`.
+            begin: Our `begin`, or what remembers its results while the weights stay as they are.
+        """
+        ids = self.tokenize(texts, prefix=prefix, max_tokens=max_tokens)
+        num_shared = self.num_shared([self.tokenizer(prefix)["input_ids"], *ids])
+        beginning = begin(tuple(ids[0][:num_shared])) if num_shared else None
+        packing = pack([Text(row[num_shared:]) for row in ids], num_cached=num_shared)
+        vectors: NDArray[np.float32] = self._embed(packing, beginning).cpu().numpy()
+        return vectors
 
     def num_shared(self, token_ids: Sequence[Sequence[int]]) -> int:
         """Return how many leading tokens of all texts can be computed once; none where they see what follows them."""
@@ -216,7 +239,9 @@ class Encoder(nn.Module):
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32)
 
-    def _begin(self, tokens: Sequence[int]) -> Beginning:
+    @torch.inference_mode()
+    def begin(self, tokens: tuple[int, ...]) -> Beginning:
+        """Return what the layers keep of tokens that several texts begin with."""
         kept: dict[int, KeysValues] = {}
         packing = replace(pack([Text(tokens)]).to(self.device), keep=kept)
         return Beginning(len(tokens), kept, exact(self.hidden(packing)).sum(0))

@@ -9,9 +9,9 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
+from anna.engine import Items
 from anna.errors import InputError
 from anna.modeling.hardware import Dtype, compute_dtype
-from anna.teachers.engine import Items
 from anna.teachers.pairs import choose_queries, texts_of
 from anna.teachers.tables import PAIR, frame
 

@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from anna import fingerprints, store
+from anna import engine, fingerprints, store
+from anna.engine import Engine, Items, Model
 from anna.errors import InputError
 from anna.modeling.hardware import Dtype, compute_dtype, pick_device
 from anna.origins import Origin, fetch_model
 from anna.params import Params, Strict
-from anna.teachers import bi_encoder, engine
-from anna.teachers.engine import Engine, Items, Model
+from anna.teachers import bi_encoder
 from anna.teachers.padding import PADDED_TO
 
 CODEBOOK = 256
@@ -96,7 +96,7 @@ class DenseTeacher:
         """
         self.engine = where or engine.Local()
         self._counts, self._root = counts, root
-        self._teacher = engine.Teacher("dense", partial(_describe, params), partial(_load, params))
+        self._spec = engine.ModelSpec("dense", partial(_describe, params), partial(_load, params))
 
     def encode(self, texts: Sequence[str], prompt: str) -> store.Parts:
         """Yield places in `texts`, which are distinct, and their unit vectors: known ones, then the rest in batches.
@@ -105,7 +105,7 @@ class DenseTeacher:
             texts: Bare texts.
             prompt: Put before each text.
         """
-        return engine.fetch(self.engine, self._teacher, [(prompt, text) for text in texts], self._counts, self._root)
+        return engine.fetch(self.engine, self._spec, [(prompt, text) for text in texts], self._counts, self._root)
 
     def fill(self, items: Iterable[tuple[str, str]]) -> None:
         """Compute all vectors at once that `encode` will be asked for in parts; it counts them as computed, too.
@@ -114,7 +114,7 @@ class DenseTeacher:
             items: (prompt, text), in any order.
         """
         counts = Counter[str]()
-        for _ in engine.fetch(self.engine, self._teacher, list(dict.fromkeys(items)), counts, self._root):
+        for _ in engine.fetch(self.engine, self._spec, list(dict.fromkeys(items)), counts, self._root):
             pass
         self._counts.update(computed=counts["computed"], reused=-counts["computed"])
 

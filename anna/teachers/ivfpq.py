@@ -13,10 +13,10 @@ from typing import cast
 import faiss
 import numpy as np
 
+from anna.engine import Engine
 from anna.errors import InputError
 from anna.segments import Int
 from anna.teachers.dense import CODEBOOK
-from anna.teachers.engine import Engine
 from anna.teachers.topk import Ranked, Scores, rescore
 from anna.teachers.vectors import VectorFile
 

@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow as pa
 
 from anna import io, schemas
+from anna.engine import Engine
 from anna.errors import InputError
 from anna.segments import Int
 from anna.teachers import ivfpq
 from anna.teachers.dense import DenseTeacher, IndexParams
-from anna.teachers.engine import Engine
 from anna.teachers.runs import collections, join_runs, same_text, to_run
 from anna.teachers.topk import Ranked, Scores, merge, nearest_of_block, numbered
 from anna.teachers.vectors import VectorFile

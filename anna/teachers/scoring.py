@@ -10,11 +10,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from anna import fingerprints, store
+from anna import engine, fingerprints, store
+from anna.engine import Engine, Model, ModelSpec
 from anna.modeling.hardware import Dtype, compute_dtype, pick_device
 from anna.origins import Origin, fetch_model
-from anna.teachers import engine
-from anna.teachers.engine import Engine, Model, Teacher
 
 Kind = Literal["query_likelihood", "cross_encoder"]
 
@@ -62,12 +61,12 @@ def score_pairs(
     if not place:
         return np.zeros(0, dtype=np.float32)
     limits = {"doc_tokens": doc_tokens, "query_tokens": query_tokens, "tokens_per_batch": tokens_per_batch}
-    teacher = Teacher(
+    spec = ModelSpec(
         kind,
         partial(_describe, kind, origin, dtype, doc_tokens, query_tokens),
         partial(_load, kind, origin, dtype, **limits),
     )
-    parts = engine.fetch(where or engine.Local(), teacher, list(place), counts, root)
+    parts = engine.fetch(where or engine.Local(), spec, list(place), counts, root)
     scores = store.gather(parts, len(place))[:, 0]
     return scores[[place[pair] for pair in pairs]]
 

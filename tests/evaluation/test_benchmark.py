@@ -13,7 +13,7 @@ from mteb.cache import ResultCache
 
 from anna.corpus.examples import load_examples
 from anna.evaluation import contenders, run, scores
-from anna.evaluation.contenders import EncodeSettings
+from anna.evaluation.encoding import EncodeSettings
 from anna.evaluation.tasks import select_tasks
 from anna.modeling.encoder import Encoder
 from anna.modeling.encoder_config import EncoderConfig, PromptParams, TaskPrompt

@@ -8,10 +8,12 @@ import torch
 from mteb.types import PromptType
 
 from anna.evaluation import contenders, run
-from anna.evaluation.contenders import Contender, EncodeSettings
+from anna.evaluation.contenders import Contender
+from anna.evaluation.encoding import EncodeSettings
 from anna.evaluation.mteb_model import CachedEmbedder, PromptedModel
 from anna.evaluation.tasks import held_out_tasks
 from anna.modeling.encoder import Encoder
+from anna.processes import Processes
 from tests.conftest import as_loaded
 
 SETTINGS = EncodeSettings(max_tokens=24, tokens_per_batch=4096, dtype="float32", with_examples=True)
@@ -43,7 +45,7 @@ def one_by_one(folder) -> Contender:
             else ""
         )
 
-    embedder = CachedEmbedder(lambda: embed)
+    embedder = CachedEmbedder(embed)
     shots = {"zero_shot": 0, "with_examples": 1}
     models = {mode: PromptedModel("plain", mode, embedder, prefix_with(count)) for mode, count in shots.items()}
     return Contender("plain", models, lambda task, mode: {"mode": mode}, None, embedder)
@@ -56,3 +58,12 @@ def test_batch_size_packing_and_cached_prompts_change_no_score(tmp_path, exporte
     got = scores(own, tables, tmp_path / "own")
     assert {key: value for key, value in got.items() if abs(value - expected[key]) > LARGEST_CHANGE} == {}
     assert len(set(got.values())) > 5, "scores that are all alike would hide a difference"
+
+
+@pytest.mark.slow
+def test_a_model_in_two_processes_has_the_scores_of_one_to_the_last_bit(tmp_path, exported, tables):
+    settings = replace(SETTINGS, tokens_per_batch=60)
+    expected = scores(contenders.student(exported, settings), tables, tmp_path / "one")
+    with Processes(2) as where:
+        got = scores(contenders.student(exported, settings, where), tables, tmp_path / "two")
+    assert got == expected

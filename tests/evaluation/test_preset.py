@@ -4,6 +4,7 @@ import mteb
 import pytest
 import yaml
 
+from anna.engine import ScoringParams
 from anna.evaluation.tasks import select_tasks
 from anna.modeling.encoder_config import PromptParams
 from anna.modeling.student import StudentParams
@@ -11,7 +12,6 @@ from anna.origins import HubOrigin
 from anna.params import SECTIONS, RandomParams
 from anna.teachers.bm25 import Bm25Params
 from anna.teachers.dense import DenseParams
-from anna.teachers.engine import ScoringParams
 from anna.teachers.filtering import FilterParams
 from anna.training.recipe import TrainParams
 from stages.evaluate import EvaluateParams

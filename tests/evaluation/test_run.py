@@ -7,7 +7,7 @@ import pytest
 
 from anna.errors import InputError
 from anna.evaluation import contenders, run, scores
-from anna.evaluation.contenders import EncodeSettings
+from anna.evaluation.encoding import EncodeSettings
 from anna.evaluation.tasks import held_out_tasks
 from anna.modeling.encoder import Encoder
 from anna.modeling.encoder_config import EncoderConfig
@@ -96,13 +96,13 @@ def test_other_weights_prompts_and_rows_are_computed_anew(tmp_path, exported, ta
 
 def test_documents_of_searches_are_bare_and_encoded_once_for_both_modes(tmp_path, exported, tables, monkeypatch):
     seen: list[tuple[str, str]] = []
-    original = Encoder.encode
+    original = Encoder.embed
 
-    def encode(self, texts, *, prefix="", **kwargs):
+    def embed(self, texts, *, prefix, **kwargs):
         seen.extend((prefix, text) for text in texts)
         return original(self, texts, prefix=prefix, **kwargs)
 
-    monkeypatch.setattr(Encoder, "encode", encode)
+    monkeypatch.setattr(Encoder, "embed", embed)
     evaluate(tmp_path, [contenders.student(exported, SETTINGS)], tables, ["Farm"])
     example = "Instruct: do Farm\nQuery: where is the fox\nResponse: the fox eats here\n\n"
     opening = "Instruct: do Farm\nQuery: "
@@ -113,13 +113,13 @@ def test_documents_of_searches_are_bare_and_encoded_once_for_both_modes(tmp_path
 
 def test_texts_of_symmetric_tasks_all_get_the_prompt(tmp_path, exported, tables, monkeypatch):
     seen: set[str] = set()
-    original = Encoder.encode
+    original = Encoder.embed
 
-    def encode(self, texts, *, prefix="", **kwargs):
+    def embed(self, texts, *, prefix, **kwargs):
         seen.add(prefix)
         return original(self, texts, prefix=prefix, **kwargs)
 
-    monkeypatch.setattr(Encoder, "encode", encode)
+    monkeypatch.setattr(Encoder, "embed", embed)
     symmetric = ["Alike", "Same", "Kinds", "Digest"]
     evaluate(tmp_path, [contenders.student(exported, replace(SETTINGS, with_examples=False))], tables, symmetric)
     assert seen == {f"Instruct: do {name}\nQuery: " for name in symmetric}
@@ -171,7 +171,7 @@ def test_a_model_that_is_not_there_is_refused(tmp_path):
 
 def test_a_score_that_is_no_number_is_refused(tmp_path, exported, tables):
     origin = FilesOrigin(kind="files", path=exported)
-    flat = contenders.dense(origin, {}, ("", ""), lambda: lambda texts, prefix: np.ones((len(texts), 4), np.float32))
+    flat = contenders.dense(origin, {}, ("", ""), lambda texts, prefix: np.ones((len(texts), 4), np.float32))
     with pytest.raises(InputError, match=r"Digest: cosine_spearman of teacher \(zero_shot\) is nan"):
         evaluate(tmp_path, [flat], tables, ["Digest"])
 
@@ -195,7 +195,7 @@ def test_the_teacher_gets_its_own_prompts_and_bm25_retrieval_alone(tmp_path, exp
     def search(doc_ids, docs, query_ids, queries, depth):
         return pa.table({"query_id": query_ids, "doc_id": doc_ids[: len(query_ids)], "score": [1.0] * len(query_ids)})
 
-    teacher = contenders.dense(FilesOrigin(kind="files", path=exported), {}, ("query: ", "text: "), lambda: embed)
+    teacher = contenders.dense(FilesOrigin(kind="files", path=exported), {}, ("query: ", "text: "), embed)
     bm25 = contenders.bm25(search, {"k1": 1.5, "b": 0.75}, search)
     result = evaluate(tmp_path, [teacher, bm25], tables)
     assert seen == {"query: ", "text: ", ""}

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
+from anna.engine import Model
 from anna.teachers import dense, scoring
-from anna.teachers.engine import Model
 from anna.teachers.scoring import Kind
 from stages import rerank, retrieve_dense
 from tests.stages.test_kills import OUTPUTS, write_project
-from tests.teachers.test_cluster import check_killed, cluster, kill_one, slowly
+from tests.stages.test_processes import use
+from tests.test_cluster import check_killed, cluster, kill_one, slowly
 
 __all__ = ["cluster"]
 
@@ -24,13 +24,6 @@ def load_slowly(module: str, log: Path, *args: Any, **limits: int) -> Model:
     """Load the model of one of the two modules so that it writes down its batches, and takes its time over each."""
     model = LOADS[module](*args, **limits)
     return model._replace(compute=slowly(log, model.compute))
-
-
-def use(name: str) -> None:
-    """Choose the engine in params.yaml."""
-    params = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
-    params["scoring"] = {"engine": name, "address": None, "workers": 2, "gpus": 0}
-    Path("params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
 
 
 @pytest.mark.slow
@@ -44,13 +37,13 @@ def test_tables_are_those_of_the_local_engine_to_the_byte(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_project(tmp_path, kind, tiny_checkpoint)
-    use("local")
+    use("local", 1)
     counts = [retrieve_dense.main(), rerank.main()]
     expected = [path.read_bytes() for path in OUTPUTS]
     for path in OUTPUTS:
         path.unlink()
     shutil.rmtree("runs")
-    use("ray")
+    use("ray", 2)
     for module, stage, count in zip((dense, scoring), (retrieve_dense, rerank), counts, strict=True):
         name = module.__name__.rsplit(".", maxsplit=1)[-1]
         log = tmp_path / f"log_{name}"

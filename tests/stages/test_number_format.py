@@ -17,7 +17,7 @@ from anna.teachers.scoring import Kind
 from stages import rerank, retrieve_dense
 from tests.stages.test_cluster import use
 from tests.stages.test_kills import OUTPUTS, write_project
-from tests.teachers.test_cluster import cluster
+from tests.test_cluster import cluster
 
 __all__ = ["cluster"]
 

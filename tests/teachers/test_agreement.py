@@ -7,10 +7,10 @@ import pytest
 from numpy.typing import NDArray
 
 from anna import schemas
+from anna.engine import Items
 from anna.errors import InputError
 from anna.modeling.hardware import Dtype
 from anna.teachers import agreement
-from anna.teachers.engine import Items
 from tests.teachers.conftest import Toy, table
 
 EXACT = {

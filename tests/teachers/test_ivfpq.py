@@ -7,10 +7,10 @@ import faiss
 import numpy as np
 import pytest
 
+from anna.engine import Local
 from anna.errors import InputError
 from anna.teachers import ivfpq
 from anna.teachers.dense import IndexParams
-from anna.teachers.engine import Local
 from anna.teachers.topk import Scores
 from anna.teachers.vectors import VectorFile
 from tests.teachers.models import INDEX

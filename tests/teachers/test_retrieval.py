@@ -1,6 +1,7 @@
 """Dense retrieval on a tiny random model: within tasks, exact, and by index where collections are large."""
 
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pyarrow as pa
 import pytest
 
 from anna import io, schemas
+from anna.engine import Items, Local, ModelSpec
 from anna.errors import InputError
 from anna.teachers import retrieval, vectors
 from anna.teachers.dense import DenseParams, DenseTeacher, IndexParams
@@ -110,3 +112,49 @@ def test_index_params_refuse_what_makes_no_sense() -> None:
     for change in ({"nprobe": 0}, {"min_recall": 1.5}, {"m": 0}, {"kind": "hnsw"}):
         with pytest.raises(ValueError, match=next(iter(change))):
             IndexParams.model_validate(INDEX | change)
+
+
+class Remote(Local):
+    """An engine that wants everything at once, like a cluster."""
+
+    wants_all = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[int] = []
+
+    def compute(self, teacher: ModelSpec, items: Items) -> Iterator[Any]:
+        self.asked.append(len(items))
+        return super().compute(teacher, items)
+
+
+def test_an_engine_that_wants_all_is_asked_once_and_gives_the_same_tables_and_counts(
+    tmp_path: Path, toy: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = save_bi_encoder(tmp_path / "dense")
+    section = {"model": {"kind": "files", "path": model}, "query_prompt": "", "max_tokens": 16, "depth": 3}
+    settings = DenseParams.model_validate(section | {"index": INDEX} | FLOAT32)
+
+    def retrieve(where: Local, root: str, prompt: str) -> tuple[pa.Table, pa.Table, Counter[str]]:
+        counts: Counter[str] = Counter()
+        found = retrieval.retrieve(
+            toy.corpus,
+            toy.queries,
+            DenseTeacher(settings, counts, tmp_path / root, where),
+            query_prompt=prompt,
+            doc_prompt="",
+            depth=3,
+            index=settings.index,
+        )
+        return found.run, pa.concat_tables(found.vectors), counts
+
+    for number, prompt in enumerate(["", "the river "]):
+        where = Remote()
+        expected = retrieve(Local(), f"local{number}", prompt)
+        assert expected[2]["computed"] == 11
+        assert retrieve(where, f"remote{number}", prompt) == expected
+        assert where.asked == [11]
+        again = retrieve(where, f"remote{number}", prompt)
+        assert again == (*expected[:2], {"reused": 11, "computed": 0})
+        assert where.asked == [11]

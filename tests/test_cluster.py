@@ -14,15 +14,18 @@ import numpy as np
 import pytest
 import torch
 
+from anna.engine import Items, Local, Model, ModelSpec, ScoringParams, opened
 from anna.errors import InputError
 from anna.shards import Values
-from anna.teachers.engine import Items, Local, Model, ScoringParams, Teacher, opened
 from anna.teachers.vectors import VectorFile
 
 ray = pytest.importorskip("ray", reason="needs Ray: pip install -e '.[ray]'")
-cluster_of = pytest.importorskip("anna.teachers.cluster")
+cluster_of = pytest.importorskip("anna.cluster")
 
 NUM_ITEMS = 60
+
+TOKEN = uuid.uuid4().hex
+"""Of every Ray of this process: it remembers the first."""
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +35,7 @@ def cluster() -> Iterator[Any]:
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.setenv("RAY_AUTH_TOKEN", uuid.uuid4().hex)  # else Ray writes one to the user's home
+        patch.setenv("RAY_AUTH_TOKEN", TOKEN)  # else Ray writes one to the user's home
         ray.init(num_cpus=2, object_store_memory=200 * 2**20, include_dashboard=False, log_to_driver=False)
         try:
             with opened(ScoringParams(engine="ray", address=None, workers=2, gpus=0)) as where:
@@ -143,12 +146,12 @@ def test_a_cluster_whose_nodes_are_too_small_is_told(
 
 
 def test_a_killed_worker_changes_nothing(cluster: Any, tmp_path: Path) -> None:
-    teacher = Teacher("toy", describe, partial(load, tmp_path))
+    teacher = ModelSpec("toy", describe, partial(load, tmp_path))
     joined = kill_one(tmp_path)
     found = list(cluster.compute(teacher, items()))
     joined()
     check_killed(tmp_path)
-    expected = list(Local().compute(Teacher("toy", describe, partial(load, tmp_path)), items()))
+    expected = list(Local().compute(ModelSpec("toy", describe, partial(load, tmp_path)), items()))
     assert [batch for batch, _ in found] == [batch for batch, _ in expected] == plan(items())
     for (_, values), (_, wanted) in zip(found, expected, strict=True):
         np.testing.assert_array_equal(values, wanted)
@@ -171,11 +174,11 @@ def test_map_is_in_order_and_bounded(cluster: Any) -> None:
 
 def test_what_a_worker_refuses_is_one_line_here(cluster: Any) -> None:
     with pytest.raises(InputError, match=r"^the model is not there$"):
-        list(cluster.compute(Teacher("toy", describe, refuse), items()))
+        list(cluster.compute(ModelSpec("toy", describe, refuse), items()))
     with pytest.raises(InputError, match=r"^9 is too large$"):
         list(cluster.map(larger, range(10), 0))
     mine = os.getpid()
-    other = Teacher("toy", lambda: describe("cpu" if os.getpid() == mine else "cuda"), refuse)
+    other = ModelSpec("toy", lambda: describe("cpu" if os.getpid() == mine else "cuda"), refuse)
     with pytest.raises(InputError, match="a worker has device 'cuda', where the stage runs it is 'cpu'"):
         list(cluster.compute(other, items()))
 

@@ -1,4 +1,4 @@
-"""Teachers and searches on a Ray cluster: models in Ray Data's actors, searches in tasks, results in order.
+"""Models and searches on a Ray cluster: models in Ray Data's actors, searches in tasks, results in order.
 
 Ray Data feeds the actors no faster than results are taken, and gives what a dead actor was at to another one; a task
 whose worker dies runs again. Neither can change a result: batches are planned once, as the local engine plans them, and
@@ -10,7 +10,7 @@ import os
 import pickle
 import socket
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -23,9 +23,9 @@ from ray.data import ActorPoolStrategy, DataContext
 
 from anna import log
 from anna.allocation import keep_freed_memory
+from anna.engine import Items, ModelSpec
 from anna.errors import InputError
 from anna.shards import Values
-from anna.teachers.engine import Items, Teacher
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -124,41 +124,44 @@ def _warn_of_small_nodes(threads: int, gpus: float) -> None:
         )
 
 
+def _room(resources: Mapping[str, float], threads: int, gpus: float) -> int:
+    """Return how many models a cluster of these resources can hold at once, one at least."""
+    return max(1, int(resources.get("GPU", 0) // gpus if gpus else resources.get("CPU", 0) // threads))
+
+
 class Ray:
     """The cluster that this process has joined; see `engine.Engine`."""
 
     wants_all = True
 
-    def __init__(self, workers: int, gpus: float) -> None:
+    def __init__(self, workers: int | None, gpus: float) -> None:
         """Remember how much of it to use.
 
         Args:
-            workers: Models loaded, and searches run, at once.
+            workers: Models loaded, and searches run, at once; None: as many as there is room for now.
             gpus: Of each model.
         """
-        self._workers, self._gpus = workers, gpus
-        self._here = Here.of_process()
+        self._gpus, self._here = gpus, Here.of_process()
+        self._workers = workers or _room(ray.cluster_resources(), self._here.threads, gpus)
         self._resources = {"num_cpus": 1 if gpus else self._here.threads, "num_gpus": gpus}
         _warn_of_small_nodes(self._here.threads, gpus)
 
-    def compute(self, teacher: Teacher, items: Items) -> Iterator[tuple[Sequence[int], Values]]:
+    def compute(self, spec: ModelSpec, items: Items) -> Iterator[tuple[Sequence[int], Values]]:
         """See `Engine`. Batches are planned by a worker, so that the model need not fit where the stage runs."""
         with _input_errors():
             planning = ray.remote(_plan).options(**self._resources)
-            batches = ray.get(planning.remote(teacher, self._here, items))
-            stream = self._results(teacher, [[items[place] for place in batch] for batch in batches])
-            yield from zip(
-                batches, log.progress(stream, unit="batch", desc=teacher.kind, total=len(batches)), strict=True
-            )
+            batches = ray.get(planning.remote(spec, self._here, items))
+            stream = self._results(spec, [[items[place] for place in batch] for batch in batches])
+            yield from zip(batches, log.progress(stream, unit="batch", desc=spec.kind, total=len(batches)), strict=True)
 
-    def _results(self, teacher: Teacher, batches: Sequence[Items]) -> Iterator[Values]:
+    def _results(self, spec: ModelSpec, batches: Sequence[Items]) -> Iterator[Values]:
         size = max(1, min(BATCHES_AT_ONCE, len(batches) // (SHARE * self._workers)))
         parcels = (batches[start : start + size] for start in range(0, len(batches), size))
         kept = [ray.put(pa.table({"items": [pickle.dumps(batch) for batch in parcel]})) for parcel in parcels]
         with DataContext.current(_settings()):
             data = ray.data.from_arrow_refs(kept).map_batches(
                 _Actor,
-                fn_constructor_args=(teacher, self._here),
+                fn_constructor_args=(spec, self._here),
                 compute=ActorPoolStrategy(min_size=1, max_size=self._workers, initial_size=self._workers),
                 batch_size=None,
                 batch_format="pyarrow",
@@ -184,20 +187,20 @@ class Ray:
 class _Actor:
     """A loaded model."""
 
-    def __init__(self, teacher: Teacher, here: Here) -> None:
+    def __init__(self, spec: ModelSpec, here: Here) -> None:
         here.enter()
-        teacher.check()
-        self._model = teacher.load()
+        spec.check()
+        self._model = spec.load()
 
     def __call__(self, table: pa.Table) -> pa.Table:
         values = [self._model.compute(pickle.loads(items)) for items in table["items"].to_pylist()]
         return pa.table({"values": [pickle.dumps(part) for part in values]})
 
 
-def _plan(teacher: Teacher, here: Here, items: Items) -> list[list[int]]:
+def _plan(spec: ModelSpec, here: Here, items: Items) -> list[list[int]]:
     here.enter()
-    teacher.check()
-    return teacher.load().plan(items)
+    spec.check()
+    return spec.load().plan(items)
 
 
 def _call(here: Here, function: Callable[..., R], item: T, *shared: object) -> R:

@@ -1,23 +1,22 @@
-"""Where teachers compute: what every engine promises, on the local one, and what is refused before Ray is asked."""
+"""Where models compute: what every engine promises, on the local one, and what is refused before Ray is asked."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib import util
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
+import torch
 
+from anna import engine
+from anna.engine import Items, Local, Model, ModelSpec, ScoringParams
 from anna.errors import InputError
+from anna.processes import Processes
 from anna.shards import Values
 from anna.store import gather
-from anna.teachers import engine, retrieval
-from anna.teachers.dense import DenseParams, DenseTeacher
-from anna.teachers.engine import Items, Local, Model, ScoringParams, Teacher
-from tests.teachers.conftest import Toy
-from tests.teachers.models import FLOAT32, INDEX, save_bi_encoder
 
 ITEMS = [("a", "x"), ("b", "yyy"), ("c", "yy"), ("d", "")]
 
@@ -38,27 +37,28 @@ def refuse() -> Model:
     raise AssertionError("nothing is missing, so nothing is loaded")
 
 
-class Remote(Local):
-    """An engine that wants everything at once, like a cluster."""
-
-    wants_all = True
-
-    def __init__(self) -> None:
-        self.asked: list[int] = []
-
-    def compute(self, teacher: Teacher, items: Items) -> Iterator[Any]:
-        self.asked.append(len(items))
-        return super().compute(teacher, items)
-
-
 def params(**changes: Any) -> ScoringParams:
-    return ScoringParams.model_validate({"engine": "local", "address": None, "workers": 2, "gpus": 0} | changes)
+    return ScoringParams.model_validate({"engine": "local", "address": None, "workers": None, "gpus": 0} | changes)
 
 
 def test_batches_come_as_planned_with_their_results() -> None:
-    found = list(Local().compute(Teacher("toy", describe, load_lengths), ITEMS))
+    found = list(Local().compute(ModelSpec("toy", describe, load_lengths), ITEMS))
     assert [batch for batch, _ in found] == [[1, 2], [0, 3]]
     assert [values.tolist() for _, values in found] == [[[1, 3], [1, 2]], [[1, 1], [1, 0]]]
+
+
+def test_a_model_is_kept_until_another_is_wanted() -> None:
+    loaded: list[str] = []
+
+    def load(name: str) -> Model:
+        loaded.append(name)
+        return load_lengths()
+
+    one, two = (ModelSpec(name, describe, partial(load, name)) for name in ("one", "two"))
+    where = Local()
+    for spec in (one, one, two, one):
+        list(where.compute(spec, ITEMS))
+    assert loaded == ["one", "two", "one"]
 
 
 def test_map_is_in_order_and_takes_an_item_only_when_it_is_wanted() -> None:
@@ -77,16 +77,16 @@ def test_map_is_in_order_and_takes_an_item_only_when_it_is_wanted() -> None:
 
 def test_what_is_stored_is_not_computed_and_needs_no_model(tmp_path: Path) -> None:
     counts: Counter[str] = Counter()
-    first = gather(engine.fetch(Local(), Teacher("toy", describe, load_lengths), ITEMS, counts, tmp_path), 4)
+    first = gather(engine.fetch(Local(), ModelSpec("toy", describe, load_lengths), ITEMS, counts, tmp_path), 4)
     assert counts == {"reused": 0, "computed": 4}
-    again = gather(engine.fetch(Local(), Teacher("toy", describe, refuse), ITEMS[::-1], counts, tmp_path), 4)
+    again = gather(engine.fetch(Local(), ModelSpec("toy", describe, refuse), ITEMS[::-1], counts, tmp_path), 4)
     assert counts == {"reused": 4, "computed": 4}
     assert first.tolist() == again[::-1].tolist() == lengths(ITEMS).tolist()
 
 
 def test_a_machine_that_would_give_other_results_is_refused() -> None:
     devices = iter(["cpu", "cpu", "cuda"])
-    teacher = Teacher("toy", lambda: describe(next(devices)), load_lengths)
+    teacher = ModelSpec("toy", lambda: describe(next(devices)), load_lengths)
     assert teacher.decisive["device"] == "cpu"
     teacher.check()
     with pytest.raises(InputError, match="toy: a worker has device 'cuda', where the stage runs it is 'cpu'; run"):
@@ -101,43 +101,21 @@ def test_without_ray_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
         engine.opened(params(engine="ray")),
     ):
         pass
-    with engine.opened(params()) as where:
-        assert isinstance(where, Local)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "workers", "expected"), [(0, None, 0), (1, None, 0), (3, None, 3), (3, 2, 2), (0, 2, 2)]
+)
+def test_locally_there_is_a_worker_for_each_gpu_unless_params_say_otherwise(
+    gpus: int, workers: int | None, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    with engine.opened(params(workers=workers)) as where:
+        assert isinstance(where, Processes if expected else Local)
+        assert getattr(where, "workers", 0) == expected
 
 
 @pytest.mark.parametrize("change", [{"engine": "dask"}, {"workers": 0}, {"gpus": -1}, {"actors": 3}])
 def test_params_refuse_what_makes_no_sense(change: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(change))):
         params(**change)
-
-
-def test_an_engine_that_wants_all_is_asked_once_and_gives_the_same_tables_and_counts(
-    tmp_path: Path, toy: Toy, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    model = save_bi_encoder(tmp_path / "dense")
-    section = {"model": {"kind": "files", "path": model}, "query_prompt": "", "max_tokens": 16, "depth": 3}
-    settings = DenseParams.model_validate(section | {"index": INDEX} | FLOAT32)
-
-    def retrieve(where: Local, root: str, prompt: str) -> tuple[pa.Table, pa.Table, Counter[str]]:
-        counts: Counter[str] = Counter()
-        found = retrieval.retrieve(
-            toy.corpus,
-            toy.queries,
-            DenseTeacher(settings, counts, tmp_path / root, where),
-            query_prompt=prompt,
-            doc_prompt="",
-            depth=3,
-            index=settings.index,
-        )
-        return found.run, pa.concat_tables(found.vectors), counts
-
-    for number, prompt in enumerate(["", "the river "]):
-        where = Remote()
-        expected = retrieve(Local(), f"local{number}", prompt)
-        assert expected[2]["computed"] == 11
-        assert retrieve(where, f"remote{number}", prompt) == expected
-        assert where.asked == [11]
-        again = retrieve(where, f"remote{number}", prompt)
-        assert again == (*expected[:2], {"reused": 11, "computed": 0})
-        assert where.asked == [11]
