@@ -9,7 +9,7 @@ from typing import NamedTuple
 from anna.footprint import Setup, whole_weights
 from anna.planning import held_out, training, work
 from anna.planning.counts import BYTES_PER_TOKEN, Counts, mean, tokens
-from anna.planning.hardware import HOST_BANDWIDTH, Hardware
+from anna.planning.hardware import GPUS_OF_MACHINE, HOST_BANDWIDTH, Hardware
 from anna.planning.memory import LIBRARIES, MIB, device_memory, host_memory, inference_memory
 from anna.planning.settings import Settings
 from anna.shapes import Shape
@@ -244,8 +244,8 @@ def _evaluate(case: Case) -> Estimate:
     weights = 6 if hardware.is_gpu else 4
     memory = inference_memory("evaluate", models.student, params.tokens_per_batch, hardware, weights)
     disk = sum(part.number for part in found) * models.dense.hidden * 4.0 * ("teacher" in params.baselines)
-    seconds = START["evaluate"] + rounds * EVALUATION_SECONDS + operations / hardware.rate
-    return Estimate("evaluate", total, operations, memory, disk, seconds, f"{tasks} tasks{_gpus(case, 1)}")
+    seconds = START["evaluate"] + rounds * EVALUATION_SECONDS + operations / (hardware.rate * scorers(case))
+    return Estimate("evaluate", total, operations, memory, disk, seconds, f"{tasks} tasks{_where(case)}")
 
 
 def _embedded(part: held_out.Texts, case: Case, examples: int) -> tuple[float, float]:
@@ -262,18 +262,18 @@ def _embedded(part: held_out.Texts, case: Case, examples: int) -> tuple[float, f
 
 
 def scorers(case: Case) -> int:
-    """Return the GPUs that teachers compute on: one, or as many as `scoring` gives them."""
+    """Return the GPUs that teachers and evaluation compute on; more than 8 are several machines, which need Ray."""
     scoring, hardware = case.settings.scoring, case.hardware
-    if scoring.engine == "local" or not hardware.is_gpu:
+    if not hardware.is_gpu:
         return 1
-    return max(1, min(hardware.devices, int(scoring.workers * scoring.gpus)))
+    if scoring.engine == "local":
+        return min(hardware.devices, scoring.workers or hardware.devices, GPUS_OF_MACHINE)
+    wanted = hardware.devices if scoring.workers is None else int(scoring.workers * scoring.gpus)
+    return max(1, min(hardware.devices, wanted))
 
 
 def _where(case: Case) -> str:
-    return _gpus(case, scorers(case))
-
-
-def _gpus(case: Case, used: int) -> str:
+    used = scorers(case)
     return f", on {used} of {case.hardware.devices} GPUs" if used < case.hardware.devices else ""
 
 

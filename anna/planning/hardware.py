@@ -52,6 +52,9 @@ GPUS = {
 }
 """NVIDIA's data sheets: SXM versions of a100 and later; accumulation in float32."""
 
+GPUS_OF_MACHINE = 8
+"""At most; more are several machines."""
+
 HOST_BANDWIDTH = 500e6
 """Bytes per second that are read from and written to disk, and converted on the way (assumed)."""
 

@@ -8,7 +8,7 @@ from anna.errors import InputError
 from anna.known_shapes import find_shape
 from anna.planning.counts import count
 from anna.planning.estimates import Case, Models, estimate
-from anna.planning.hardware import GPU_SHARE, Hardware, parse, this_machine
+from anna.planning.hardware import GPU_SHARE, GPUS_OF_MACHINE, Hardware, parse, this_machine
 from anna.planning.report import describe
 from anna.planning.settings import Settings
 
@@ -52,8 +52,8 @@ def make_case(params: Path, hardware: Hardware, rows: Mapping[str, int]) -> Case
 def ranks(settings: Settings, hardware: Hardware) -> int:
     """Return the processes that train: `train.processes`, at most one per GPU.
 
-    More than 8 GPUs are several machines, with a launcher that starts a process on each GPU.
+    On several machines a launcher starts a process on each GPU.
     """
     if not hardware.is_gpu:
         return settings.train.processes
-    return hardware.devices if hardware.devices > 8 else min(settings.train.processes, hardware.devices)
+    return hardware.devices if hardware.devices > GPUS_OF_MACHINE else min(settings.train.processes, hardware.devices)

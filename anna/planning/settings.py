@@ -71,10 +71,10 @@ class Rerank(_Part):
 
 
 class Scoring(_Part):
-    """Where teachers compute."""
+    """Where teachers and evaluation compute."""
 
     engine: str
-    workers: int
+    workers: int | None
     gpus: float
 
 

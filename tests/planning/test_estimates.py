@@ -96,11 +96,15 @@ def test_bm25_indexes_every_document_and_compares_it_with_every_query() -> None:
 def test_teachers_use_the_gpus_that_scoring_gives_them() -> None:
     eight = parse("h200x8")
     plain = {"engine": "local", "workers": 4, "gpus": 1.0}
-    assert estimates.scorers(make("scoring", eight, **plain)) == 1
+    assert estimates.scorers(make("scoring", eight, **plain)) == 4
+    assert estimates.scorers(make("scoring", eight, **plain | {"workers": None})) == 8
+    assert estimates.scorers(make("scoring", parse("h200x16"), **plain | {"workers": None})) == 8
+    assert estimates.scorers(make("scoring", parse("h200x16"), **plain | {"workers": None, "engine": "ray"})) == 16
     assert estimates.scorers(make("scoring", eight, **plain | {"engine": "ray"})) == 4
     assert estimates.scorers(make("scoring", eight, **plain | {"engine": "ray", "workers": 20})) == 8
     assert estimates.scorers(make("scoring", CPU, **plain | {"engine": "ray"})) == 1
-    assert of(make("scoring", eight, **plain), "rerank").note.endswith(", on 1 of 8 GPUs")
+    for stage in ("retrieve_dense", "rerank", "evaluate"):
+        assert of(make("scoring", eight, **plain), stage).note.endswith(", on 4 of 8 GPUs")
 
 
 def test_weights_in_float32_have_a_copy_on_a_gpu() -> None:
