@@ -23,6 +23,9 @@ class _Folding(dict[int, int]):
 
 _FOLDING = _Folding()
 
+_ASCII = bytes(_FOLDING[code] for code in range(128)) + bytes(128)
+"""The same of ASCII: most texts are nothing else, and bytes are translated ten times as fast."""
+
 
 def normalise(text: str) -> str:
     """Return the form in which texts count as equal: case, punctuation and whitespace folded.
@@ -30,7 +33,8 @@ def normalise(text: str) -> str:
     Never empty for a text that is not: one of nothing but punctuation stands for itself.
     """
     folded = text.casefold()
-    return " ".join(folded.translate(_FOLDING).split()) or folded
+    spaced = folded.encode().translate(_ASCII).decode() if folded.isascii() else folded.translate(_FOLDING)
+    return " ".join(spaced.split()) or folded
 
 
 def fold(text: pl.Expr) -> pl.Expr:

@@ -1,7 +1,7 @@
 """The training collections: documents, queries and judgements of each task, free of duplicates and held-out texts."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -88,8 +88,9 @@ def build_collection(
         near_duplicate: Jaccard similarity from which documents count as one, in (0, 1]; None: equal ones only.
         seed: Draws the positives of classification.
     """
-    pairs = _without_held_out(pairs, held_out, drop)
-    distractors = _distractors_without_held_out(distractors, held_out, drop)
+    leaks = held_out.verdicts((*(text for pair in pairs for text in (pair.query, pair.doc)), *distractors))
+    pairs = _without_held_out(pairs, leaks, drop)
+    distractors = _distractors_without_held_out(distractors, leaks, drop)
     pairs = _without_conflicts(pairs, drop) if kind == "classification" else pairs
     survivor = _merge_documents(task, pairs, distractors, near_duplicate, drop)
     pairs = [pair._replace(doc=survivor[pair.doc]) for pair in pairs]
@@ -103,10 +104,10 @@ def build_collection(
     return collection
 
 
-def _without_held_out(pairs: Iterable[Pair], held_out: HeldOutTexts, drop: Drop) -> list[Pair]:
+def _without_held_out(pairs: Iterable[Pair], leaks: Mapping[str, str], drop: Drop) -> list[Pair]:
     kept = []
     for pair in pairs:
-        reason = held_out.verdict(pair.query) or held_out.verdict(pair.doc)
+        reason = leaks.get(pair.query) or leaks.get(pair.doc)
         if reason:
             drop(reason, f"{pair.place}: {pair.query}")
         else:
@@ -114,10 +115,10 @@ def _without_held_out(pairs: Iterable[Pair], held_out: HeldOutTexts, drop: Drop)
     return kept
 
 
-def _distractors_without_held_out(docs: Iterable[str], held_out: HeldOutTexts, drop: Drop) -> list[str]:
+def _distractors_without_held_out(docs: Iterable[str], leaks: Mapping[str, str], drop: Drop) -> list[str]:
     kept = []
     for doc in docs:
-        if reason := held_out.verdict(doc):
+        if reason := leaks.get(doc):
             drop(reason, doc)
         else:
             kept.append(doc)

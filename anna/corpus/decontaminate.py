@@ -4,9 +4,12 @@ Reference for exact and shingle overlap: GPT-3, arXiv:2005.14165, appendix C (th
 queries are short and a quotation is no leak of an answer).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
-from anna.corpus.dedup import NearIndex, outline
+import numpy as np
+
+from anna.corpus.dedup import NearIndex
+from anna.corpus.minhash import bands
 from anna.folding import normalise
 
 
@@ -16,23 +19,30 @@ class HeldOutTexts:
     def __init__(self, texts: Iterable[str], threshold: float | None) -> None:
         """Take the texts and the Jaccard similarity from which another counts as one of them; None: equal ones only."""
         distinct = {normalise(text): text for text in sorted(texts)}
-        self._exact = frozenset(distinct)
-        # Without any text there is nothing to be near to, and no outline to take of millions of others.
-        self._near = NearIndex(threshold) if threshold is not None and distinct else None
-        if self._near is not None:
-            for key, text in distinct.items():
-                self._near.add(key, outline(text))
-        self._verdicts: dict[str, str | None] = {}
+        self._exact, self._threshold = frozenset(distinct), threshold
+        if threshold is not None and distinct:
+            held_out = list(distinct.values())
+            self._bands = bands(held_out, threshold)
+            self._near = NearIndex(threshold)
+            for number, text in enumerate(held_out):
+                self._near.add(number, text, self._bands[number])
 
-    def verdict(self, text: str) -> str | None:
-        """Return `contaminated` for a held-out text, `near_contaminated` for a near duplicate of one, else None."""
-        if text not in self._verdicts:
-            self._verdicts[text] = self._judge(text)
-        return self._verdicts[text]
-
-    def _judge(self, text: str) -> str | None:
-        if normalise(text) in self._exact:
-            return "contaminated"
-        if self._near is not None and self._near.find(outline(text)) is not None:
-            return "near_contaminated"
-        return None
+    def verdicts(self, texts: Iterable[str]) -> Mapping[str, str]:
+        """Return `contaminated` for each held-out text, `near_contaminated` for each near duplicate of one."""
+        rest, found = [], {}
+        for text in dict.fromkeys(texts):
+            if normalise(text) in self._exact:
+                found[text] = "contaminated"
+            else:
+                rest.append(text)
+        # Without any text there is nothing to be near to, and no sketch to take of millions of others.
+        if self._threshold is None or not self._exact:
+            return found
+        all_bands = bands(rest, self._threshold)
+        is_shared = np.zeros(len(rest), dtype=np.bool_)
+        for own, theirs in zip(all_bands.T, self._bands.T, strict=True):
+            is_shared |= np.isin(own, theirs)
+        for place in np.flatnonzero(is_shared).tolist():
+            if self._near.find(rest[place], all_bands[place]) is not None:
+                found[rest[place]] = "near_contaminated"
+        return found

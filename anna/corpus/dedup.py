@@ -1,91 +1,86 @@
 """Exact and near duplicates: which texts say the same.
 
-Near duplicates are found by MinHash with locality-sensitive hashing (Broder 1997; Leskovec et al., Mining of Massive
-Datasets, chapter 3) and then verified by the exact Jaccard similarity of their shingles, so the sketch can only miss.
+Near duplicates are found by MinHash in bands and then verified by the exact Jaccard similarity of their shingles, so
+the sketch can only miss. Few texts share a band with another, and only those are looked at one by one.
 """
 
-import hashlib
-from collections.abc import Mapping
-from functools import lru_cache
-from typing import NamedTuple
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-from datasketch import MinHash, MinHashLSH
 from numpy.typing import NDArray
 
 from anna.corpus.drops import Drop
+from anna.corpus.minhash import UInt32, UInt64, bands, shingles
 from anna.folding import normalise
 
-SHINGLE_WORDS = 3
 
-_FACTORS = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F), np.uint64(0x165667B19E3779F9))
-"""Odd numbers, from xxHash, that mix the hashes of a shingle's words by their place."""
-
-PERMUTATIONS = 128
-
-PERMUTATION_SEED = 1
-
-MAX_MISSED = 1e-3
-"""Probability with which a pair right at the threshold may be missed; false alarms cost time alone."""
-
-
-def shingles(text: str) -> NDArray[np.uint32]:
-    """Return hashes of the runs of three words of the normalised text, sorted, each once; never empty."""
-    words = [_hash(word) for word in normalise(text).split()]
-    missing = SHINGLE_WORDS - len(words)
-    hashes = np.array(words + [0] * missing, dtype=np.uint64)
-    mixed = sum(hashes[place : len(hashes) - 2 + place] * factor for place, factor in enumerate(_FACTORS))
-    return np.unique(np.asarray(mixed >> np.uint64(32), dtype=np.uint32))
-
-
-def jaccard(left: NDArray[np.uint32], right: NDArray[np.uint32]) -> float:
+def jaccard(left: UInt32, right: UInt32) -> float:
     """Return |left and right| / |left or right| of two sorted sets, in [0, 1]; neither is empty."""
     common = len(np.intersect1d(left, right, assume_unique=True))
     return common / (len(left) + len(right) - common)
 
 
-class Outline(NamedTuple):
-    """What near duplicates of a text are found by."""
-
-    shingles: NDArray[np.uint32]
-    sketch: MinHash
-
-
-def outline(text: str) -> Outline:
-    """Return the text's shingles and their MinHash."""
-    grams = shingles(text)
-    # Drawing the permutations takes far longer than a sketch: copies share them.
-    sketch = _blank().copy()
-    sketch.update_batch(grams.tolist())
-    return Outline(grams, sketch)
-
-
 class NearIndex:
-    """Texts by key, searched for near duplicates."""
+    """Texts by number, searched for near duplicates."""
 
     def __init__(self, threshold: float) -> None:
         """Take the Jaccard similarity from which texts count as one, in (0, 1]."""
         self._threshold = threshold
-        self._shingles: dict[str, NDArray[np.uint32]] = {}
-        self._index = MinHashLSH(threshold=threshold, num_perm=PERMUTATIONS, params=_bands(threshold))
+        self._shingles: dict[int, UInt32] = {}
+        self._sharing: defaultdict[tuple[int, int], list[int]] = defaultdict(list)
 
-    def add(self, key: str, text: Outline) -> None:
-        """Add a text under a key that is not yet there."""
-        self._shingles[key] = text.shingles
-        self._index.insert(key, text.sketch, check_duplication=False)
+    def add(self, number: int, text: str, own_bands: UInt64) -> None:
+        """Add a text under a number that is not yet there."""
+        self._shingles[number] = shingles(text)
+        for key in enumerate(own_bands.tolist()):
+            self._sharing[key].append(number)
 
-    def find(self, text: Outline) -> str | None:
-        """Return the smallest key whose text is a near duplicate of `text`, or None."""
-        keys = self._index.query(text.sketch)
-        return min(
-            (key for key in keys if jaccard(text.shingles, self._shingles[key]) >= self._threshold), default=None
-        )
+    def find(self, text: str, own_bands: UInt64) -> int | None:
+        """Return the smallest number whose text is a near duplicate of `text`, or None."""
+        keys = enumerate(own_bands.tolist())
+        candidates = sorted({number for key in keys for number in self._sharing.get(key, ())})
+        grams = shingles(text) if candidates else None
+        for number in candidates:
+            if grams is not None and jaccard(grams, self._shingles[number]) >= self._threshold:
+                return number
+        return None
+
+
+def near_duplicates(texts: Sequence[str], threshold: float) -> dict[int, int]:
+    """Return the place of each text that is a near duplicate, and the place of the first text that it is one of.
+
+    A text that is one stands for no other, so a chain of small changes is not followed to its end.
+
+    Args:
+        texts: In the order in which they come before each other.
+        threshold: Jaccard similarity from which texts are near duplicates, in (0, 1].
+    """
+    all_bands = bands(texts, threshold)
+    index, found = NearIndex(threshold), {}
+    for place in np.flatnonzero(_is_shared(all_bands)).tolist():
+        first = index.find(texts[place], all_bands[place])
+        if first is None:
+            index.add(place, texts[place], all_bands[place])
+        else:
+            found[place] = first
+    return found
+
+
+def _is_shared(all_bands: UInt64) -> NDArray[np.bool_]:
+    """Return whether a text has a band in common with another, (N,)."""
+    is_shared = np.zeros(len(all_bands), dtype=np.bool_)
+    for column in all_bands.T:
+        order = np.argsort(column)
+        is_next = column[order[1:]] == column[order[:-1]]
+        is_shared[order[1:][is_next]] = is_shared[order[:-1][is_next]] = True
+    return is_shared
 
 
 def merge_texts(texts: Mapping[str, str], threshold: float | None, kind: str, drop: Drop) -> dict[str, str]:
     """Return which text stands for each: the first, by key, that it duplicates.
 
-    A text that was merged stands for no other, so a chain of small changes is not followed to its end.
+    A near duplicate stands for no text but its exact copies.
 
     Args:
         texts: Text by key, each under one.
@@ -93,51 +88,20 @@ def merge_texts(texts: Mapping[str, str], threshold: float | None, kind: str, dr
         kind: What they are called in the reasons `duplicate_<kind>` and `near_duplicate_<kind>`.
         drop: Counts those that became another.
     """
+    keys, distinct = sorted(texts), list[str]()
+    places: dict[str, int] = {}
+    own = []
+    for key in keys:
+        own.append(places.setdefault(normalise(texts[key]), len(distinct)))
+        if own[-1] == len(distinct):
+            distinct.append(key)
+    near = {} if threshold is None else near_duplicates([texts[key] for key in distinct], threshold)
     survivors: dict[str, str] = {}
-    first: dict[str, str] = {}
-    index = NearIndex(threshold) if threshold is not None else None
-    for key in sorted(texts):
+    for key, place in zip(keys, own, strict=True):
         text = texts[key]
-        same = first.setdefault(normalise(text), text)
-        if same != text:
+        if key != distinct[place]:
             drop(f"duplicate_{kind}", f"{key}: {text}")
-            survivors[text] = survivors[same]
-            continue
-        survivors[text] = text
-        if index is None:
-            continue
-        outlined = outline(text)
-        found = index.find(outlined)
-        if found is None:
-            index.add(key, outlined)
-        else:
+        elif place in near:
             drop(f"near_duplicate_{kind}", f"{key}: {text}")
-            survivors[text] = texts[found]
+        survivors[text] = texts[distinct[near.get(place, place)]]
     return survivors
-
-
-def _bands(threshold: float) -> tuple[int, int]:
-    """Return how many bands of how many rows: the longest rows that miss at most MAX_MISSED at the threshold.
-
-    A pair of similarity s shares no band with probability (1 - s^rows)^bands.
-    """
-    for rows in range(PERMUTATIONS, 1, -1):
-        bands = PERMUTATIONS // rows
-        if (1 - threshold**rows) ** bands <= MAX_MISSED:
-            return bands, rows
-    return PERMUTATIONS, 1
-
-
-@lru_cache(maxsize=1)
-def _blank() -> MinHash:
-    return MinHash(num_perm=PERMUTATIONS, seed=PERMUTATION_SEED, hashfunc=_identity, scheme="affine32")
-
-
-def _identity(value: int) -> int:
-    """Shingles are hashes already."""
-    return value
-
-
-@lru_cache(maxsize=2**18)
-def _hash(word: str) -> int:
-    return int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest())

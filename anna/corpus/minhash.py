@@ -1,0 +1,106 @@
+"""What near duplicates are found by: MinHash in bands, of many texts at once.
+
+Texts of a high Jaccard similarity are likely to have the same smallest values under several hash functions (Broder
+1997). A band is a few such values together; texts that are alike share at least one of them (Leskovec et al., Mining of
+Massive Datasets, chapter 3).
+
+Legend: N texts, B bands, S shingles of all texts of a block.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import chain
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anna.folding import normalise
+
+UInt32 = NDArray[np.uint32]
+UInt64 = NDArray[np.uint64]
+
+SHINGLE_WORDS = 3
+
+_FACTORS = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F), np.uint64(0x165667B19E3779F9))
+"""Odd numbers, from xxHash, that mix the hashes of a shingle's words by their place."""
+
+PERMUTATIONS = 128
+"""Hash functions at most: what more of them find is not worth their time."""
+
+PERMUTATION_SEED = 1
+
+MAX_MISSED = 1e-3
+"""Probability with which a pair right at the threshold may be missed; false alarms cost time alone."""
+
+TEXTS_AT_ONCE = 2048
+"""Whose shingles stay in a processor's cache."""
+
+
+def shingles(text: str) -> UInt32:
+    """Return hashes of the runs of three words of the normalised text, sorted, each once; never empty."""
+    return np.unique(_shingles([text])[0])
+
+
+def _shingles(texts: Sequence[str]) -> tuple[UInt32, NDArray[np.int64]]:
+    """Return the hashes of the runs of three words of every text in turn, (S,), and where those of a text begin, (N,).
+
+    A text of fewer words is filled up with empty ones.
+    """
+    words = [normalise(text).split() for text in texts]
+    words = [own + [""] * (SHINGLE_WORDS - len(own)) for own in words]
+    hashes = np.fromiter(map(_hash, chain.from_iterable(words)), dtype=np.uint64)
+    mixed = np.zeros(len(hashes) - SHINGLE_WORDS + 1, dtype=np.uint64)
+    for place, factor in enumerate(_FACTORS):
+        mixed += hashes[place : len(mixed) + place] * factor
+    lengths = np.array([len(own) for own in words], dtype=np.int64)
+    ends = np.cumsum(lengths)
+    is_run = np.ones(len(hashes), dtype=np.bool_)
+    is_run[ends - 1] = is_run[ends - 2] = False  # the last two words of a text begin none
+    runs = (mixed >> np.uint64(32)).astype(np.uint32)
+    return runs[is_run[: len(runs)]], ends - lengths - (SHINGLE_WORDS - 1) * np.arange(len(texts))
+
+
+def bands(texts: Sequence[str], threshold: float) -> UInt64:
+    """Return the bands of each text, (N, B): texts that are alike have at least one in common, in its column.
+
+    Args:
+        texts: Any texts.
+        threshold: Jaccard similarity of shingles, in (0, 1], from which a pair is missed at most with `MAX_MISSED`.
+    """
+    num_bands, rows = shape(threshold)
+    factors, terms = _permutations()
+    found = np.zeros((len(texts), num_bands), dtype=np.uint64)
+    for begin in range(0, len(texts), TEXTS_AT_ONCE):
+        runs, starts = _shingles(texts[begin : begin + TEXTS_AT_ONCE])
+        own = found[begin : begin + TEXTS_AT_ONCE]
+        for number in range(num_bands * rows):
+            band = number // rows
+            # Multiplying by an odd number and adding one, modulo 2 ** 32, is a permutation of all hashes.
+            least = np.minimum.reduceat(runs * factors[number] + terms[number], starts)
+            own[:, band] = (own[:, band] + least) * _FACTORS[0]
+    return found
+
+
+def shape(threshold: float) -> tuple[int, int]:
+    """Return how many bands of how many rows: the longest rows that miss at most MAX_MISSED at the threshold.
+
+    A pair of similarity s shares no band with probability (1 - s^rows)^bands.
+    """
+    for rows in range(PERMUTATIONS, 1, -1):
+        num_bands = PERMUTATIONS // rows
+        if (1 - threshold**rows) ** num_bands <= MAX_MISSED:
+            return num_bands, rows
+    return PERMUTATIONS, 1
+
+
+@lru_cache(maxsize=1)
+def _permutations() -> tuple[UInt32, UInt32]:
+    draw = np.random.Generator(np.random.PCG64(PERMUTATION_SEED))
+    odd, terms = draw.integers(0, 2**32, size=(2, PERMUTATIONS), dtype=np.uint32)
+    return odd | np.uint32(1), terms
+
+
+@lru_cache(maxsize=2**18)
+def _hash(word: str) -> int:
+    return int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest())
