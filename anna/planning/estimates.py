@@ -17,11 +17,15 @@ from anna.shapes import Shape
 START = {"retrieve_dense": 8.0, "rerank": 9.0, "train": 14.0, "evaluate": 20.0, "export": 6.0}
 """Seconds of imports, loading and saving (default)."""
 
-INGEST_SECONDS, LABEL_SECONDS = 1e-3, 4e-6
-"""Of a document in `ingest` and of a candidate in `label` and `filter` (default)."""
+INGEST_SECONDS, LABEL_SECONDS = 2.5e-4, 4e-6
+"""Of a document and its query in `ingest` (200,000, of 65 words and 8), and of a candidate in `label` and `filter`
+(default)."""
 
-BM25_INDEX_SECONDS, BM25_SECONDS = 8.5e-5, 2.6e-9
-"""Of a document, and of a query and a document of its task, in `retrieve_bm25` (two cores; a million documents of 40
+INGEST_BYTES = 1700
+"""Of a document and its query in `ingest`, beside three copies of the text (200,000)."""
+
+BM25_INDEX_SECONDS, BM25_SECONDS = 8.5e-5, 5.2e-9
+"""Of a document, and of a query and a document of its task on one core, in `retrieve_bm25` (a million documents of 40
 words, queries of 7)."""
 
 BM25_BYTES = 50
@@ -110,7 +114,7 @@ def estimate(case: Case) -> list[Estimate]:
 def _ingest(case: Case) -> Estimate:
     docs = sum(task.docs for task in case.counts.tasks)
     text = text_bytes(case)
-    memory = LIBRARIES["ingest"] + 3 * text
+    memory = LIBRARIES["ingest"] + 3 * text + INGEST_BYTES * docs
     return Estimate("ingest", 0, 0, memory, 0.7 * text, 10 + docs * INGEST_SECONDS, f"{docs:,} documents")
 
 
@@ -119,8 +123,9 @@ def _bm25(case: Case) -> Estimate:
     largest = max(task.docs * mean(task.doc_lengths, 1e9) for task in case.counts.tasks)
     rows = sum(task.queries for task in case.counts.tasks) * case.settings.retrieve_bm25.depth
     memory = LIBRARIES["retrieve_bm25"] + BM25_BYTES * largest
-    seconds = 1 + sum(task.docs for task in case.counts.tasks) * BM25_INDEX_SECONDS + pairs * BM25_SECONDS
-    return Estimate("retrieve_bm25", 0, 0, memory, rows * ROW_BYTES, seconds, "on two CPU cores")
+    cores = case.hardware.cores
+    seconds = 1 + sum(task.docs for task in case.counts.tasks) * BM25_INDEX_SECONDS + pairs * BM25_SECONDS / cores
+    return Estimate("retrieve_bm25", 0, 0, memory, rows * ROW_BYTES, seconds, f"on {cores} CPU cores")
 
 
 def _dense(case: Case) -> Estimate:

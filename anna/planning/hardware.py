@@ -55,6 +55,9 @@ GPUS = {
 GPUS_OF_MACHINE = 8
 """At most; more are several machines."""
 
+CORES_PER_GPU = 8
+"""Beside a GPU from the table (assumed; machines for rent have 12 to 28 virtual ones)."""
+
 HOST_BANDWIDTH = 500e6
 """Bytes per second that are read from and written to disk, and converted on the way (assumed)."""
 
@@ -72,6 +75,8 @@ class Hardware(NamedTuple):
     is_gpu: bool
     basis: str
     """Where the rate comes from."""
+    cores: int
+    """Of the machine."""
 
     @property
     def search_rate(self) -> float:
@@ -98,22 +103,24 @@ def parse(text: str, share: float = GPU_SHARE) -> Hardware:
         raise InputError(f"--hardware {text}: {name!r} is not known; choose of {', '.join(sorted(GPUS))}, e.g. h200x8")
     gpu = GPUS[name]
     basis = f"{share:.0%} of {gpu.tflops:,.0f} TFLOP/s dense bfloat16"
-    return Hardware(f"{count} x {name}", count, gpu.memory_gib * GIB, share * gpu.tflops * 1e12, True, basis)
+    cores = CORES_PER_GPU * min(count, GPUS_OF_MACHINE)
+    return Hardware(f"{count} x {name}", count, gpu.memory_gib * GIB, share * gpu.tflops * 1e12, True, basis, cores)
 
 
 def this_machine(seconds: float = 0.5) -> Hardware:
     """Return this machine's GPUs, or its CPU, with the matrix rate measured now: a busy machine plans longer."""
     import torch  # heavy; only this needs it
 
+    cores = machine.num_cpus()
     if torch.cuda.is_available():
         found = torch.cuda.get_device_properties(0)
         rate = matrix_rate(torch.bfloat16, GPU_SHAPE, seconds)
         basis = f"{GPU_SHARE:.0%} of {rate / 1e12:,.0f} TFLOP/s bfloat16, measured now"
         name = f"{torch.cuda.device_count()} x {found.name}"
-        return Hardware(name, torch.cuda.device_count(), found.total_memory, GPU_SHARE * rate, True, basis)
+        return Hardware(name, torch.cuda.device_count(), found.total_memory, GPU_SHARE * rate, True, basis, cores)
     rate = matrix_rate(torch.float32, MEASURED_SHAPE, seconds)
     basis = f"{CPU_SHARE:.0%} of {rate / 1e9:,.0f} GFLOP/s float32, measured now"
-    return Hardware(f"this machine, {machine.num_cpus()} CPUs", 1, machine.memory(), CPU_SHARE * rate, False, basis)
+    return Hardware(f"this machine, {cores} CPUs", 1, machine.memory(), CPU_SHARE * rate, False, basis, cores)
 
 
 def matrix_rate(dtype: "torch.dtype", shape: tuple[int, int, int] = MEASURED_SHAPE, seconds: float = 3.0) -> float:

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import bm25s
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 from pydantic import Field
 
 from anna import log
@@ -146,12 +147,27 @@ def _search(index: bm25s.BM25, asked: Sequence[list[str]], excluded_Q: Int, dept
     for row, words in enumerate(asked):
         if not words:
             continue
-        scores_N = index.get_scores(words).astype(np.float32)
+        scores_N = _scores(index, words).astype(np.float32)
         if excluded_Q[row] >= 0:
             scores_N[excluded_Q[row]] = 0.0
         found_K = best_above_zero(scores_N, depth)
         index_QK[row, : len(found_K)], score_QK[row, : len(found_K)] = found_K, scores_N[found_K]
     return index_QK, score_QK
+
+
+def _scores(index: bm25s.BM25, words: Sequence[str]) -> NDArray[np.float64]:
+    """Return the scores of all documents for words of the index, (N,): `BM25.get_scores`, for many threads.
+
+    That one adds with `np.add.at`, which holds Python's lock. A document stands once in a word's list, so that plain
+    addition is the same.
+    """
+    scores_N = np.zeros(index.scores["num_docs"])
+    docs, parts, bounds = (index.scores[name] for name in ("indices", "data", "indptr"))
+    for word in words:
+        number = index.vocab_dict[word]
+        own = slice(bounds[number], bounds[number + 1])
+        scores_N[docs[own]] += parts[own]
+    return scores_N
 
 
 def best_above_zero(scores_N: Scores, k: int) -> Int:

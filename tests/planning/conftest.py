@@ -12,7 +12,7 @@ from anna.planning.plan import make_case
 
 REPO = Path(__file__).parents[2]
 
-MEASURED_ON = Hardware("two cores", 1, 23.5 * GIB, CPU_SHARE * 188e9, False, "measured after the run")
+MEASURED_ON = Hardware("two cores", 1, 23.5 * GIB, CPU_SHARE * 188e9, False, "measured after the run", 2)
 """What the stages of metrics/cost/ ran on: the rate changes from night to night, and is to be measured with them."""
 
 
