@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 from anna import io
 from anna.origins import HubOrigin, Origin, describe
 from anna.params import HELD_OUT
-from anna.reporting import templates
+from anna.reporting import style, templates
 
 CARD_FILE = "README.md"
 """Its name in a model's folder, where the hub looks for it."""
@@ -83,7 +83,7 @@ def render(made: Made, scored: Scored | None = None) -> str:
     """Return the card as Markdown with YAML front matter, as the hub reads it; scores and costs if there are any."""
     # Markdown is not escaped: `cell` keeps texts of the data inside their cell.
     environment = templates.environment(autoescape=False, keep_trailing_newline=True)
-    environment.filters["cell"] = cell
+    environment.filters |= {"cell": cell, "duration": style.duration}
     student = made.sections["student"]
     return environment.get_template("card.md.j2").render(
         front_matter=yaml.safe_dump(front_matter(made, scored), sort_keys=False, allow_unicode=True, width=1000),
