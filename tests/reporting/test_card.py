@@ -168,7 +168,7 @@ def test_energy_is_hours_times_power_and_unknown_without_a_power(facts: Facts) -
     assert used.kg == pytest.approx(33.6 * 0.445)
     text = card.render(made(), scored(facts, costs=costs))
     assert "At most 33.60 kWh and 14.95 kg of carbon dioxide" in text
-    assert "| train | 120.0 | 2 x 64 CPUs, 8 x NVIDIA H200 |" in text
+    assert "| train | 2 h 00 min | 2 x 64 CPUs, 8 x NVIDIA H200 |" in text
     assert card.energy(facts.costs) is None
     assert "not estimated, no power figure of this hardware is known" in card.render(made(), scored(facts))
 
