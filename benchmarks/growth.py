@@ -5,6 +5,7 @@ dimensions of the default's dense teacher. A plot goes to `--plot`, or nowhere.
 
     top-k    exhaustive search of `QUERIES` queries among n documents, vectors on disk
     index    building an IVF-PQ index of n documents, and the same search through it
+    near     finding near duplicates among n documents of 20 to 60 words, a tenth of which are one
     bm25     indexing n documents of 20 to 60 words, and search by `QUERIES` queries of 7
     store    saving n vectors in shards, then finding all of them again
     tables   `label` and `filter` of n queries with 100 candidates each, from tables on disk to tables on disk
@@ -85,19 +86,34 @@ def run_index(folder: Path, size: int) -> float:
 
 
 def run_bm25(folder: Path, size: int) -> float:
-    """Return the seconds of indexing texts and of search among them; a word is as frequent as its rank is low."""
+    """Return the seconds of indexing texts and of search among them."""
     from anna.teachers.bm25 import bm25_search
 
-    rng, shares = np.random.default_rng(0), 1 / np.arange(1.0, NUM_WORDS + 1) ** 0.9
-    words = np.array([f"w{number:06d}" for number in range(NUM_WORDS)])
-
-    def texts(lengths: NDArray[np.int64]) -> list[str]:
-        drawn = np.split(words[rng.choice(NUM_WORDS, lengths.sum(), p=shares / shares.sum())], np.cumsum(lengths)[:-1])
-        return [" ".join(part) for part in drawn]
-
-    docs, asked = texts(rng.integers(20, 61, size)), texts(np.full(QUERIES, 7))
+    rng = np.random.default_rng(0)
+    docs, asked = texts(rng, rng.integers(20, 61, size)), texts(rng, np.full(QUERIES, 7))
     names = [[f"{mark}{number:09d}" for number in range(len(part))] for mark, part in (("d", docs), ("q", asked))]
     return timed(lambda: bm25_search(names[0], docs, names[1], asked, k1=1.5, b=0.75, depth=DEPTH))
+
+
+def run_near(folder: Path, size: int) -> float:
+    """Return the seconds of finding near duplicates; a tenth of the texts are one, with a word changed."""
+    from anna.corpus.dedup import near_duplicates
+
+    rng = np.random.default_rng(0)
+    docs = texts(rng, rng.integers(20, 61, size))
+    for place in range(10, size, 10):
+        docs[place] = f"{docs[place - 1]} changed"
+    return timed(lambda: near_duplicates(docs, 0.8))
+
+
+def texts(rng: np.random.Generator, lengths: NDArray[np.int64]) -> list[str]:
+    """Return texts of so many words; a word is as frequent as its rank is low."""
+    words, shares = (
+        np.array([f"w{number:06d}" for number in range(NUM_WORDS)]),
+        1 / np.arange(1.0, NUM_WORDS + 1) ** 0.9,
+    )
+    drawn = np.split(words[rng.choice(NUM_WORDS, lengths.sum(), p=shares / shares.sum())], np.cumsum(lengths)[:-1])
+    return [" ".join(part) for part in drawn]
 
 
 def run_store(folder: Path, size: int) -> float:
@@ -190,6 +206,7 @@ def timed(act: Callable[[], object]) -> float:
 PARTS: dict[str, Callable[[Path, int], float]] = {
     "top-k": run_top_k,
     "index": run_index,
+    "near": run_near,
     "bm25": run_bm25,
     "store": run_store,
     "tables": run_tables,
