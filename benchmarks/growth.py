@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -270,9 +271,9 @@ def main() -> None:
     sys.stdout.write("| part | size | seconds | MiB |\n|---|---|---|---|\n")
     for part in arguments.parts:
         for size in sorted(arguments.sizes):
-            with tempfile.TemporaryDirectory(dir="runs") as name, context.Pool(1) as pool:
-                costs.setdefault(part, []).append(pool.apply(measure, (part, size, Path(name).resolve())))
-            cost = costs[part][-1]
+            with tempfile.TemporaryDirectory(dir="runs") as name, ProcessPoolExecutor(1, context) as pool:
+                cost = pool.submit(measure, part, size, Path(name).resolve()).result()
+            costs.setdefault(part, []).append(cost)
             sys.stdout.write(f"| {part} | {size:,} | {cost.seconds:.2f} | {cost.memory_mib:,.0f} |\n")
             sys.stdout.flush()
     if arguments.plot:
