@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Literal, NamedTuple, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Literal, NamedTuple, Protocol, Self, TypeVar
 
 import torch
 from pydantic import Field
@@ -39,6 +39,11 @@ class ScoringParams(Params):
     gpus: float = Field(ge=0)
     """GPUs of each model on a cluster; 0: it computes on CPUs, as many as this machine would compute with. Locally the
     GPUs are dealt out to the workers in turn."""
+
+    @property
+    def here(self) -> Self:
+        """The same on this machine: a cluster loads its models for each job anew, which many small ones cannot pay."""
+        return self if self.engine == "local" else self.model_copy(update={"engine": "local", "workers": None})
 
 
 class Model(NamedTuple):

@@ -77,7 +77,7 @@ def main() -> Counter[str]:
     chosen = tasks.select_tasks(params.benchmark, params.tasks, lambda: tasks.EvalTables.read(EVAL_TABLES))
     settings = encoding.EncodeSettings(params.max_tokens, params.tokens_per_batch, params.dtype, params.with_examples)
     bare = replace(settings, with_examples=False)
-    with engine.opened(ScoringParams.load()) as where:
+    with engine.opened(ScoringParams.load().here) as where:
         baselines = {
             "untrained": lambda: contenders.untrained(StudentParams.load(), MODEL, bare, where),
             "teacher": lambda: teacher(DenseParams.load(), counts, where),

@@ -115,6 +115,11 @@ def test_locally_there_is_a_worker_for_each_gpu_unless_params_say_otherwise(
         assert getattr(where, "workers", 0) == expected
 
 
+def test_on_this_machine_params_of_a_cluster_count_for_nothing() -> None:
+    assert params(workers=3).here == params(workers=3)
+    assert params(engine="ray", workers=30, gpus=1).here == params(workers=None, gpus=1)
+
+
 @pytest.mark.parametrize("change", [{"engine": "dask"}, {"workers": 0}, {"gpus": -1}, {"actors": 3}])
 def test_params_refuse_what_makes_no_sense(change: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(change))):

@@ -249,8 +249,9 @@ def _evaluate(case: Case) -> Estimate:
     weights = 6 if hardware.is_gpu else 4
     memory = inference_memory("evaluate", models.student, params.tokens_per_batch, hardware, weights)
     disk = sum(part.number for part in found) * models.dense.hidden * 4.0 * ("teacher" in params.baselines)
-    seconds = START["evaluate"] + rounds * EVALUATION_SECONDS + operations / (hardware.rate * scorers(case))
-    return Estimate("evaluate", total, operations, memory, disk, seconds, f"{tasks} tasks{_where(case)}")
+    used = local_gpus(case, None if case.settings.scoring.engine == "ray" else case.settings.scoring.workers)
+    seconds = START["evaluate"] + rounds * EVALUATION_SECONDS + operations / (hardware.rate * used)
+    return Estimate("evaluate", total, operations, memory, disk, seconds, f"{tasks} tasks{_gpus(case, used)}")
 
 
 def _embedded(part: held_out.Texts, case: Case, examples: int) -> tuple[float, float]:
@@ -267,18 +268,24 @@ def _embedded(part: held_out.Texts, case: Case, examples: int) -> tuple[float, f
 
 
 def scorers(case: Case) -> int:
-    """Return the GPUs that teachers and evaluation compute on; more than 8 are several machines, which need Ray."""
+    """Return the GPUs that teachers compute on."""
     scoring, hardware = case.settings.scoring, case.hardware
-    if not hardware.is_gpu:
-        return 1
-    if scoring.engine == "local":
-        return min(hardware.devices, scoring.workers or hardware.devices, GPUS_OF_MACHINE)
+    if scoring.engine == "local" or not hardware.is_gpu:
+        return local_gpus(case, scoring.workers)
     wanted = hardware.devices if scoring.workers is None else int(scoring.workers * scoring.gpus)
     return max(1, min(hardware.devices, wanted))
 
 
+def local_gpus(case: Case, workers: int | None) -> int:
+    """Return the GPUs that so many models on one machine compute on."""
+    return min(case.hardware.devices, workers or case.hardware.devices, GPUS_OF_MACHINE)
+
+
 def _where(case: Case) -> str:
-    used = scorers(case)
+    return _gpus(case, scorers(case))
+
+
+def _gpus(case: Case, used: int) -> str:
     return f", on {used} of {case.hardware.devices} GPUs" if used < case.hardware.devices else ""
 
 
