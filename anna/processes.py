@@ -1,7 +1,6 @@
 """Models in processes of this machine, the GPUs dealt out to them in turn, with the results of one process.
 
-Batches are planned once, as the local engine plans them, and each is computed alone, so nothing depends on who computes
-it.
+Batches are planned once, as the local engine plans them, and each is computed alone: who computes it changes nothing.
 """
 
 import multiprocessing
@@ -13,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from multiprocessing.process import BaseProcess
 from multiprocessing.sharedctypes import Synchronized
 from typing import Self, TypeVar
@@ -23,6 +23,7 @@ from anna import log
 from anna.allocation import keep_freed_memory
 from anna.engine import Items, Loaded, ModelSpec
 from anna.errors import InputError
+from anna.machine import num_cpus
 from anna.shards import Values
 
 T = TypeVar("T")
@@ -46,7 +47,8 @@ class Processes:
         # Not forked: this process may have threads, and CUDA in use.
         context = multiprocessing.get_context("spawn")
         self.workers = workers
-        self._pool = ProcessPoolExecutor(workers, context, _begin, (context.Value("i", 0), torch.get_num_threads()))
+        begin = partial(_begin, threads=torch.get_num_threads(), share=max(1, num_cpus() // workers))
+        self._pool = ProcessPoolExecutor(workers, context, begin, (context.Value("i", 0),))
 
     def __enter__(self) -> Self:
         """Be left at the end."""
@@ -84,13 +86,20 @@ class Processes:
         return (function(item, *shared) for item in items)
 
 
-def _begin(number: "Synchronized[int]", threads: int) -> None:
-    """Make this new process a worker."""
+def _begin(number: "Synchronized[int]", *, threads: int, share: int) -> None:
+    """Make this new process a worker.
+
+    Args:
+        number: Of the next worker.
+        threads: Of PyTorch; they decide how sums on a CPU are grouped.
+        share: Its part of the machine's cores, on which texts are tokenised.
+    """
+    os.environ.setdefault("RAYON_NUM_THREADS", str(share))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the stage's process is interrupted too, and ends us
     threading.Thread(target=_end_with, args=[multiprocessing.parent_process()], daemon=True).start()
     log.setup(is_first=False)
     keep_freed_memory()
-    torch.set_num_threads(threads)  # they decide how sums on a CPU are grouped
+    torch.set_num_threads(threads)
     with number:
         own, number.value = number.value, number.value + 1
     if torch.cuda.is_available():
