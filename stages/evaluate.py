@@ -96,7 +96,7 @@ def main() -> Counter[str]:
     return counts
 
 
-def teacher(params: DenseParams, counts: Counter[str], where: Engine) -> contenders.Contender:
+def teacher(params: DenseParams, counts: Counter[str], where: Engine | None = None) -> contenders.Contender:
     """Return the dense teacher as it retrieves; its vectors are kept where `retrieve_dense` keeps them."""
     embed = DenseTeacher(params, counts, where=where).embed
     how = params.model_dump(include={"max_tokens", "tokens_per_batch"})

@@ -63,14 +63,14 @@ class Done:
         }
         EncoderConfig(base="tiny", layers=2, max_tokens=2048, example_tokens=16, tasks=prompts).save(folder / "model")
         self.prefixes: defaultdict[str, set[str]] = defaultdict(set)
-        original = Encoder.encode
+        original = Encoder.embed
 
-        def encode(encoder, texts, *, prefix="", **kwargs):
+        def embed(encoder, texts, *, prefix, **kwargs):
             for text in texts:
                 self.prefixes[re.search(r"\((\S+)\)", text)[1]].add(prefix)
             return original(encoder, texts, prefix=prefix, **kwargs)
 
-        patch.setattr(Encoder, "encode", encode)
+        patch.setattr(Encoder, "embed", embed)
         self.results = folder / "results"
         student = contenders.student(folder / "model", SETTINGS)
         self.scores = run.evaluate_all([student], self.tasks, folder / "store", self.results)

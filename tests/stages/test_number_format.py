@@ -15,8 +15,8 @@ from anna.modeling.checkpoint import load_causal_lm
 from anna.teachers import bi_encoder, cross_encoder, query_likelihood
 from anna.teachers.scoring import Kind
 from stages import rerank, retrieve_dense
-from tests.stages.test_cluster import use
 from tests.stages.test_kills import OUTPUTS, write_project
+from tests.stages.test_processes import use
 from tests.test_cluster import cluster
 
 __all__ = ["cluster"]
@@ -167,6 +167,6 @@ def test_a_cluster_writes_and_compares_the_same(
     counts = [retrieve_dense.main(), rerank.main()]
     expected = [path.read_bytes() for path in OUTPUTS]
     (tmp_path / "runs").rename(tmp_path / "before")
-    use("ray")
+    use("ray", 2)
     assert [retrieve_dense.main(), rerank.main()] == counts
     assert [path.read_bytes() for path in OUTPUTS] == expected

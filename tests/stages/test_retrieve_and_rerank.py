@@ -48,7 +48,7 @@ def write_params(kind: str, model: Path) -> None:
             "tokens_per_batch": 64,
             **FLOAT32,
         },
-        "scoring": {"engine": "local", "address": None, "workers": 2, "gpus": 0},
+        "scoring": {"engine": "local", "address": None, "workers": 1, "gpus": 0},
     }
     Path("params.yaml").write_text(yaml.safe_dump(sections), encoding="utf-8")
 
