@@ -115,7 +115,7 @@ def _ingest(case: Case) -> Estimate:
     docs = sum(task.docs for task in case.counts.tasks)
     text = text_bytes(case)
     memory = LIBRARIES["ingest"] + 3 * text + INGEST_BYTES * docs
-    return Estimate("ingest", 0, 0, memory, 0.7 * text, 10 + docs * INGEST_SECONDS, f"{docs:,} documents")
+    return Estimate("ingest", 0, 0, memory, 0.7 * text, 14 + docs * INGEST_SECONDS, f"{docs:,} documents")
 
 
 def _bm25(case: Case) -> Estimate:

@@ -7,12 +7,12 @@ from anna.shapes import Shape
 MIB = 2**20
 
 LIBRARIES = {
-    "ingest": 440 * MIB,
+    "ingest": 370 * MIB,
     "tables": 330 * MIB,
     "retrieve_bm25": 280 * MIB,
-    "retrieve_dense": 800 * MIB,
+    "retrieve_dense": 900 * MIB,
     "rerank": 640 * MIB,
-    "train": 790 * MIB,
+    "train": 950 * MIB,
     "export": 780 * MIB,
     "evaluate": 800 * MIB,
     "report": 370 * MIB,
