@@ -18,7 +18,7 @@ from tests.evaluation.conftest import hash_embed
 
 def contender() -> Contender:
     """Return a model that needs no weights, in two modes."""
-    embedder = CachedEmbedder(lambda: hash_embed)
+    embedder = CachedEmbedder(hash_embed)
     modes = {"zero_shot": "", "with_examples": "as shown "}
     models = {
         mode: PromptedModel("toy", mode, embedder, lambda task, side, prefix=prefix: prefix)

@@ -18,6 +18,7 @@ SECTIONS = {
         "train": [{"task": "Farm", "origin": {"kind": "files", "path": "farm.csv"}}],
         "held_out": [{"task": "Same", "origin": {"kind": "files", "path": "farm.csv"}}],
     },
+    "scoring": {"engine": "local", "address": None, "workers": None, "gpus": 0},
     "retrieve_bm25": {"k1": 1.5, "b": 0.75, "depth": 3},
     "retrieve_dense": {
         "model": {"kind": "files", "path": "absent"},
