@@ -40,11 +40,10 @@ class NearIndex:
         """Return the smallest number whose text is a near duplicate of `text`, or None."""
         keys = enumerate(own_bands.tolist())
         candidates = sorted({number for key in keys for number in self._sharing.get(key, ())})
-        grams = shingles(text) if candidates else None
-        for number in candidates:
-            if grams is not None and jaccard(grams, self._shingles[number]) >= self._threshold:
-                return number
-        return None
+        if not candidates:
+            return None
+        grams = shingles(text)
+        return next((one for one in candidates if jaccard(grams, self._shingles[one]) >= self._threshold), None)
 
 
 def near_duplicates(texts: Sequence[str], threshold: float) -> dict[int, int]:
