@@ -8,9 +8,9 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
-REPO = Path(__file__).parents[1]
+from benchmarks.workspace import REPO, copy_project
+
 COPY = REPO / "runs" / "smoke"
 COMMITTED = REPO / "presets" / "smoke_metrics.json"
 
@@ -19,27 +19,10 @@ TOLERANCE = 0.02
 some training steps on tasks of a few dozen rows moves scores by up to about 0.01."""
 
 
-def copy_project() -> None:
-    """Make a copy of what git knows or would know of the project, with the smoke preset as its params."""
-    shutil.rmtree(COPY, ignore_errors=True)
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
-        cwd=REPO,
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    for name in listed.stdout.splitlines():
-        if (REPO / name).is_file() and name.split("/")[0] not in {"data", "metrics", "models", "reports"}:
-            (COPY / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(REPO / name, COPY / name)
-    (COPY / "dvc.lock").unlink(missing_ok=True)
+def copy_with_preset() -> None:
+    """Make a copy of the project that has run nothing yet, with the smoke preset as its params."""
+    copy_project(COPY, without={"data", "metrics", "models", "reports", "dvc.lock"})
     shutil.copy2(REPO / "presets" / "smoke.yaml", COPY / "params.yaml")
-    # What was fetched once need not be fetched again.
-    (REPO / "runs" / "inputs").mkdir(parents=True, exist_ok=True)
-    (COPY / "runs").mkdir()
-    (COPY / "runs" / "inputs").symlink_to(REPO / "runs" / "inputs")
-    subprocess.run(["git", "init", "--quiet"], cwd=COPY, check=True)
 
 
 def flatten(tree: dict[str, object], prefix: str = "") -> dict[str, float]:
@@ -55,7 +38,7 @@ def flatten(tree: dict[str, object], prefix: str = "") -> dict[str, float]:
 
 def main() -> int:
     """Run, compare, say what differs; return 1 if anything does."""
-    copy_project()
+    copy_with_preset()
     on_cpu = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}  # as the committed metrics were made
     subprocess.run(["dvc", "repro"], cwd=COPY, check=True, env=on_cpu)
     got = json.loads((COPY / "metrics" / "mteb.json").read_text(encoding="utf-8"))
