@@ -118,6 +118,20 @@ def hub_mirror(kind: Literal["models", "datasets"], repo: str) -> Path | None:
     return path if path is not None and path.is_dir() else None
 
 
+def copy_cache(copy: Path) -> str:
+    """Return the folder that `datasets` is to use as its cache for a copy of a data set's repository.
+
+    By itself the library takes two states of a copy for one where their README is the same, and gives the rows of the
+    first.
+    """
+    import datasets  # heavy; only hub sources need it
+
+    stats = ((path, path.stat()) for path in sorted(copy.rglob("*")) if path.is_file())
+    state = [f"{path.relative_to(copy)} {stat.st_size} {stat.st_mtime_ns}" for path, stat in stats]
+    name = hashlib.sha256("\n".join([str(copy.resolve()), *state]).encode()).hexdigest()[:32]
+    return str(Path(datasets.config.HF_DATASETS_CACHE) / name)
+
+
 def describe(origin: WheelOrigin | HubOrigin | FilesOrigin) -> str:
     """Return the origin's name and revision in one line, for sidecars and logs."""
     if isinstance(origin, WheelOrigin):

@@ -1,14 +1,17 @@
 """The data of mteb's own tasks: from the hub or the folder that stands in for it, and the texts that they score."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import datasets
 import mteb
 from mteb.abstasks import AbsTaskRetrieval
 from mteb.abstasks.abstask import AbsTask
 
 from anna.errors import InputError
-from anna.origins import HUB_DIR_VARIABLE, hub_mirror
+from anna.fingerprints import content_hash
+from anna.origins import HUB_DIR_VARIABLE, copy_cache, hub_mirror
 
 
 def load_data(task: AbsTask) -> None:
@@ -24,11 +27,12 @@ def load_data(task: AbsTask) -> None:
         return
     repo = task.metadata.dataset["path"]
     mirror = hub_mirror("datasets", repo)
-    own = vars(task).get("metadata")
+    own, cache = vars(task).get("metadata"), datasets.config.HF_DATASETS_CACHE
     try:
         if mirror is not None:
             local = {**task.metadata.dataset, "path": str(mirror.resolve())}
             task.metadata = task.metadata.model_copy(update={"dataset": local})
+            datasets.config.HF_DATASETS_CACHE = Path(copy_cache(mirror))  # mteb's loaders take no other
         task.load_data()
     except Exception as error:  # the hub client raises a score of types; each means the same to the user
         reason = " ".join(str(error).split())[:300]
@@ -38,10 +42,17 @@ def load_data(task: AbsTask) -> None:
             "held_out"
         ) from None
     finally:
+        datasets.config.HF_DATASETS_CACHE = cache
         # Results name the repository and its revision, wherever the data came from.
         vars(task).pop("metadata", None)
         if own is not None:
             task.metadata = own
+
+
+def copy_hash(task: AbsTask) -> str | None:
+    """Return a hash of the copy that `load_data` would read, whose revision nobody checks; None if there is none."""
+    mirror = hub_mirror("datasets", task.metadata.dataset["path"])
+    return content_hash(mirror) if mirror is not None else None
 
 
 def english_task(name: str) -> AbsTask:

@@ -4,13 +4,13 @@ Each task is a ballot: it ranks the models by main score, equal scores share the
 as many points as there are models minus its rank. Points are summed over tasks, the most points are rank 1, and models
 with equal points share the better rank. A task's main score is the mean over its parts (subsets and splits).
 
-mteb lets a model that lacks a task take part, with no points and no mean. Here it is left out, and counted: a rank by
-what somebody has not run says nothing. A model of ours with fewer tasks is ranked on those tasks alone.
+Every public model of the shipped table has a score on every task. A model of ours with fewer tasks is ranked on those
+tasks alone: mteb would give it no points for the others, and a rank by what somebody has not run says nothing.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import polars as pl
 
@@ -29,15 +29,6 @@ _FACTS = ("model", "release_date", "n_parameters")
 _NEIGHBOURS = 2
 
 
-class Board(NamedTuple):
-    """Public models and one of ours, ranked on the same tasks."""
-
-    table: pl.DataFrame
-    """`model`, `rank`, `mean_by_task`, `mean_by_type` and the mean of each type (0 to 1); best first."""
-    left_out: int
-    """Public models without a score on all the tasks."""
-
-
 def public_scores(path: Path = SCORES_FILE) -> pl.DataFrame:
     """Return the public table: `model`, `release_date`, `n_parameters`, and main scores (0 to 1), a column per task."""
     return pl.read_csv(path, comment_prefix="#")
@@ -48,58 +39,61 @@ def public_tasks(public: pl.DataFrame) -> list[str]:
     return [name for name in public.columns if name not in _FACTS]
 
 
-def rank(scores: pl.DataFrame, types: Mapping[str, str]) -> Board:
-    """Rank every model that has a score on each task of `types`.
-
-    Args:
-        scores: `model`, and one column of main scores per task; null where a model has none.
-        types: Task -> its mteb type. These tasks count, no others.
+def check_tasks(names: Collection[str], public: pl.DataFrame) -> None:
+    """Refuse tasks that the public table lacks, or none at all.
 
     Raises:
-        InputError: If there is no task, or a task is none of the table's.
+        InputError: Then.
     """
-    unknown = sorted(set(types) - set(scores.columns))
-    if unknown or not types:
+    unknown = sorted(set(names) - set(public_tasks(public)))
+    if unknown or not names:
         raise InputError(
-            f"{unknown or 'no tasks'}: cannot be ranked on {BENCHMARK}; name some of {public_tasks(scores)}"
+            f"{unknown or 'no tasks'}: cannot be ranked on {BENCHMARK}; name some of {public_tasks(public)}"
         )
-    complete = scores.select("model", *types).drop_nulls()
+
+
+def rank(scores: pl.DataFrame, types: Mapping[str, str]) -> pl.DataFrame:
+    """Return `model`, `rank`, `mean_by_task`, `mean_by_type` and the mean of each type (0 to 1); best first.
+
+    Args:
+        scores: `model`, and one column of main scores per task.
+        types: Task -> its mteb type. These tasks count, no others.
+    """
     # The most points are the smallest sum of ranks. Ranks are multiples of a half, so their sums are exact.
     rank_sum = pl.sum_horizontal(pl.col(task).rank("average", descending=True) for task in types)
     groups: dict[str, list[str]] = {}
     for task in sorted(types):
         groups.setdefault(types[task], []).append(task)
     means = {name: pl.mean_horizontal(groups[name]) for name in sorted(groups)}
-    table = complete.select(
+    ranked = scores.select(
         "model",
         rank_sum.rank("min").cast(pl.Int64).alias("rank"),
         pl.mean_horizontal(list(types)).alias("mean_by_task"),
         pl.mean_horizontal(list(means.values())).alias("mean_by_type"),
         **means,
     )
-    return Board(table.sort("rank", "model"), len(scores) - len(complete))
+    return ranked.sort("rank", "model")
 
 
-def place(public: pl.DataFrame, own: Mapping[str, float], types: Mapping[str, str], name: str) -> Board:
+def place(public: pl.DataFrame, own: Mapping[str, float], types: Mapping[str, str], name: str) -> pl.DataFrame:
     """Rank the public models and one of ours, called `name`, on all tasks of `own` (task -> main score, 0 to 1)."""
     row = pl.DataFrame({"model": [name], **{task: [float(score)] for task, score in own.items()}})
-    tasks = {task: types[task] for task in own}
-    known = public.select("model", *(pl.col(task).cast(pl.Float64) for task in tasks if task in public.columns))
-    return rank(pl.concat([known, row], how="diagonal"), tasks)
+    known = public.select("model", *(pl.col(task).cast(pl.Float64) for task in own))
+    return rank(pl.concat([known, row]), {task: types[task] for task in own})
 
 
-def standing(board: Board, model: str) -> dict[str, Any]:
-    """Return the numbers of one model of the board: rank, of how many, and means to 5 decimals."""
-    found = board.table.row(by_predicate=pl.col("model") == model, named=True)
+def standing(board: pl.DataFrame, model: str) -> dict[str, Any]:
+    """Return the numbers of one model that `rank` ranked: rank, of how many, and means to 5 decimals."""
+    found = board.row(by_predicate=pl.col("model") == model, named=True)
     means = {name: round(value, 5) for name, value in found.items() if name not in ("model", "rank")}
-    return {"rank": found["rank"], "of": len(board.table), **means}
+    return {"rank": found["rank"], "of": len(board), **means}
 
 
-def around(board: Board, name: str) -> list[dict[str, Any]]:
+def around(board: pl.DataFrame, name: str) -> list[dict[str, Any]]:
     """Return the best three, the reference, and the neighbours of model `name`, best first."""
-    at = board.table["model"].to_list().index(name)
+    at = board["model"].to_list().index(name)
     near = pl.int_range(pl.len()).is_between(at - _NEIGHBOURS, at + _NEIGHBOURS)
-    shown = board.table.filter(near | (pl.int_range(pl.len()) < 3) | (pl.col("model") == REFERENCE))
+    shown = board.filter(near | (pl.int_range(pl.len()) < 3) | (pl.col("model") == REFERENCE))
     means = shown.select("rank", "model", pl.col("mean_by_task", "mean_by_type").round(5))
     return [{**row, "is_ours": row["model"] == name} for row in means.to_dicts()]
 
@@ -131,15 +125,19 @@ def compare(own: Mapping[str, Mapping[str, float]], types: Mapping[str, str]) ->
     Args:
         own: Model -> task -> main score, 0 to 1; all on the same tasks. The first is shown among its neighbours.
         types: Task -> mteb type, of these tasks.
+
+    Raises:
+        InputError: As `check_tasks`.
     """
     public = public_scores()
+    check_tasks(types, public)
     boards = {name: place(public, scores, types, name) for name, scores in own.items()}
     first = next(iter(boards))
-    alone = rank(public, {task: types[task] for task in own[first]})
+    alone = rank(public, types)
     missing = sorted(set(public_tasks(public)) - set(own[first]))
     return {
         "benchmark": BENCHMARK,
-        "notes": _notes(list(own[first]), missing, alone),
+        "notes": _notes(list(own[first]), missing, len(public)),
         "missing": missing,
         "reference": {"model": REFERENCE, **standing(alone, REFERENCE)},
         "standings": {name: standing(board, name) for name, board in boards.items()},
@@ -147,11 +145,9 @@ def compare(own: Mapping[str, Mapping[str, float]], types: Mapping[str, str]) ->
     }
 
 
-def _notes(ranked: Sequence[str], missing: Sequence[str], public: Board) -> list[str]:
+def _notes(ranked: Sequence[str], missing: Sequence[str], num_public: int) -> list[str]:
     """Return in words what was ranked among what; of the tasks with and without a score, the shorter list is named."""
-    among = f"among {len(public.table)} public models that have them all"
-    if public.left_out:
-        among += f" ({public.left_out} others have not)"
+    among = f"among {num_public} public models"
     if not missing:
         return [f"ranked on all {len(ranked)} tasks of {BENCHMARK}, {among}"]
     total = len(ranked) + len(missing)

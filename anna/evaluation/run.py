@@ -6,7 +6,7 @@ import logging
 import math
 import random
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -64,22 +64,27 @@ def evaluate_all(contenders: Sequence[Contender], tasks: Sequence[AbsTask], stor
     jobs = [(c, [t for t in tasks if c.types is None or t.metadata.type in c.types]) for c in contenders]
     for contender, own in jobs:
         _check_prompts(contender, own)
+    copies = {task.metadata.name: data.copy_hash(task) for task in tasks}
     scores: list[Score] = []
     with io.atomic(results) as folder:
         for contender, own in jobs:
-            scores.extend(_evaluate(contender, own, store, folder))
+            scores.extend(_evaluate(contender, own, copies, store, folder))
     return scores
 
 
-def _evaluate(contender: Contender, tasks: Sequence[AbsTask], store: Path, folder: Path) -> list[Score]:
-    """Score one contender and file its results under `folder`."""
+def _evaluate(
+    contender: Contender, tasks: Sequence[AbsTask], copies: Mapping[str, str | None], store: Path, folder: Path
+) -> list[Score]:
+    """Score one contender and file its results under `folder`; `copies` as `_fingerprint` takes one, by task."""
     by_mode: dict[str, list[Score]] = {mode: [] for mode in contender.models}
     reused = 0
     with log.timed(f"{contender.name}: {len(tasks)} tasks"):
         for task in log.progress(tasks, unit="task", desc=contender.name):
             was_loaded = task.data_loaded
             for mode, model in contender.models.items():
-                path = store / contender.name / f"{_fingerprint(contender, task, mode)}.json"
+                path = (
+                    store / contender.name / f"{_fingerprint(contender, task, mode, copies[task.metadata.name])}.json"
+                )
                 reused += path.is_file()
                 if not path.is_file():
                     _run(model, task, path)
@@ -146,13 +151,21 @@ def _check_prompts(contender: Contender, tasks: Sequence[AbsTask]) -> None:
         raise InputError(f"{contender.name} lacks a usable prompt for {[*faults]}: {next(iter(faults.values()))}")
 
 
-def _fingerprint(contender: Contender, task: AbsTask, mode: str) -> str:
-    """Return a hash of all that decides the score. A difference can only cause a computation, never a stale score."""
+def _fingerprint(contender: Contender, task: AbsTask, mode: str, copied: str | None) -> str:
+    """Return a hash of all that decides the score. A difference can only cause a computation, never a stale score.
+
+    Args:
+        contender: What is scored.
+        task: On what.
+        mode: In what mode.
+        copied: Hash of the task's data where they come from a copy of the hub's repository (`data.copy_hash`).
+    """
     metadata = task.metadata
     parts = {
         "model": contender.identity(metadata.name, mode),
         "task": [metadata.name, metadata.type, metadata.main_score, metadata.dataset, task.seed],
         "parts": [list(task.hf_subsets), list(task.eval_splits)],
+        "copy": copied,
         "run": [sha256(Path(file)) for file in (__file__, data.__file__)],
         "libraries": {name: version(name) for name in _LIBRARIES},
     }

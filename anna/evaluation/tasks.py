@@ -62,9 +62,17 @@ def select_tasks(benchmark: str, names: Sequence[str] | None, read_tables: Calla
         read_tables: Called for `held_out` alone.
 
     Raises:
-        InputError: If the benchmark or a task is unknown, or a table breaks what its task type needs.
+        InputError: If the benchmark or a task is unknown, a task is not of texts or a mean of others, or a table breaks
+            what its task type needs.
     """
-    tasks = held_out_tasks(read_tables()) if benchmark == HELD_OUT else _benchmark_tasks(benchmark)
+    if benchmark == HELD_OUT:
+        return _named(held_out_tasks(read_tables()), benchmark, names)
+    tasks = _named(_benchmark_tasks(benchmark), benchmark, names)
+    _check_scorable(benchmark, tasks)
+    return tasks
+
+
+def _named(tasks: list[AbsTask], benchmark: str, names: Sequence[str] | None) -> list[AbsTask]:
     if names is None:
         return tasks
     known = {task.metadata.name: task for task in tasks}
@@ -219,6 +227,17 @@ def _benchmark_tasks(name: str) -> list[AbsTask]:
             f"evaluate.benchmark: {name!r} is neither {HELD_OUT!r} nor one of mteb's benchmarks{close}; correct it"
         )
     return list(mteb.get_benchmark(name).tasks)
+
+
+def _check_scorable(benchmark: str, tasks: Sequence[AbsTask]) -> None:
+    """Refuse what a text encoder has no vectors for, and mteb's means over other tasks, which have no data."""
+    other = sorted(task.metadata.name for task in tasks if set(task.metadata.modalities) != {"text"})
+    means = sorted(task.metadata.name for task in tasks if task.is_aggregate)
+    if other or means:
+        raise InputError(
+            f"evaluate.benchmark: of {benchmark!r} these cannot be scored: {', '.join([*other, *means])} (not of texts "
+            "alone, or means over other tasks); name the others in evaluate.tasks"
+        )
 
 
 def _close(name: str, known: Sequence[str]) -> str:

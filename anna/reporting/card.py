@@ -197,6 +197,6 @@ def _results(scored: Scored) -> Iterable[dict[str, Any]]:
         name = f"{task} (held-out sample)" if scored.leaderboard["benchmark"] == HELD_OUT else f"MTEB {task}"
         yield {
             "task": {"type": result["type"]},
-            "dataset": {"type": task, "name": name, "split": "test"},
+            "dataset": {"type": task, "name": name},
             "metrics": [{"type": result["metric"], "value": round(100 * result["score"], 3)}],
         }

@@ -67,7 +67,7 @@ def draw_training(facts: Facts) -> Figure | None:
         ("loss", "loss", "ink"),
         ("info_nce", "InfoNCE", "positive"),
         ("soft_label_ce", "soft labels of groups", "negative"),
-        ("batch_soft_label_ce", "soft labels of batches", "candidate"),
+        ("batch_soft_label_ce", "soft labels of batches", "teacher"),
     ):
         line(panels[0], values["queries"], values[name], role, label)
     if len(validation.ndcg):

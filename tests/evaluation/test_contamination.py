@@ -57,3 +57,9 @@ def test_the_papers_size_says_what_it_trains_on() -> None:
     assert not {"TRECCOVID", "SICK-R", "TwitterURLCorpus", "MassiveIntentClassification"} & set(said["trained_on"])
     assert "SCIDOCS" in said["trained_on"], "made from mteb's SciDocsRR"
     assert (said["tasks_trained_on"], said["zero_shot_percentage"]) == (19, 53)
+    assert said["same_source"] == {
+        "MTOPDomainClassification": ["MTOPIntentClassification"],
+        "STS13": ["STSBenchmark"],
+        "STS14": ["STSBenchmark"],
+        "STS15": ["STSBenchmark"],
+    }

@@ -1,10 +1,16 @@
 """Data of mteb's own tasks from copies of their repositories, and the texts that they score."""
 
+import json
+
 import mteb
 import pytest
 
 from anna.errors import InputError
 from anna.evaluation import data
+from anna.evaluation.contenders import Contender
+from anna.evaluation.mteb_model import PromptedModel
+from anna.evaluation.run import evaluate_all
+from tests.evaluation.conftest import hash_embed
 from tests.evaluation.mteb_data import texts, write_copy
 
 NAMES = ("ArguAna", "AskUbuntuDupQuestions", "Banking77Classification", "STS17", "StackExchangeClusteringP2P.v2")
@@ -18,6 +24,14 @@ def _hub(tmp_path, monkeypatch):
         write_copy(tmp_path, data.english_task(name))
 
 
+@pytest.fixture
+def loads(monkeypatch) -> list[str]:
+    """Names of the tasks whose data were loaded, as they are."""
+    names, load = [], data.load_data
+    monkeypatch.setattr(data, "load_data", lambda task: (names.append(task.metadata.name), load(task)))
+    return names
+
+
 def test_a_copy_is_read_by_mteb_and_the_result_still_names_the_repository(tmp_path):
     task = data.english_task("Banking77Classification")
     before = task.metadata
@@ -25,6 +39,24 @@ def test_a_copy_is_read_by_mteb_and_the_result_still_names_the_repository(tmp_pa
     assert task.dataset["test"]["text"][0] == "test: the otter swims (Banking77Classification)"
     assert task.metadata is before
     assert task.metadata.dataset["path"] == "mteb/banking77"
+
+
+def test_a_result_is_kept_until_the_copy_changes(tmp_path, loads):
+    def scored() -> float:
+        model = PromptedModel("student", "zero_shot", hash_embed, lambda task, side: "")
+        contender = Contender("student", {"zero_shot": model}, lambda task, mode: {}, None, None)
+        (score,) = evaluate_all([contender], [data.english_task("STS17")], tmp_path / "store", tmp_path / "results")
+        return score.value
+
+    before = scored()
+    assert scored() == before
+    assert loads == ["STS17"]
+    (path,) = (tmp_path / "datasets" / "mteb" / "sts17-crosslingual-sts").rglob("test.jsonl")
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    turned = [{**row, "score": 5 - row["score"]} for row in rows]
+    path.write_text("".join(json.dumps(row) + "\n" for row in turned), encoding="utf-8")
+    assert scored() == pytest.approx(-before)
+    assert loads == ["STS17"] * 2
 
 
 def test_scored_are_queries_and_what_is_relevant_to_them_not_the_whole_collection():

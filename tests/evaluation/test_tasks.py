@@ -127,6 +127,15 @@ def test_empty_tables_are_refused(tables):
         held_out_tasks(empty)
 
 
+def test_what_a_text_encoder_cannot_be_scored_on_is_named_unless_it_is_left_out():
+    with pytest.raises(InputError, match=r"of 'MTEB\(eng, v1\)' these cannot be scored: CQADupstackRetrieval \(not of"):
+        select_tasks("MTEB(eng, v1)", None, lambda: pytest.fail("not needed"))
+    with pytest.raises(InputError, match=r"of 'MIEB\(lite\)' these cannot be scored: .*; name the others in evaluate"):
+        select_tasks("MIEB(lite)", None, lambda: pytest.fail("not needed"))
+    (one,) = select_tasks("MTEB(eng, v1)", ["STS12"], lambda: pytest.fail("not needed"))
+    assert one.metadata.name == "STS12"
+
+
 def test_mteb_english_v2_has_its_41_tasks_in_seven_categories():
     tasks = select_tasks("MTEB(eng, v2)", None, lambda: pytest.fail("the held-out tables are not needed"))
     assert len(tasks) == 41

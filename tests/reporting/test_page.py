@@ -109,7 +109,7 @@ def test_scores_are_those_of_the_metrics(facts: Facts, rendered: str) -> None:
 def test_contamination_and_the_leaderboard_stand_below_the_scores(facts: Facts, rendered: str) -> None:
     assert "Zero-shot share, by mteb's rule: 87 %. 1 of 8 tasks are" in rendered
     assert f"versions of them: {html.escape(HOSTILE)}." in rendered
-    assert "Other rows of the same source were trained on: HPOSynonyms." in rendered
+    assert "Rows of the same source were trained on under another name: HPOSynonyms." in rendered
     assert "<p>Leaderboard: not ranked: held_out is not MTEB(eng, v2)" in rendered
     assert "Borda rank" not in rendered
 
