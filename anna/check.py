@@ -18,8 +18,8 @@ from anna.origins import FilesOrigin
 from anna.params import HELD_OUT, STAGES, Params, Recorded, did_you_mean
 
 
-def check(path: Path) -> None:
-    """Refuse params that any stage would refuse, as far as the file alone tells.
+def check(path: Path) -> dict[str, Any]:
+    """Return every section as the stage that acts on it reads it, unless one would refuse it as far as the file tells.
 
     Raises:
         InputError: With all faults at once, a line for each section; where each is right, those in which two disagree.
@@ -43,6 +43,7 @@ def check(path: Path) -> None:
         faults = [f"{path}: {fault}" for fault in _faults(together)]
     if faults:
         raise InputError("\n".join(faults))
+    return found
 
 
 def sections() -> list[type[Params]]:

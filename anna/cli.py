@@ -99,10 +99,11 @@ def plan(arguments: argparse.Namespace) -> str:
     """Return what each stage will take, and whether it fits; nothing is run or fetched."""
     from anna import check as checking
     from anna.planning import plan as planning
+    from anna.planning.settings import Settings
 
     rows = dict(_rows_of_task(text) for text in arguments.rows)
-    checking.check(arguments.params)
-    return planning.plan(arguments.params, arguments.hardware, rows, arguments.share)
+    settings = Settings.of(checking.check(arguments.params))
+    return planning.plan(settings, arguments.params, arguments.hardware, rows, arguments.share)
 
 
 def _rows_of_task(text: str) -> tuple[str, int]:

@@ -10,7 +10,6 @@ from mteb.abstasks import AbsTaskRetrieval
 from mteb.abstasks.abstask import AbsTask
 
 from anna.errors import InputError
-from anna.fingerprints import content_hash
 from anna.origins import HUB_DIR_VARIABLE, copy_cache, hub_mirror
 
 
@@ -47,12 +46,6 @@ def load_data(task: AbsTask) -> None:
         vars(task).pop("metadata", None)
         if own is not None:
             task.metadata = own
-
-
-def copy_hash(task: AbsTask) -> str | None:
-    """Return a hash of the copy that `load_data` would read, whose revision nobody checks; None if there is none."""
-    mirror = hub_mirror("datasets", task.metadata.dataset["path"])
-    return content_hash(mirror) if mirror is not None else None
 
 
 def english_task(name: str) -> AbsTask:

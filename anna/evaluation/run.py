@@ -22,7 +22,8 @@ from anna.evaluation import data
 from anna.evaluation.contenders import Contender
 from anna.evaluation.mteb_model import PromptedModel, SearchModel
 from anna.evaluation.scores import Score
-from anna.origins import sha256
+from anna.fingerprints import content_hash
+from anna.origins import hub_mirror, sha256
 
 _LIBRARIES = (
     "mteb",
@@ -64,7 +65,7 @@ def evaluate_all(contenders: Sequence[Contender], tasks: Sequence[AbsTask], stor
     jobs = [(c, [t for t in tasks if c.types is None or t.metadata.type in c.types]) for c in contenders]
     for contender, own in jobs:
         _check_prompts(contender, own)
-    copies = {task.metadata.name: data.copy_hash(task) for task in tasks}
+    copies = {task.metadata.name: _copy_hash(task) for task in tasks}
     scores: list[Score] = []
     with io.atomic(results) as folder:
         for contender, own in jobs:
@@ -151,6 +152,15 @@ def _check_prompts(contender: Contender, tasks: Sequence[AbsTask]) -> None:
         raise InputError(f"{contender.name} lacks a usable prompt for {[*faults]}: {next(iter(faults.values()))}")
 
 
+def _copy_hash(task: AbsTask) -> str | None:
+    """Return a hash of the copy of the hub's repository that `data.load_data` reads, if there is one.
+
+    Nobody checks its revision, so its bytes say which rows a score is of.
+    """
+    copy = hub_mirror("datasets", task.metadata.dataset["path"])
+    return content_hash(copy) if copy is not None else None
+
+
 def _fingerprint(contender: Contender, task: AbsTask, mode: str, copied: str | None) -> str:
     """Return a hash of all that decides the score. A difference can only cause a computation, never a stale score.
 
@@ -158,7 +168,7 @@ def _fingerprint(contender: Contender, task: AbsTask, mode: str, copied: str | N
         contender: What is scored.
         task: On what.
         mode: In what mode.
-        copied: Hash of the task's data where they come from a copy of the hub's repository (`data.copy_hash`).
+        copied: Hash of the task's data where they come from a copy of the hub's repository (`_copy_hash`).
     """
     metadata = task.metadata
     parts = {

@@ -136,8 +136,8 @@ def _dense(case: Case) -> Estimate:
             length = mean(lengths + 1, params.max_tokens, PADDED_TO)
             texts, total = texts + count, total + count * length
             operations += count * length * work.forward(shape, length)
-        lists = params.index.get("nlist") or 4 * task.docs**0.5
-        compared = task.docs * lists if task.docs >= params.index["min_docs"] else float(task.docs) * task.queries
+        lists = params.index.nlist or 4 * task.docs**0.5
+        compared = task.docs * lists if task.docs >= params.index.min_docs else float(task.docs) * task.queries
         search += 2.0 * shape.hidden * compared
     disk = 2 * texts * shape.hidden * 4 + sum(task.queries for task in case.counts.tasks) * params.depth * ROW_BYTES
     seconds = START["retrieve_dense"] + operations / (hardware.rate * scorers(case)) + search / hardware.search_rate

@@ -13,11 +13,14 @@ from anna.planning.report import describe
 from anna.planning.settings import Settings
 
 
-def plan(params: Path, hardware: str | None, rows: Mapping[str, int], share: float | None = None) -> str:
-    """Return the plan of `params` as text.
+def plan(
+    settings: Settings, params: Path, hardware: str | None, rows: Mapping[str, int], share: float | None = None
+) -> str:
+    """Return the plan as text.
 
     Args:
-        params: The file, which `anna.check` has passed.
+        settings: What is planned for.
+        params: The file that says so, for messages.
         hardware: Such as `h200x8`; None: this machine, whose speed is measured.
         rows: Of training tasks, where the user knows better.
         share: Of the peak of `hardware` that models reach; None: `GPU_SHARE`.
@@ -31,14 +34,13 @@ def plan(params: Path, hardware: str | None, rows: Mapping[str, int], share: flo
             "name the hardware, e.g. --hardware h200x8"
         )
     device = parse(hardware, GPU_SHARE if share is None else share) if hardware else this_machine()
-    case = make_case(params, device, rows)
+    case = make_case(settings, params, device, rows)
     free = None if hardware else float(shutil.disk_usage(Path.cwd()).free)
     return describe(case, estimate(case), params.as_posix(), free)
 
 
-def make_case(params: Path, hardware: Hardware, rows: Mapping[str, int]) -> Case:
+def make_case(settings: Settings, params: Path, hardware: Hardware, rows: Mapping[str, int]) -> Case:
     """Return all that estimates are made from; see `plan`."""
-    settings = Settings.load(params)
     checkpoint = find_shape(settings.student.model, "student.model")
     models = Models(
         student=checkpoint.cut(settings.student.layers),
@@ -54,6 +56,7 @@ def ranks(settings: Settings, hardware: Hardware) -> int:
 
     On several machines a launcher starts a process on each GPU.
     """
+    processes: int = settings.train.processes
     if not hardware.is_gpu:
-        return settings.train.processes
-    return hardware.devices if hardware.devices > GPUS_OF_MACHINE else min(settings.train.processes, hardware.devices)
+        return processes
+    return hardware.devices if hardware.devices > GPUS_OF_MACHINE else min(processes, hardware.devices)

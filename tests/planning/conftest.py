@@ -5,10 +5,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from anna import check
 from anna.footprint import GIB
 from anna.planning.estimates import Case, Estimate, estimate
 from anna.planning.hardware import CPU_SHARE, Hardware
 from anna.planning.plan import make_case
+from anna.planning.settings import Settings
 
 REPO = Path(__file__).parents[2]
 
@@ -28,10 +30,15 @@ def recorded(tmp_path: Path) -> Path:
     return path
 
 
+def read_settings(path: Path) -> Settings:
+    """Return what a plan reads of a file that may ask for models and data which are not here."""
+    return Settings.of({cls.section: cls.load(path) for cls in check.sections()})
+
+
 @pytest.fixture
 def default(recorded: Path, monkeypatch: pytest.MonkeyPatch) -> Case:
     monkeypatch.chdir(REPO)
-    return make_case(recorded, MEASURED_ON, {})
+    return make_case(read_settings(recorded), recorded, MEASURED_ON, {})
 
 
 @pytest.fixture

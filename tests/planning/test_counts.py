@@ -8,15 +8,16 @@ import yaml
 from tokenizers import Tokenizer
 
 from anna import io, schemas
+from anna.corpus.sources import Reading
 from anna.errors import InputError
 from anna.origins import FilesOrigin
 from anna.planning import counts, held_out
 from anna.planning.counts import count, is_ingested, mean
 from anna.planning.known_rows import Known
-from anna.planning.settings import Settings, Source
+from anna.planning.settings import Settings
 from anna.planning.training import batch_sizes
 from anna.training.batches import Group, plan_epoch
-from tests.planning.conftest import REPO
+from tests.planning.conftest import REPO, read_settings
 
 PAPER = REPO / "presets/mistral-7b.yaml"
 TOKENIZER = REPO / "models/sentence-transformer/tokenizer.json"
@@ -25,7 +26,7 @@ TOKENIZER = REPO / "models/sentence-transformer/tokenizer.json"
 @pytest.fixture
 def paper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     monkeypatch.chdir(tmp_path)
-    return Settings.load(PAPER)
+    return read_settings(PAPER)
 
 
 def test_mean_cuts_and_pads() -> None:
@@ -73,7 +74,7 @@ def test_rows_of_a_task_are_shared_among_its_sources(paper: Settings) -> None:
     eli5 = next(source for source in paper.ingest.train if source.task == "ELI5")
     ingest = paper.ingest.model_copy(update={"train": (*paper.ingest.train, eli5, eli5)})
     for given in (1000, 1, 0):
-        found = count(paper.model_copy(update={"ingest": ingest}), PAPER, {"ELI5": given})
+        found = count(paper._replace(ingest=ingest), PAPER, {"ELI5": given})
         assert {task.name: task.queries for task in found.tasks}["ELI5"] == round(given * 0.97)
         assert "ELI5" not in found.assumed
 
@@ -88,7 +89,7 @@ def test_params_ask_for_no_more_rows_than_there_are(paper: Settings) -> None:
 
 
 def test_tables_count_while_their_sources_are_the_same(tmp_path: Path) -> None:
-    settings, lock = Settings.load(REPO / "params.yaml"), tmp_path / "dvc.lock"
+    settings, lock = read_settings(REPO / "params.yaml"), tmp_path / "dvc.lock"
     assert not is_ingested(settings, lock)
     ingest = yaml.safe_load((REPO / "params.yaml").read_text(encoding="utf-8"))["ingest"]
     own = ingest["train"][0]["rows"]
@@ -101,12 +102,13 @@ def test_tables_count_while_their_sources_are_the_same(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("rows", "docs", "is_assumed"), [(5000, 5000, False), (None, 50_000, True)])
 def test_distractors_are_counted(paper: Settings, rows: int | None, docs: int, is_assumed: bool) -> None:
     source = paper.ingest.train[0].model_copy(update={"rows": 1000})
-    corpus = Source(origin=FilesOrigin(kind="files", path=Path("corpus.jsonl")), columns={"doc": "text"}, rows=rows)
+    origin = FilesOrigin(kind="files", path=Path("corpus.jsonl"))
+    corpus = Reading(origin=origin, format="jsonl", columns={"doc": "text"}, rows=rows)
     counted = []
     for distractors in ((), (corpus,)):
         train = (source.model_copy(update={"distractors": distractors}),)
         ingest = paper.ingest.model_copy(update={"train": train})
-        counted.append(count(paper.model_copy(update={"ingest": ingest}), PAPER, {}))
+        counted.append(count(paper._replace(ingest=ingest), PAPER, {}))
     without, found = counted
     assert found.tasks[0].docs - without.tasks[0].docs == round(docs * 0.92)
     named = (f"{source.task}'s distractors (set rows there)",) if is_assumed else ()
@@ -114,7 +116,7 @@ def test_distractors_are_counted(paper: Settings, rows: int | None, docs: int, i
 
 
 def test_held_out_tables_are_counted_without_repetitions(tmp_path: Path) -> None:
-    settings = Settings.load(REPO / "params.yaml")
+    settings = read_settings(REPO / "params.yaml")
     rows = {
         "corpus": (schemas.EVAL_CORPUS, [{"task": "BoolQ", "doc_id": f"BoolQ:d:{n}", "text": "x" * 43} for n in "ab"]),
         "queries": (schemas.EVAL_QUERIES, []),
@@ -151,7 +153,7 @@ def test_held_out_tables_are_counted_without_repetitions(tmp_path: Path) -> None
 
 def test_mteb_says_how_large_its_tasks_are(paper: Settings) -> None:
     evaluate = paper.evaluate.model_copy(update={"tasks": ["BIOSSES", "ArguAna", "MassiveIntentClassification"]})
-    found = held_out.from_mteb(paper.model_copy(update={"evaluate": evaluate}))
+    found = held_out.from_mteb(paper._replace(evaluate=evaluate))
     assert [part.number for part in found if part.task == "BIOSSES"] == [92, 97]
     assert [(part.number, part.prompt_tokens > 0) for part in found if part.task == "ArguAna"] == [
         (8626, False),

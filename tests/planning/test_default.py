@@ -8,7 +8,7 @@ import pytest
 from anna.planning import counts
 from anna.planning.estimates import Case, Estimate, estimate
 from anna.planning.plan import make_case
-from tests.planning.conftest import MEASURED_ON, REPO
+from tests.planning.conftest import MEASURED_ON, REPO, read_settings
 
 
 def cost(stage: str) -> dict[str, float]:
@@ -54,7 +54,7 @@ def test_before_anything_has_run_it_is_not_far_off(
 ) -> None:
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path / "empty")  # no tables, no models, no lock
-    case = make_case(recorded, MEASURED_ON, {})
+    case = make_case(read_settings(recorded), recorded, MEASURED_ON, {})
     assert case.counts.basis.startswith("params alone")
     assert case.counts.assumed == ()
     found = {one.stage: one for one in estimate(case)}
@@ -65,6 +65,7 @@ def test_before_anything_has_run_it_is_not_far_off(
 
 def test_tables_of_other_sources_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(REPO)
-    smoke = make_case(Path("presets/smoke.yaml"), MEASURED_ON, {})
+    params = Path("presets/smoke.yaml")
+    smoke = make_case(read_settings(params), params, MEASURED_ON, {})
     assert smoke.counts.basis.startswith("params alone")
     assert {task.name: task.queries for task in smoke.counts.tasks}["BoolQ"] == round(120 * counts.KEPT["retrieval"][0])

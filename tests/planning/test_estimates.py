@@ -30,14 +30,14 @@ def fixed() -> Settings:
         "rerank": plain.rerank.model_copy(update=rerank),
         "evaluate": plain.evaluate.model_copy(update={"max_tokens": 64}),
     }
-    return plain.model_copy(update=sections)
+    return plain._replace(**sections)
 
 
 def make(section: str = "rerank", hardware: Hardware = CPU, **changes: Any) -> Case:
     settings = fixed()
     changed = getattr(settings, section).model_copy(update=changes)
     models = Models(SHAPE, ENCODER, SHAPE if settings.rerank.kind == "query_likelihood" else ENCODER, SHAPE)
-    return Case(settings.model_copy(update={section: changed}), Counts((TASK,), "", ()), models, hardware, 1)
+    return Case(settings._replace(**{section: changed}), Counts((TASK,), "", ()), models, hardware, 1)
 
 
 def of(case: Case, stage: str) -> estimates.Estimate:

@@ -9,10 +9,11 @@ import pytest
 from anna.modeling import readout
 from anna.planning import training, work
 from anna.planning.counts import Counts, Task
-from anna.planning.settings import Alone, Settings
+from anna.planning.settings import Settings
 from anna.shapes import Shape
 from anna.training import alone, last_layer
-from tests.planning.conftest import MEASURED_ON, REPO
+from anna.training.recipe import AloneParams
+from tests.planning.conftest import MEASURED_ON, REPO, read_settings
 
 SHAPE = Shape(layers=3, hidden=4, ffn=8, heads=2, key_heads=1, head_dim=2, vocabulary=10)
 
@@ -47,8 +48,8 @@ FIXED = {
 
 def settings(**train: Any) -> Settings:
     """The default's with one negative, causal attention, and training as in `FIXED`, as changed."""
-    plain = Settings.load(REPO / "params.yaml")
-    sections = {
+    plain = read_settings(REPO / "params.yaml")
+    sections: dict[str, Any] = {
         "train": plain.train.model_copy(update=FIXED | train),
         "filter": plain.filter.model_copy(update={"negatives_per_query": 1}),
         "prompts": plain.prompts.model_copy(update={"example_tokens": 48}),
@@ -57,7 +58,7 @@ def settings(**train: Any) -> Settings:
         ),
         "ingest": plain.ingest.model_copy(update={"validation_share": 0.05}),
     }
-    return plain.model_copy(update=sections)
+    return plain._replace(**sections)
 
 
 def test_a_prompt_is_computed_once_for_a_batch() -> None:
@@ -78,7 +79,7 @@ def test_examples_are_part_of_the_prompt_and_cut() -> None:
 def test_bidirectional_attention_computes_it_for_every_text() -> None:
     plain = settings()
     student = plain.student.model_copy(update={"attention": "bidirectional"})
-    both = plain.model_copy(update={"student": student})
+    both = plain._replace(student=student)
     more = training.plan_pass(TASK, both, 16, 0).tokens - training.plan_pass(TASK, plain, 16, 0).tokens
     assert more == pytest.approx(15 * 20)
 
@@ -113,7 +114,7 @@ def test_a_limit_of_steps_and_a_cut_batch() -> None:
 def test_each_rank_reads_the_sample_that_the_last_layer_starts_from() -> None:
     plain, counts = settings(), Counts((TASK,), "", ())
     student = plain.student.model_copy(update={"last_layer": "weighted_mean"})
-    made = plain.model_copy(update={"student": student})
+    made = plain._replace(student=student)
     more = training.plan(made, counts, SHAPE, 2).operations - training.plan(plain, counts, SHAPE, 2).operations
     # All of the groups, since there are fewer than SAMPLE.
     sample = 160 * (20 / 32 + 10 + 48) * work.forward_read(SHAPE, 0, 0)
@@ -121,7 +122,7 @@ def test_each_rank_reads_the_sample_that_the_last_layer_starts_from() -> None:
     assert training.SAMPLE == last_layer.SAMPLE
     many = Counts((replace(TASK, groups=4000),), "", ())
     assert training.last_layer(made, many, SHAPE) == pytest.approx(sample * training.SAMPLE / 160)
-    shown = made.model_copy(update={"train": made.train.model_copy(update={"max_examples": 2})})
+    shown = made._replace(train=made.train.model_copy(update={"max_examples": 2}))
     exampled = training.last_layer(shown, counts, SHAPE) - training.last_layer(made, counts, SHAPE)
     prompt = 20 + 1.5 * (20 + 10 + 48 + training.AROUND_EXAMPLE)  # once for the 4 queries of each of 10 batches
     assert exampled == pytest.approx((40 * (10 + 3 * 60) + 10 * prompt) * work.forward_read(SHAPE, 0, 0))
@@ -132,7 +133,7 @@ def test_each_rank_reads_the_sample_that_the_last_layer_starts_from() -> None:
 
 
 def test_each_rank_trains_the_last_layer_first() -> None:
-    first = Alone(epochs=5, batch_queries=40)
+    first = AloneParams(epochs=5, batch_queries=40, learning_rate=1e-3)
     counts = Counts((TASK,), "", ())
     plain = training.plan(settings(), counts, SHAPE, 2).operations
     more = training.plan(settings(last_layer_first=first), counts, SHAPE, 2).operations - plain
@@ -151,14 +152,14 @@ def test_the_last_layer_holds_its_sample_or_what_it_is_given_of_all_texts() -> N
     counts, plain = Counts((TASK,), "", ()), settings()
     own = training.setup(plain, SHAPE, MEASURED_ON, 1, 100)
     assert training.last_layer_memory(plain, counts, own) == 0
-    first = settings(last_layer_first=Alone(epochs=5, batch_queries=40))
+    first = settings(last_layer_first=AloneParams(epochs=5, batch_queries=40, learning_rate=1e-3))
     docs = 160 * 2  # of 400
     known = 2 * 4 * (160 * 10 + docs * 48) + 4 * 4 * (160 + docs)
     batch = training.plan_pass(TASK, first, 40, 0).tokens * (4 * 4 + 12 * 4 + 2 * 2 * 4)  # given; states; keys, values
     trained = training.last_layer_memory(first, counts, own)
     assert trained == pytest.approx(known + batch)
     student = first.student.model_copy(update={"last_layer": "weighted_mean"})
-    fitted = training.last_layer_memory(first.model_copy(update={"student": student}), counts, own)
+    fitted = training.last_layer_memory(first._replace(student=student), counts, own)
     assert fitted == pytest.approx(3 * 8 * 4 * 160 * (10 + 48 + 20))
     assert fitted > trained
     assert training.SAMPLE_BYTES == last_layer.SAMPLE_BYTES
