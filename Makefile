@@ -71,3 +71,4 @@ smoke: install ## Run the pipeline on presets/smoke.yaml in a copy, and compare 
 
 clean: ## Remove what can be made again: caches of teachers, inputs, checkpoints, temporary files (not DVC's cache)
 	rm -rf runs dvclive .pytest_cache .mypy_cache .ruff_cache
+	find data metrics models reports -name '.*.tmp' -prune -exec rm -rf {} +

@@ -6,6 +6,7 @@ Every Parquet file has a JSON sidecar beside it, kept in git, so that a diff sho
 import csv
 import json
 import shutil
+import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,6 +24,9 @@ Add = Callable[[pa.Table], None]
 
 ROW_GROUP_SIZE = 65_536
 """Rows per Parquet row group: fixed, so that bytes depend on content alone."""
+
+DAY = 86_400
+"""Seconds."""
 
 
 class SchemaError(InputError):
@@ -132,7 +136,17 @@ def opened(path: Path, schema: pa.Schema) -> Iterator[pq.ParquetFile]:
                 )
             yield file
     except (pa.ArrowInvalid, OSError) as error:
+        if is_refusal(error):
+            raise
         raise InputError(f"{path} is not a readable Parquet file ({error}); delete it and run: dvc repro") from None
+
+
+def is_refusal(error: Exception) -> bool:
+    """Return whether the system refused to read (memory, permissions, too many open files, a share that is gone).
+
+    What lies on disk may be whole then: it is not to be deleted and made again, which may take hours.
+    """
+    return isinstance(error, pa.ArrowMemoryError) or getattr(error, "errno", None) is not None
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
@@ -179,19 +193,30 @@ def read_json(path: Path) -> dict[str, Any]:
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`, a file or a folder to be, that takes its place only on success."""
+    """Yield a temporary path beside `path`, a file or a folder to be, that takes its place only on success.
+
+    What killed processes left of earlier attempts is removed once it is a day old: a younger one may be somebody's.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    for left in path.parent.glob(f".{path.name}.*.tmp"):
+        if time.time() - left.stat().st_mtime > DAY:
+            _remove(left)
+    temporary, old = (path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp") for _ in range(2))
     try:
         yield temporary
-        if path.is_dir():
-            shutil.rmtree(path)
+        if path.is_dir():  # which no rename replaces
+            path.replace(old)
         temporary.replace(path)
     finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary)
-        else:
-            temporary.unlink(missing_ok=True)
+        _remove(temporary)
+        _remove(old)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def describe(path: Path, schema: pa.Schema, num_rows: int, provenance: Mapping[str, Any]) -> None:

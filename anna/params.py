@@ -92,24 +92,37 @@ class RandomParams(Params):
     """Root seed. Same seed, params and machine: the same bytes."""
 
 
-class _Loader(yaml.SafeLoader):
-    """Refuses a key that is written twice, as DVC does; YAML for Python takes the last one."""
+def _refuse_repeated_keys(text: str) -> None:
+    """Refuse a key that is written twice in one mapping, as DVC does; YAML for Python takes the last one.
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: dict[Any, int] = {}
-        for key, _ in node.value:
-            name, line = key.value, key.start_mark.line + 1
-            if name in seen and name != "<<":
-                raise yaml.YAMLError(f"key {name!r} stands in line {seen[name]} and again in line {line}")
-            seen[name] = line
-        return super().construct_mapping(node, deep)
+    Raises:
+        yaml.YAMLError: With both lines, or if the text is no YAML.
+    """
+    pending, seen = [yaml.compose(text, yaml.SafeLoader)], set()
+    while pending:
+        node = pending.pop()
+        if id(node) in seen or not isinstance(node, yaml.CollectionNode):
+            continue
+        seen.add(id(node))  # an alias is the node that it names
+        if isinstance(node, yaml.SequenceNode):
+            pending += node.value
+            continue
+        lines: dict[str, int] = {}
+        for key, value in node.value:
+            pending.append(value)
+            name, line = str(key.value), key.start_mark.line + 1
+            if name in lines and name != "<<":
+                raise yaml.YAMLError(f"key {name!r} stands in line {lines[name]} and again in line {line}")
+            lines[name] = line
 
 
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"{path} does not exist in {Path.cwd()}; run from the project root or copy a preset there")
     try:
-        tree = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        text = path.read_text(encoding="utf-8")
+        _refuse_repeated_keys(text)
+        tree = yaml.safe_load(text)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}; correct it there") from None
     if not isinstance(tree, dict):

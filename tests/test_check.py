@@ -193,6 +193,19 @@ def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
     assert "is not valid YAML: key 'check_texts' stands in line " in refusal(path)
 
 
+def test_a_mapping_that_overrides_a_merged_key_and_is_merged_itself_holds_no_key_twice(tmp_path: Path) -> None:
+    path = tmp_path / "p.yaml"
+    text = (REPO / "params.yaml").read_text(encoding="utf-8")
+    export = text[text.index("export:\n") : text.index("# --- prompts")]
+    merged = (
+        "scratch: {deep: {a: &a {check_texts: 1, min_cosine: 0.5}, b: &b {<<: *a, check_texts: 2}}}\nexport: {<<: *b}\n"
+    )
+    path.write_text(text.replace(export, merged), encoding="utf-8")
+    assert "unknown section 'scratch'" in refusal(path)
+    path.write_text(text.replace(export, merged.replace("scratch", "export")), encoding="utf-8")
+    assert "key 'export' stands in line " in refusal(path)
+
+
 def test_a_right_file_is_said_to_be_in_one_line() -> None:
     command = [sys.executable, "-m", "anna.cli", "check"]
     done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, check=False)

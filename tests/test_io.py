@@ -1,8 +1,11 @@
 """Tables round-trip to the same bytes, and nothing half-written or out of schema gets by."""
 
+import errno
 import json
+import os
 import random
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +188,33 @@ def test_atomic_leaves_the_old_and_no_rubbish_when_the_work_fails(tmp_path: Path
         temporary.mkdir()
         (temporary / "weights").write_text("new")
     assert (folder / "weights").read_text() == "new"
+
+
+def test_what_killed_processes_left_is_removed_when_it_is_a_day_old(tmp_path: Path) -> None:
+    old, young, other = (tmp_path / name for name in (".model.aaaaaaaa.tmp", ".model.bbbbbbbb.tmp", ".other.cc.tmp"))
+    for left in (old, young, other):
+        left.mkdir()
+        (left / "weights").write_text("half")
+    for left in (old, other):
+        os.utime(left, (time.time() - 2 * io.DAY,) * 2)
+    with io.atomic(tmp_path / "model") as temporary:
+        temporary.mkdir()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [young.name, other.name, "model"]
+
+
+def test_a_table_that_the_system_keeps_from_us_is_not_called_broken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    path = tmp_path / "run.parquet"
+    path.write_bytes(b"not Parquet")
+    with pytest.raises(InputError, match=r"is not a readable Parquet file .* delete it and run: dvc repro"):
+        io.read(path, schemas.RUN)
+    monkeypatch.setattr(io.pq, "ParquetFile", refuse)
+    with pytest.raises(OSError, match="Too many open files"):
+        io.read(path, schemas.RUN)
 
 
 def test_csv_is_plain(tmp_path: Path) -> None:
