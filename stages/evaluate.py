@@ -15,9 +15,9 @@ from typing import ClassVar, Literal
 import pyarrow as pa
 from pydantic import Field
 
-from anna import engine, folding, io, log, segments
+from anna import engine, folding, io, log, scores, segments
 from anna.engine import Engine, ScoringParams
-from anna.evaluation import contamination, contenders, encoding, leaderboard, run, scores, tasks
+from anna.evaluation import contamination, contenders, encoding, leaderboard, run, tasks
 from anna.modeling.hardware import Dtype, compute_dtype, pick_device
 from anna.modeling.student import StudentParams
 from anna.params import Params, recorded

@@ -14,8 +14,6 @@ from anna.teachers import blocks, calibration
 from anna.teachers.filtering import FilterParams
 
 FILES = gather.Files(
-    summary=Path("metrics/mteb.json"),
-    means=Path("metrics/scores.csv"),
     tasks=Path("metrics/mteb_tasks.json"),
     leaderboard=Path("metrics/leaderboard.json"),
     contamination=Path("metrics/contamination.json"),

@@ -20,13 +20,13 @@ from anna.errors import InputError
 from anna.evaluation import encoding, mteb_model, tasks
 from anna.evaluation.encoding import EncodeSettings
 from anna.evaluation.mteb_model import CachedEmbedder, Embed, PromptedModel, Search, SearchModel
-from anna.evaluation.scores import WITH_EXAMPLES, ZERO_SHOT
 from anna.fingerprints import model_hash
 from anna.modeling import attention, batching, checkpoint, encoder, encoder_config, flex, packing, pooling, split
 from anna.modeling import student as initial
 from anna.modeling.encoder_config import EncoderConfig
 from anna.modeling.student import StudentParams
 from anna.origins import Origin, sha256
+from anna.scores import WITH_EXAMPLES, ZERO_SHOT
 
 SCORING_CODE = (
     prompts,

@@ -15,7 +15,7 @@ from typing import Any
 import polars as pl
 
 from anna.errors import InputError
-from anna.evaluation.scores import Score, column
+from anna.scores import Score, column
 
 BENCHMARK = "MTEB(eng, v2)"
 """The one benchmark whose public scores are shipped."""

@@ -21,9 +21,9 @@ from anna.errors import InputError
 from anna.evaluation import data
 from anna.evaluation.contenders import Contender
 from anna.evaluation.mteb_model import PromptedModel, SearchModel
-from anna.evaluation.scores import Score
 from anna.fingerprints import content_hash
 from anna.origins import hub_mirror, sha256
+from anna.scores import Score
 
 _LIBRARIES = (
     "mteb",

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from anna import io, schemas
+from anna import io, schemas, scores
 from anna.errors import InputError
-from anna.reporting.curves import Curve, Validation, number, read_curve, read_rows, read_validation
+from anna.reporting.curves import Curve, Validation, read_curve, read_validation
 from anna.reporting.distributions import Distributions
 
 
@@ -33,8 +33,6 @@ class TableSize(NamedTuple):
 class Files(NamedTuple):
     """Where the facts lie, each under the name that it has in `Facts`; INGEST_DROPS is a table."""
 
-    summary: Path
-    means: Path
     tasks: Path
     leaderboard: Path
     contamination: Path
@@ -57,7 +55,7 @@ class Facts:
     """Everything the report shows."""
 
     summary: Mapping[str, Mapping[str, float]]
-    """Model in its mode -> mean and categories."""
+    """Model in its mode -> mean, and categories as `scores.summary` chooses them."""
     means: Mapping[str, Mapping[str, float]]
     """Model in its mode -> category -> mean score."""
     tasks: Mapping[str, Mapping[str, Mapping[str, Any]]]
@@ -85,14 +83,12 @@ def read(files: Files, distributions: Distributions, evaluate: Mapping[str, Any]
     Raises:
         InputError: If a file is missing or not what its stage writes.
     """
+    detail = io.read_json(files.tasks)
+    scored = scores.from_detail(detail)
     return Facts(
-        summary=io.read_json(files.summary),
-        means=read_means(files.means),
-        tasks={
-            _column(model, mode): scored
-            for model, modes in io.read_json(files.tasks).items()
-            for mode, scored in modes.items()
-        },
+        summary=scores.summary(scored),
+        means=scores.by_category(scored),
+        tasks={scores.column(model, mode): own for model, modes in detail.items() for mode, own in modes.items()},
         leaderboard=io.read_json(files.leaderboard),
         contamination=io.read_json(files.contamination),
         curve=read_curve(files.curve),
@@ -106,18 +102,6 @@ def read(files: Files, distributions: Distributions, evaluate: Mapping[str, Any]
     )
 
 
-def read_means(path: Path) -> dict[str, dict[str, float]]:
-    """Return mean scores by model and category.
-
-    Raises:
-        InputError: If the file is missing or not a table of scores.
-    """
-    result: dict[str, dict[str, float]] = {}
-    for model, category, value in read_rows(path, ("model", "category", "score")):
-        result.setdefault(model, {})[category] = number(path, value)
-    return result
-
-
 def table_size(path: Path, sidecar: Mapping[str, Any]) -> TableSize:
     """Return what the sidecar at `path` says.
 
@@ -129,7 +113,3 @@ def table_size(path: Path, sidecar: Mapping[str, Any]) -> TableSize:
     told = {key: value for key, value in sidecar.items() if key not in ("table", "key", "rows", "fields")}
     provenance = ", ".join(f"{key} {value}" for key, value in told.items() if not isinstance(value, dict))
     return TableSize(path.with_suffix(".parquet").as_posix(), int(sidecar["rows"]), len(sidecar["fields"]), provenance)
-
-
-def _column(model: str, mode: str) -> str:
-    return model if mode == "zero_shot" else f"{model}_{mode}"

@@ -11,8 +11,9 @@ import mteb
 import pytest
 from mteb.cache import ResultCache
 
+from anna import scores
 from anna.corpus.examples import load_examples
-from anna.evaluation import contenders, run, scores
+from anna.evaluation import contenders, run
 from anna.evaluation.encoding import EncodeSettings
 from anna.evaluation.tasks import select_tasks
 from anna.modeling.encoder import Encoder

@@ -9,7 +9,7 @@ from mteb.benchmarks._create_table import _get_borda_rank
 from anna.errors import InputError
 from anna.evaluation import leaderboard, result_files
 from anna.evaluation.leaderboard import REFERENCE
-from anna.evaluation.scores import Score
+from anna.scores import Score
 
 PUBLISHED = {
     "Classification": 89.97,

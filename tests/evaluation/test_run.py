@@ -5,8 +5,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from anna import scores
 from anna.errors import InputError
-from anna.evaluation import contenders, run, scores
+from anna.evaluation import contenders, run
 from anna.evaluation.encoding import EncodeSettings
 from anna.evaluation.tasks import held_out_tasks
 from anna.modeling.encoder import Encoder

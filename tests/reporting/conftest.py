@@ -94,17 +94,6 @@ def _write_scores(folder: Path, rng: np.random.Generator) -> None:
             for name, (kind, metric) in TASKS.items()
         }
     tasks["bm25"] = {"zero_shot": {"BoolQ": {"type": "Retrieval", "metric": "ndcg_at_10", "score": 0.65312}}}
-    summary, rows = {}, []
-    for model, modes in tasks.items():
-        for mode, scored in modes.items():
-            column = model if mode == "zero_shot" else f"{model}_{mode}"
-            kinds = dict.fromkeys(task["type"] for task in scored.values())
-            means = {k: float(np.mean([t["score"] for t in scored.values() if t["type"] == k])) for k in kinds}
-            rows += [(column, kind, round(mean, 5)) for kind, mean in means.items()]
-            shown = means if column == "student" else {"Retrieval": means["Retrieval"]} if mode == "zero_shot" else {}
-            full = {"mean": float(np.mean(list(means.values())))} if len(means) > 1 else {}
-            summary[column] = {key: round(value, 5) for key, value in (full | shown).items()}
-    io.write_json(folder / report.FILES.summary, summary)
     io.write_json(folder / report.FILES.tasks, tasks)
     note = "not ranked: held_out is not MTEB(eng, v2), whose public scores come with the project"
     unranked = {"benchmark": "held_out", "notes": [note], "standings": {}, "around": []}
@@ -119,7 +108,6 @@ def _write_scores(folder: Path, rng: np.random.Generator) -> None:
             "same_source": {"HPOSynonyms": ["HPODefinitions"]},
         },
     )
-    _write_csv(folder / report.FILES.means, [("model", "category", "score"), *rows])
 
 
 def _write_model(folder: Path) -> None:
@@ -148,7 +136,7 @@ def _write_curve(folder: Path, rng: np.random.Generator, steps: int = 96) -> Non
             (
                 step,
                 step * 64,
-                *(round(float(v), 6) for v in (nce + soft, nce, soft, 0.0, 0.3, 0.2 - 1 / step)),
+                *(round(float(v), 6) for v in (nce + 3 * soft, nce, soft, 2 * soft, 0.3, 0.2 - 1 / step)),
                 *(3000, 1200, round(rate, 6), round(1 + 6 * float(np.exp(-step / 9)), 6)),
                 TRAIN_TASKS[task],
             )

@@ -35,8 +35,8 @@ def test_the_stage_writes_page_and_plots_and_logs_the_result(
 def test_a_missing_input_leaves_the_old_report(finished_run: Path) -> None:
     report.REPORT.parent.mkdir()
     report.REPORT.write_text("old", encoding="utf-8")
-    report.FILES.summary.unlink()
-    with pytest.raises(InputError, match=r"metrics/mteb.json does not exist; make it with: dvc repro"):
+    report.FILES.tasks.unlink()
+    with pytest.raises(InputError, match=r"metrics/mteb_tasks.json does not exist; make it with: dvc repro"):
         report.main()
     assert report.REPORT.read_text(encoding="utf-8") == "old"
     assert not report.PLOTS.exists()

@@ -1,6 +1,6 @@
 """From one score per model, mode and task to the few numbers that are compared: plain arithmetic."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from tabulate import tabulate
@@ -80,12 +80,25 @@ def by_task(scores: Sequence[Score]) -> dict[str, dict[str, dict[str, dict[str, 
     return result
 
 
+def from_detail(detail: Mapping[str, Mapping[str, Mapping[str, Mapping[str, Any]]]]) -> list[Score]:
+    """Return the scores that `by_task` gave, rounded as it rounds them."""
+    return [
+        Score(model, mode, task, of["type"], of["metric"], of["score"])
+        for model, modes in detail.items()
+        for mode, tasks in modes.items()
+        for task, of in tasks.items()
+    ]
+
+
+def by_category(scores: Iterable[Score]) -> dict[str, dict[str, float]]:
+    """Return the category means of every model in its mode, by `column`."""
+    return {column(*key): category_means(group) for key, group in _groups(scores).items()}
+
+
 def rows(scores: Sequence[Score]) -> list[tuple[str, str, float]]:
     """Return (model and mode, category, mean) for every model and category, for a bar plot."""
     return [
-        (column(*key), name, round(mean, 5))
-        for key, group in _groups(scores).items()
-        for name, mean in category_means(group).items()
+        (model, name, round(mean, 5)) for model, means in by_category(scores).items() for name, mean in means.items()
     ]
 
 

@@ -1,7 +1,7 @@
 import pytest
 
-from anna.evaluation import scores
-from anna.evaluation.scores import Score
+from anna import scores
+from anna.scores import Score
 
 
 def of(model: str, mode: str, **values: float) -> list[Score]:
