@@ -14,8 +14,12 @@ from pydantic import BaseModel
 from anna.corpus.ingest import check_prompts
 from anna.errors import InputError
 from anna.footprint import recomputed_layers
-from anna.origins import FilesOrigin
+from anna.known_shapes import local_shape
+from anna.origins import FilesOrigin, describe
 from anna.params import HELD_OUT, STAGES, Params, Recorded, did_you_mean
+
+MODULES = "modules.json"
+"""By which sentence-transformers knows how a vector is pooled; without it, it would take the mean of any model."""
 
 
 def check(path: Path) -> dict[str, Any]:
@@ -34,6 +38,7 @@ def check(path: Path) -> dict[str, Any]:
         ingest, evaluate, prompts, train = (found[name] for name in ("ingest", "evaluate", "prompts", "train"))
         together = (
             partial(_check_files, found),
+            partial(_check_models, found),
             partial(check_prompts, ingest.tasks, prompts.tasks),
             partial(_check_scored, ingest, evaluate, prompts.tasks),
             partial(_check_lengths, train, evaluate, prompts),
@@ -116,6 +121,27 @@ def _files(value: Any) -> Iterator[FilesOrigin]:
     elif isinstance(value, (list, tuple)):
         for part in value:
             yield from _files(part)
+
+
+def _check_models(found: Mapping[str, Any]) -> None:
+    """Refuse folders of this machine that hold no model, and a student with fewer layers than are asked for."""
+    student, dense, reranker = (found[name] for name in ("student", "retrieve_dense", "rerank"))
+    for place, origin, needed in (
+        ("student.model", student.model, "config.json"),
+        ("retrieve_dense.model", dense.model, MODULES),
+        ("rerank.model", reranker.model, "config.json"),
+    ):
+        is_local = isinstance(origin, FilesOrigin) and origin.path.exists() and origin.path.suffix != ".gguf"
+        if is_local and not (origin.path / needed).is_file():
+            raise InputError(
+                f"{place}: {origin.path} has no {needed}, expected a folder with a model; correct the path"
+            )
+    shape = local_shape(student.model)
+    if shape is not None and (student.layers or 0) > shape.layers:
+        raise InputError(
+            f"student.layers is {student.layers}, but {describe(student.model)} has {shape.layers}; choose at most "
+            f"{shape.layers}, or null"
+        )
 
 
 def _check_lengths(train: Any, evaluate: Any, prompts: Any) -> None:

@@ -1,5 +1,6 @@
 """Every fault of params.yaml is told before anything runs, all of them at once."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -184,6 +185,21 @@ def test_files_that_are_not_there_are_named(tmp_path: Path) -> None:
     assert f"['/models/nope', 'sources/nope.jsonl'] of kind files are not there, as seen from {Path.cwd()}" in refusal(
         path
     )
+
+
+def test_folders_without_a_model_and_a_student_with_too_few_layers_are_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    origin = {"kind": "files", "path": str(folder)}
+    for place, needed in (("student", "config"), ("retrieve_dense", "modules"), ("rerank", "config")):
+        path = write(tmp_path, {f"{place}.model": origin})
+        assert f"{place}.model: {folder} has no {needed}.json, expected a folder with a model" in refusal(path)
+    sizes = {"num_attention_heads": 2, "hidden_size": 8, "intermediate_size": 16, "vocab_size": 10}
+    config = {"model_type": "mistral", "num_hidden_layers": 2, **sizes}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    path = write(tmp_path, {"student.model": origin, "student.layers": 6})
+    assert f"student.layers is 6, but {folder} has 2; choose at most 2, or null" in refusal(path)
+    check.check(write(tmp_path, {"student.model": origin, "student.layers": 2}))
 
 
 def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:

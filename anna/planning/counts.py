@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import pyarrow.parquet as pq
 import yaml
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from anna import io
 from anna.errors import InputError
-from anna.origins import HubOrigin
+from anna.origins import FilesOrigin, HubOrigin
 from anna.planning.known_rows import ASSUMED, ROWS, Known
 from anna.planning.settings import Settings
 
@@ -44,6 +45,9 @@ similarities those from `positive_at` on."""
 
 GROUPS_PER_QUERY = 0.98
 """Training groups of a query, rounded down: 5,524 of 5,601 in the default."""
+
+LOOKED_AT = 2**26
+"""Bytes of a local file whose lines are counted."""
 
 LOCK, INGESTED, FILTERED = Path("dvc.lock"), Path("metrics/ingest.json"), Path("metrics/filter.json")
 CORPUS, QUERIES = Path("data/corpus.parquet"), Path("data/queries.parquet")
@@ -150,7 +154,7 @@ def _from_params(settings: Settings, given: Mapping[str, int]) -> Counts:
     for sources in _by_task(settings):
         queries = docs = 0.0
         for place, source in enumerate(sources):
-            known = _known(source)
+            known = known_rows(source)
             if known is None and source.rows is None and source.task not in given:
                 assumed.append(source.task)
             # What is given of a task is shared among its sources; the parts add up to it.
@@ -196,16 +200,34 @@ def _by_task(settings: Settings) -> list[tuple[Any, ...]]:
     return [tuple(s for s in settings.ingest.train if s.task == name) for name in names]
 
 
-def _known(source: Any) -> Known | None:
+def known_rows(source: Any) -> Known | None:
+    """Return what is known of a source's rows before it is read: of data sets in `ROWS`, and of files that are here."""
     origin = source.origin
+    if isinstance(origin, FilesOrigin):
+        return _of_file(origin.path, source.format)
     return ROWS.get((origin.repo, origin.split)) if isinstance(origin, HubOrigin) else None
+
+
+def _of_file(path: Path, form: str) -> Known | None:
+    """Return about how many rows a file of this machine has: what Parquet says, or its lines, counted at its start."""
+    if not path.exists():
+        return None
+    if form == "parquet":
+        return Known(
+            sum(pq.read_metadata(file).num_rows for file in (path.glob("*.parquet") if path.is_dir() else [path]))
+        )
+    if form not in ("jsonl", "csv", "tsv", "lines") or not path.is_file():
+        return None
+    with path.open("rb") as file:
+        start = file.read(LOOKED_AT)
+    return Known(round(start.count(b"\n") * path.stat().st_size / max(1, len(start))))
 
 
 def _distractors(source: Any, assumed: list[str]) -> float:
     """Return how many documents join a task that no row names; where that is not known, they join `assumed`."""
-    if any(part.rows is None and _known(part) is None for part in source.distractors):
+    if any(part.rows is None and known_rows(part) is None for part in source.distractors):
         assumed.append(f"{source.task}'s distractors (set rows there)")
-    return sum(_rows_of(part, _known(part), None) for part in source.distractors) * KEPT[source.kind][1]
+    return sum(_rows_of(part, known_rows(part), None) for part in source.distractors) * KEPT[source.kind][1]
 
 
 def _lengths(path: Path) -> dict[str, Lengths]:

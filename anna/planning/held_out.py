@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from anna.params import HELD_OUT
-from anna.planning.counts import ASSUMED_LENGTHS, BYTES_PER_TOKEN, Lengths, is_ingested, prompt_tokens
+from anna.planning.counts import ASSUMED_LENGTHS, BYTES_PER_TOKEN, Lengths, is_ingested, known_rows, prompt_tokens
 from anna.planning.settings import Settings
 
 TABLES = {
@@ -76,8 +76,8 @@ def from_tables(settings: Settings, folder: Path = Path("data/eval")) -> list[Te
 
 def _of_source(source: Any, settings: Settings) -> list[Texts]:
     """Return what a held-out source comes to by its type and `rows`."""
-    rows = (source.rows or 1000) + (source.train_rows or 0)
-    extra = sum(part.rows or 1000 for part in source.distractors)
+    rows = _rows(source) + (source.train_rows or 0)
+    extra = sum(_rows(part) for part in source.distractors)
     return [
         Texts(
             source.task,
@@ -87,6 +87,12 @@ def _of_source(source: Any, settings: Settings) -> list[Texts]:
         )
         for per_row, lengths, is_prompted in _SIDES[source.type]
     ]
+
+
+def _rows(source: Any) -> int:
+    """Return the rows of a held-out source: what is asked for, or all that there are; 1,000 where nobody knows."""
+    there = known_rows(source)
+    return int(min(source.rows or 1e12, there.rows if there else source.rows or 1000))
 
 
 def _prompt(task: str, settings: Settings, is_prompted: bool) -> float:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 import yaml
 from tokenizers import Tokenizer
@@ -97,6 +98,19 @@ def test_tables_count_while_their_sources_are_the_same(tmp_path: Path) -> None:
         ingest["train"][0]["rows"] = rows
         lock.write_text(yaml.safe_dump({"stages": {"ingest": {"params": {"params.yaml": {"ingest": ingest}}}}}))
         assert is_ingested(settings, lock) == is_same
+
+
+@pytest.mark.parametrize("form", ["jsonl", "csv", "parquet"])
+def test_rows_of_local_files_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str) -> None:
+    path, frame = tmp_path / "docs", pl.DataFrame({"text": [f"{n:06d}" for n in range(5000)]})
+    {"jsonl": frame.write_ndjson, "csv": frame.write_csv, "parquet": frame.write_parquet}[form](path)
+    monkeypatch.setattr(counts, "LOOKED_AT", 10_000)
+    origin = FilesOrigin(kind="files", path=path)
+    found = counts.known_rows(Reading(origin=origin, format=form, columns={"doc": "text"}))
+    assert found is not None
+    assert found.rows == pytest.approx(5000, rel=0.01)
+    gone = FilesOrigin(kind="files", path=tmp_path / "gone")
+    assert counts.known_rows(Reading(origin=gone, format=form, columns={"doc": "text"})) is None
 
 
 @pytest.mark.parametrize(("rows", "docs", "is_assumed"), [(5000, 5000, False), (None, 50_000, True)])
