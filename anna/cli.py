@@ -5,6 +5,7 @@ Changes nothing but `runs/`. Runs in the project root, where `dvc repro` leaves 
 
 import argparse
 import os
+import shutil
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -88,10 +89,16 @@ def margins(arguments: argparse.Namespace) -> str:
 
 
 def check(arguments: argparse.Namespace) -> str:
-    """Return that no stage will refuse the params, as far as they alone tell."""
+    """Return that no stage will refuse the params, as far as they alone tell, and that DVC will find their Python."""
     from anna import check as checking
 
     checking.check(arguments.params)
+    python = shutil.which("python")
+    if python is None or not Path(python).parent.samefile(Path(sys.executable).parent):
+        raise InputError(
+            f"DVC runs the stages with the `python` of the path, which is {python or 'none'}, but anna is installed for "
+            f"{sys.executable}; run: source {Path(sys.executable).parent}/activate"
+        )
     return f"{arguments.params}: every section is right"
 
 

@@ -228,6 +228,19 @@ def test_a_right_file_is_said_to_be_in_one_line() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "params.yaml: every section is right\n", "")
 
 
+def test_without_the_environment_on_the_path_the_command_says_how_to_activate_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "python"
+    other.write_text("", encoding="utf-8")
+    other.chmod(0o755)
+    for path, named in ((tmp_path, other), (tmp_path / "empty", "none")):
+        monkeypatch.setenv("PATH", str(path))
+        assert cli.main(["check", "--params", str(REPO / "params.yaml")]) == 1
+        message = f"with the `python` of the path, which is {named}, but anna is installed for {sys.executable}; run: "
+        assert message in capsys.readouterr().err
+
+
 def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
     path = write(
         tmp_path, {"train.epochs": 0, "evaluate.max_tokens": -1, "student.layers": 0, "label.weights.bm25": "x"}
