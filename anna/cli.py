@@ -96,7 +96,7 @@ def check(arguments: argparse.Namespace) -> str:
     python = shutil.which("python")
     if python is None or not Path(python).parent.samefile(Path(sys.executable).parent):
         raise InputError(
-            f"DVC runs the stages with the `python` of the path, which is {python or 'none'}, but anna is installed for "
+            f"stages run with the `python` of the path, which is {python or 'none'}, but anna is installed for "
             f"{sys.executable}; run: source {Path(sys.executable).parent}/activate"
         )
     return f"{arguments.params}: every section is right"

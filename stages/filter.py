@@ -36,6 +36,7 @@ def main() -> None:
     with io.writing(GROUPS, schemas.GROUPS, **said) as groups, io.writing(DROPS, schemas.DROPS, **said) as drops:
         metrics = filtering.select_all(selector, blocks.query_blocks(queries, sources), groups, drops)
     io.write_json(METRICS, metrics)
+    filtering.warn_of_losses(metrics, params)
 
 
 if __name__ == "__main__":

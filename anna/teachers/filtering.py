@@ -1,5 +1,6 @@
 """Turn labelled candidates into training groups, with a reason for every candidate that is in none."""
 
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, ClassVar, NamedTuple, Self
@@ -18,6 +19,11 @@ from anna.segments import Int
 from anna.teachers.blocks import Block
 from anna.teachers.candidates import Marker
 from anna.teachers.tables import Known, numbers
+
+MOST = 0.25
+"""Share of a task's queries without a group above which there is a warning."""
+
+_log = logging.getLogger(__name__)
 
 
 class FilterParams(Params):
@@ -129,6 +135,20 @@ def select_all(selector: Selector, blocks: Iterable[Block], add_groups: io.Add, 
     return metrics
 
 
+def warn_of_losses(metrics: Mapping[str, Any], params: FilterParams) -> None:
+    """Warn of each task of whose queries more than `MOST` give no group; `metrics` as `select_all` gives them."""
+    for task, own in metrics["tasks"].items():
+        share = 1 - own["groups"] / own["queries"]
+        if share > MOST:
+            _log.warning(
+                "task %s: %.0f %% of its queries give no training group (%s); to have more, %s",
+                task,
+                100 * share,
+                ", ".join(f"{reason} {number}" for reason, number in own["query_drops"].items() if number),
+                _remedies(own, params),
+            )
+
+
 def _remedies(metrics: Mapping[str, Any], params: FilterParams) -> str:
     """Return what would let queries give a group, by why they give none."""
     is_weak, is_short = (metrics["query_drops"][verdict.reason] > 0 for verdict in QUERY_VERDICTS)
@@ -136,6 +156,8 @@ def _remedies(metrics: Mapping[str, Any], params: FilterParams) -> str:
     remedies = {
         "lower filter.margin": is_short and metrics["drops"][Verdict.INSIDE_MARGIN.reason] > 0,
         "lower filter.min_negatives": is_short,
+        "raise retrieve_bm25.depth and retrieve_dense.depth": is_short
+        and metrics["drops"][Verdict.LABELLED_POSITIVE.reason] > 2 * metrics["queries"],  # of a class
         "raise filter.max_positive_rank": is_weak and params.max_positive_rank is not None,
         "lower filter.background_quantile": is_weak and bool(background),
         "set filter.rule to absolute": is_weak and background == 0,

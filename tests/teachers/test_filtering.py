@@ -199,3 +199,21 @@ def test_blocks_of_queries_make_no_difference(toy: Toy, labels: pa.Table, rule: 
     assert single.groups.equals(whole.groups)
     assert single.drops.equals(whole.drops)
     assert single.metrics == whole.metrics
+
+
+def test_a_task_that_loses_most_queries_is_named_with_what_helps(
+    toy: Toy, labels: pa.Table, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = SETTINGS | {"margin": 2.0}
+    filtering.warn_of_losses(select(toy, labels, **settings).metrics, FilterParams(**settings))
+    assert [message[:6] for message in caplog.messages] == ["task A", "task B"]
+    assert caplog.messages[0] == (
+        "task A: 50 % of its queries give no training group (too_few_negatives 1); to have more, lower filter.margin "
+        "or lower filter.min_negatives"
+    )
+    counts = {"queries": 10, "groups": 5, "query_drops": {"weak_positive": 0, "too_few_negatives": 5}}
+    of_classes = counts | {"drops": {"labelled_positive": 60, "inside_margin": 0}}
+    filtering.warn_of_losses({"tasks": {"C": of_classes}}, FilterParams(**settings))
+    assert caplog.messages[-1].endswith(
+        "lower filter.min_negatives or raise retrieve_bm25.depth and retrieve_dense.depth"
+    )
