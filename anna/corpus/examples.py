@@ -42,8 +42,8 @@ def load_examples(
     examples: dict[str, list[Example]] = {}
     for source in log.progress(sources, unit="tasks", desc="in-context examples"):
         rows = load_rows(source, _uncounted, max_faulty_share=max_faulty_share)
-        rows = sample(rows, source.rows, _uncounted, seed=derive_seed(seed, "train", source.task))
-        units = shuffle(_units(make_pairs(source, rows, _uncounted)), derive_seed(seed, "examples", source.task))
+        drawn = sample(rows, source.rows, _uncounted, seed=derive_seed(seed, "train", source.task))
+        units = shuffle(_units(make_pairs(source, drawn, _uncounted)), derive_seed(seed, "examples", source.task))
         avoid = frozenset(_comparable(scored_texts(source.task)))
         examples[source.task] = choose_examples(units, count, avoid)
         if len(examples[source.task]) < count:
