@@ -41,7 +41,7 @@ def load_examples(
     """
     examples: dict[str, list[Example]] = {}
     for source in log.progress(sources, unit="tasks", desc="in-context examples"):
-        rows = load_rows(source, _uncounted, max_faulty_share=max_faulty_share)
+        rows = load_rows(source, _uncounted, task=source.task, max_faulty_share=max_faulty_share)
         drawn = sample(rows, source.rows, _uncounted, seed=derive_seed(seed, "train", source.task))
         units = shuffle(_units(make_pairs(source, drawn, _uncounted)), derive_seed(seed, "examples", source.task))
         avoid = frozenset(_comparable(scored_texts(source.task)))

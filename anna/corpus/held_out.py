@@ -84,7 +84,7 @@ def load_task(
 def _pool(source: HeldOutSource, drops: DropLog, max_faulty_share: float, seed: int) -> list[Unit]:
     """Return all that can be scored or shown, in the order in which it is drawn."""
     drop = drops.of(source.task, "held_out")
-    units = make_units(source, load_rows(source, drop, max_faulty_share=max_faulty_share), drop)
+    units = make_units(source, load_rows(source, drop, task=source.task, max_faulty_share=max_faulty_share), drop)
     if not units:
         hint = ", and `relevant`: compared as text, a JSON true as 'True'" if source.type == "Reranking" else ""
         raise InputError(
@@ -105,7 +105,7 @@ def _examples(
         other = source.model_copy(update={"origin": source.examples.origin})
         drops = DropLog()  # of rows read only to take a few examples from: they are not the task's
         drop = drops.of(source.task, "held_out")
-        rows = load_rows(other, drop, max_faulty_share=max_faulty_share, is_strict=False)
+        rows = load_rows(other, drop, task=source.task, max_faulty_share=max_faulty_share, is_strict=False)
         candidates = shuffle(make_units(other, rows, drop), derive_seed(seed, "examples", source.task))
     examples = choose_examples(candidates, count, avoid)
     if len(examples) < count:

@@ -123,7 +123,7 @@ def load_training(
     for source in log.progress(sources, unit="training sources", desc="ingest"):
         kinds[source.task] = source.kind
         drop = drops.of(source.task, "train")
-        rows = load_rows(source, drop, max_faulty_share=max_faulty_share)
+        rows = load_rows(source, drop, task=source.task, max_faulty_share=max_faulty_share)
         kept = sample(rows, source.rows, drop, seed=derive_seed(seed, "train", source.task))
         pairs.setdefault(source.task, []).extend(make_pairs(source, kept, drop))
         others = load_distractors(source, drop, max_faulty_share=max_faulty_share, seed=derive_seed(seed, "train"))

@@ -67,13 +67,16 @@ class Row:
         return json.dumps(self.values, sort_keys=True)
 
 
-def load_rows(reading: Reading, drop: Drop, *, max_faulty_share: float, is_strict: bool = True) -> Iterator[Row]:
+def load_rows(
+    reading: Reading, drop: Drop, *, task: str, max_faulty_share: float, is_strict: bool = True
+) -> Iterator[Row]:
     """Yield all usable rows of a source, one at a time; what concerns it as a whole is checked after the last.
 
     Args:
         reading: The source; its `rows` is not applied.
         drop: Counts the rows not yielded: `where`, `unless`, `require` and `minus` are choices; `malformed`,
             `missing_column`, `undecodable`, `empty_text` and `not_a_number` are faults.
+        task: What the rows are for; errors name it, as one file or data set may be the source of several.
         max_faulty_share: Share of the chosen rows that may have a fault, in [0, 1].
         is_strict: Whether some row must have each value of `unless`; not where the declaration is of another source.
 
@@ -81,6 +84,13 @@ def load_rows(reading: Reading, drop: Drop, *, max_faulty_share: float, is_stric
         InputError: If the source cannot be read, has no such column, no row with a value that rows are selected by, a
             list where a string belongs or the reverse, too many faulty rows, or none that is left.
     """
+    try:
+        yield from _load(reading, drop, max_faulty_share, is_strict)
+    except InputError as error:
+        raise InputError(f"task {task!r}: {error}") from None
+
+
+def _load(reading: Reading, drop: Drop, max_faulty_share: float, is_strict: bool = True) -> Iterator[Row]:
     name = describe(reading.origin)
     number = usable = 0
     faults, first = Counter[str](), dict[str, int]()
@@ -152,7 +162,7 @@ def load_distractors(
     """
     docs: list[str] = []
     for number, reading in enumerate(source.distractors):
-        rows = load_rows(reading, drop, max_faulty_share=max_faulty_share)
+        rows = load_rows(reading, drop, task=source.task, max_faulty_share=max_faulty_share)
         for row in sample(rows, reading.rows, drop, seed=derive_seed(seed, "distractors", source.task, number)):
             if not row.docs:
                 drop("no_document", row.place)
@@ -249,7 +259,7 @@ def _show(value: Any) -> str:
 def _minus(reading: Reading, max_faulty_share: float) -> tuple[tuple[str, ...], set[tuple[str, ...]]]:
     """Return the columns that rows to leave out are known by, and their values."""
     columns = tuple(sorted(reading.columns))
-    rows = load_rows(reading, lambda reason, example: None, max_faulty_share=max_faulty_share)
+    rows = _load(reading, lambda reason, example: None, max_faulty_share)
     return columns, {_normal_key(row, columns) for row in rows}
 
 

@@ -155,10 +155,8 @@ def energy(costs: Mapping[str, Mapping[str, Any]]) -> Energy | None:
 
 
 def named(origin: Mapping[str, Any]) -> str:
-    """Return an origin of params with its version or revision, and its part of a data set, in one line."""
-    found = _ORIGIN.validate_python(origin)
-    part = (found.name, found.split if found.split != "train" else None) if isinstance(found, HubOrigin) else ()
-    return " ".join([describe(found), *filter(None, part)])
+    """Return what `describe` says of an origin as params have it."""
+    return describe(_ORIGIN.validate_python(origin))
 
 
 def flat(section: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:

@@ -237,6 +237,17 @@ def test_minus_removes_equal_rows(load: Load, drops: Counted, tmp_path: Any) -> 
     assert drops == {"minus": 1}
 
 
+def test_errors_say_the_task_once(load: Load, tmp_path: Path) -> None:
+    nowhere = {"kind": "files", "path": str(tmp_path / "nowhere")}
+    without = {"origin": nowhere, "format": "jsonl", "columns": {"text": "t"}}
+    with pytest.raises(InputError, match=f"^task 'T': {tmp_path}/nowhere does not exist"):
+        load(lines({"t": "a"}), columns={"text": "t"}, minus=[without])
+    with pytest.raises(InputError, match=f"^task 'T': {tmp_path}/source row 1, column 't': got int"):
+        load(lines({"t": 1}), columns={"text": "t"})
+    with pytest.raises(InputError, match=f"^task 'T': {tmp_path}/source: 1 of 1 rows are faulty"):
+        load("x", columns={"text": "t"}, max_faulty_share=0.0)
+
+
 def test_nothing_left_is_refused(load: Load) -> None:
     with pytest.raises(InputError, match="no row is left"):
         load(lines({"t": "a"}), columns={"text": "t"}, unless={"t": "a"})
@@ -250,7 +261,7 @@ def test_rows_come_one_at_a_time(tmp_path: Path) -> None:
     reading = Reading.model_validate(
         {"origin": {"kind": "files", "path": str(path)}, "format": "jsonl", "columns": {"text": "t"}}
     )
-    rows = load_rows(reading, Counted(), max_faulty_share=0.0)
+    rows = load_rows(reading, Counted(), task="T", max_faulty_share=0.0)
     assert next(rows).text("text") == "first"
     with pytest.raises(InputError, match="row 2, column 't': got list"):
         next(rows)
