@@ -102,7 +102,7 @@ def _examples(
     if source.examples is not None:
         # Every row of the task is scored, so no example may hold a text of any.
         avoid = frozenset[str]().union(*(unit.texts for unit in pool))
-        other = source.model_copy(update={"origin": source.examples.origin})
+        other = source.model_copy(update={"origin": source.examples})
         drops = DropLog()  # of rows read only to take a few examples from: they are not the task's
         drop = drops.of(source.task, "held_out")
         rows = load_rows(other, drop, task=source.task, max_faulty_share=max_faulty_share, is_strict=False)
