@@ -133,11 +133,12 @@ def copy_cache(copy: Path) -> str:
 
 
 def describe(origin: WheelOrigin | HubOrigin | FilesOrigin) -> str:
-    """Return the origin's name and revision in one line, for sidecars and logs."""
+    """Return the origin's name and revision in one line, and which part of a data set it is, for sidecars and logs."""
     if isinstance(origin, WheelOrigin):
         return f"{origin.package}=={origin.version} sha256:{origin.sha256[:12]} {origin.path}"
     if isinstance(origin, HubOrigin):
-        return f"{origin.repo}@{origin.revision[:12]}"
+        part = (origin.name, None if origin.split == "train" else origin.split)
+        return " ".join((f"{origin.repo}@{origin.revision[:12]}", *filter(None, part)))
     return str(origin.path)
 
 

@@ -137,5 +137,8 @@ def test_unpinned_or_unknown_origins_are_refused(origin: dict[str, str]) -> None
 
 def test_describe(wheel: Callable[..., WheelOrigin]) -> None:
     assert origins.describe(wheel()).startswith("toy-data==1.0 sha256:")
-    assert origins.describe(HubOrigin(kind="hub", repo="a/b", revision=REVISION)) == f"a/b@{REVISION[:12]}"
+    hub = HubOrigin(kind="hub", repo="a/b", revision=REVISION)
+    assert origins.describe(hub) == f"a/b@{REVISION[:12]}"
+    assert origins.describe(hub.model_copy(update={"split": "eli5"})) == f"a/b@{REVISION[:12]} eli5"
+    assert origins.describe(hub.model_copy(update={"name": "en", "split": "test"})) == f"a/b@{REVISION[:12]} en test"
     assert origins.describe(FilesOrigin(kind="files", path=Path("x/y"))) == "x/y"

@@ -7,9 +7,10 @@ queries are short and a quotation is no leak of an answer).
 from collections.abc import Iterable, Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
 from anna.corpus.dedup import NearIndex
-from anna.corpus.minhash import bands
+from anna.corpus.minhash import UInt64, bands
 from anna.folding import normalise
 
 
@@ -20,12 +21,9 @@ class HeldOutTexts:
         """Take the texts and the Jaccard similarity from which another counts as one of them; None: equal ones only."""
         distinct = {normalise(text): text for text in sorted(texts)}
         self._exact, self._threshold = frozenset(distinct), threshold
-        if threshold is not None and distinct:
-            held_out = list(distinct.values())
-            self._bands = bands(held_out, threshold)
-            self._near = NearIndex(threshold)
-            for number, text in enumerate(held_out):
-                self._near.add(number, text, self._bands[number])
+        self._texts = list(distinct.values())
+        if threshold is not None:
+            self._bands = bands(self._texts, threshold)
 
     def verdicts(self, texts: Iterable[str]) -> Mapping[str, str]:
         """Return `contaminated` for each held-out text, `near_contaminated` for each near duplicate of one."""
@@ -39,10 +37,21 @@ class HeldOutTexts:
         if self._threshold is None or not self._exact:
             return found
         all_bands = bands(rest, self._threshold)
-        is_shared = np.zeros(len(rest), dtype=np.bool_)
-        for own, theirs in zip(all_bands.T, self._bands.T, strict=True):
-            is_shared |= np.isin(own, theirs)
-        for place in np.flatnonzero(is_shared).tolist():
-            if self._near.find(rest[place], all_bands[place]) is not None:
+        places = np.flatnonzero(_are_shared(all_bands, self._bands)).tolist()
+        theirs = np.flatnonzero(_are_shared(self._bands, all_bands[places])).tolist()
+        sharing = [self._texts[place] for place in theirs] + [rest[place] for place in places]
+        index = NearIndex(sharing, np.concatenate([self._bands[theirs], all_bands[places]]), self._threshold)
+        for number in range(len(theirs)):
+            index.add(number)
+        for number, place in enumerate(places, start=len(theirs)):
+            if index.find(number) is not None:
                 found[rest[place]] = "near_contaminated"
         return found
+
+
+def _are_shared(own: UInt64, others: UInt64) -> NDArray[np.bool_]:
+    """Return whether each text has a band in common with any of the others, (N,)."""
+    is_shared = np.zeros(len(own), dtype=np.bool_)
+    for column, other in zip(own.T, others.T, strict=True):
+        is_shared |= np.isin(column, other)
+    return is_shared

@@ -1,49 +1,63 @@
 """Exact and near duplicates: which texts say the same.
 
 Near duplicates are found by MinHash in bands and then verified by the exact Jaccard similarity of their shingles, so
-the sketch can only miss. Few texts share a band with another, and only those are looked at one by one.
+the sketch can only miss. Few texts share a band with another, and only those are looked at one by one; of pairs that do
+so, those are verified that agree in enough minima.
 """
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from itertools import compress
 
 import numpy as np
 from numpy.typing import NDArray
 
 from anna.corpus.drops import Drop
-from anna.corpus.minhash import UInt32, UInt64, bands, shingles
+from anna.corpus.minhash import UInt32, UInt64, agreeing, bands, minima, shingles
 from anna.folding import normalise
 
 
-def jaccard(left: UInt32, right: UInt32) -> float:
-    """Return |left and right| / |left or right| of two sorted sets, in [0, 1]; neither is empty."""
-    common = len(np.intersect1d(left, right, assume_unique=True))
-    return common / (len(left) + len(right) - common)
+def jaccard(own: UInt32, others: Sequence[UInt32]) -> NDArray[np.float64]:
+    """Return |own and other| / |own or other| for each of several sorted sets, in [0, 1]; none is empty."""
+    sizes, members = np.array([len(each) for each in others]), np.concatenate(others)
+    is_common = own[np.searchsorted(own[:-1], members)] == members  # what is above all is compared with the last
+    common = np.add.reduceat(is_common, np.cumsum(sizes) - sizes, dtype=np.int64)
+    return np.asarray(common / (len(own) + sizes - common))
 
 
 class NearIndex:
-    """Texts by number, searched for near duplicates."""
+    """Texts by their place, of which those added are searched for near duplicates of any."""
 
-    def __init__(self, threshold: float) -> None:
-        """Take the Jaccard similarity from which texts count as one, in (0, 1]."""
-        self._threshold = threshold
-        self._shingles: dict[int, UInt32] = {}
+    def __init__(self, texts: Sequence[str], all_bands: UInt64, threshold: float) -> None:
+        """Take texts, their bands and the Jaccard similarity from which two count as one, in (0, 1]; add none."""
+        self._texts, self._bands, self._threshold = texts, all_bands, threshold
+        self._minima, self._agreeing = minima(texts, threshold), agreeing(threshold)
         self._sharing: defaultdict[tuple[int, int], list[int]] = defaultdict(list)
+        self._shingles: dict[int, UInt32] = {}
 
-    def add(self, number: int, text: str, own_bands: UInt64) -> None:
-        """Add a text under a number that is not yet there."""
-        self._shingles[number] = shingles(text)
-        for key in enumerate(own_bands.tolist()):
-            self._sharing[key].append(number)
+    def add(self, place: int) -> None:
+        """Add the text at `place`."""
+        for key in enumerate(self._bands[place].tolist()):
+            self._sharing[key].append(place)
 
-    def find(self, text: str, own_bands: UInt64) -> int | None:
-        """Return the smallest number whose text is a near duplicate of `text`, or None."""
-        keys = enumerate(own_bands.tolist())
-        candidates = sorted({number for key in keys for number in self._sharing.get(key, ())})
-        if not candidates:
+    def find(self, place: int) -> int | None:
+        """Return the first place of an added text that the text at `place` is a near duplicate of, or None."""
+        keys = enumerate(self._bands[place].tolist())
+        sharing = sorted(set[int]().union(*(self._sharing.get(key, ()) for key in keys)))
+        if not sharing:
             return None
-        grams = shingles(text)
-        return next((one for one in candidates if jaccard(grams, self._shingles[one]) >= self._threshold), None)
+        agree = np.count_nonzero(self._minima[sharing] == self._minima[place], axis=1)
+        likely = list(compress(sharing, agree >= self._agreeing))
+        if not likely:
+            return None
+        similarities = jaccard(self._own(place), [self._own(one) for one in likely])
+        return next(compress(likely, similarities >= self._threshold), None)
+
+    def _own(self, place: int) -> UInt32:
+        """Return the shingles of the text at `place`; most are never asked for."""
+        if place not in self._shingles:
+            self._shingles[place] = shingles(self._texts[place])
+        return self._shingles[place]
 
 
 def near_duplicates(texts: Sequence[str], threshold: float) -> dict[int, int]:
@@ -56,13 +70,14 @@ def near_duplicates(texts: Sequence[str], threshold: float) -> dict[int, int]:
         threshold: Jaccard similarity from which texts are near duplicates, in (0, 1].
     """
     all_bands = bands(texts, threshold)
-    index, found = NearIndex(threshold), {}
-    for place in np.flatnonzero(_is_shared(all_bands)).tolist():
-        first = index.find(texts[place], all_bands[place])
+    places = np.flatnonzero(_is_shared(all_bands)).tolist()
+    index, found = NearIndex([texts[place] for place in places], all_bands[places], threshold), {}
+    for number, place in enumerate(places):
+        first = index.find(number)
         if first is None:
-            index.add(place, texts[place], all_bands[place])
+            index.add(number)
         else:
-            found[place] = first
+            found[place] = places[first]
     return found
 
 

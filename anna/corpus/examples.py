@@ -2,9 +2,11 @@
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 
 from anna import log
+from anna.corpus.clean import UnusableError, clean_text
 from anna.corpus.collection import Pair, make_pairs
 from anna.corpus.rows import load_rows, sample
 from anna.corpus.sources import TrainSource
@@ -39,10 +41,10 @@ def load_examples(
     """
     examples: dict[str, list[Example]] = {}
     for source in log.progress(sources, unit="tasks", desc="in-context examples"):
-        rows = load_rows(source, _uncounted, max_faulty_share=max_faulty_share)
-        rows = sample(rows, source.rows, _uncounted, seed=derive_seed(seed, "train", source.task))
-        units = shuffle(_units(make_pairs(source, rows, _uncounted)), derive_seed(seed, "examples", source.task))
-        avoid = frozenset(normalise(text) for text in scored_texts(source.task))
+        rows = load_rows(source, _uncounted, task=source.task, max_faulty_share=max_faulty_share)
+        drawn = sample(rows, source.rows, _uncounted, seed=derive_seed(seed, "train", source.task))
+        units = shuffle(_units(make_pairs(source, drawn, _uncounted)), derive_seed(seed, "examples", source.task))
+        avoid = frozenset(_comparable(scored_texts(source.task)))
         examples[source.task] = choose_examples(units, count, avoid)
         if len(examples[source.task]) < count:
             _log.warning(
@@ -52,6 +54,13 @@ def load_examples(
                 count,
             )
     return examples
+
+
+def _comparable(texts: Iterable[str]) -> Iterator[str]:
+    """Yield the texts in the form in which units hold theirs; what cleaning refuses is in no unit."""
+    for text in texts:
+        with suppress(UnusableError):
+            yield normalise(clean_text(text))
 
 
 def _units(pairs: Iterable[Pair]) -> list[Unit]:

@@ -9,6 +9,7 @@ import csv
 import json
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -29,6 +30,9 @@ _SAVED = ("dataset_dict.json", "state.json")
 
 FIELD_CHARACTERS = 2**31 - 1
 """Longest CSV field; the library's own limit is 131,072, and some documents are longer."""
+
+ROWS_AT_ONCE = 1000
+"""Of a data set of the hub, made Python's own."""
 
 
 def read(reading: Reading) -> Iterator[Raw]:
@@ -106,9 +110,32 @@ def _parquet(path: Path, _: Reading) -> Iterator[Raw]:
     for file in files:
         try:
             for batch in pq.ParquetFile(file).iter_batches():
-                yield from batch.to_pylist()
+                yield from _rows(batch.to_pylist, batch)
         except (pa.ArrowException, OSError) as error:
             raise InputError(f"{file} is not a readable Parquet file ({error}); correct the path or the file") from None
+
+
+def _rows(read: Callable[[], list[Raw]], table: pa.Table | pa.RecordBatch) -> list[Raw]:
+    """Return the rows that `read` makes of a table, or makes none of because some text in it is not UTF-8."""
+    try:
+        return read()
+    except UnicodeDecodeError:
+        columns = [map(_value, table[name]) for name in table.schema.names]
+        return [dict(zip(table.schema.names, values, strict=True)) for values in zip(*columns, strict=True)]
+
+
+def _value(scalar: pa.Scalar) -> Any:
+    """Return the value of a scalar, with lone surrogates in place of bytes that are not UTF-8."""
+    try:
+        return scalar.as_py()
+    except UnicodeDecodeError:
+        if isinstance(scalar, pa.ListScalar):
+            return [_value(item) for item in scalar]
+        if isinstance(scalar, pa.StructScalar):
+            return {name: _value(item) for name, item in scalar.items()}
+        if isinstance(scalar, pa.DictionaryScalar):
+            return _value(scalar.value)
+        return scalar.as_buffer().to_pybytes().decode(errors="surrogateescape")
 
 
 def _lines(path: Path, reading: Reading) -> Iterator[Raw]:
@@ -180,7 +207,9 @@ def _hub(origin: HubOrigin) -> Iterator[Raw]:
         if origin.split not in data:
             raise InputError(f"data set {place} has no split {origin.split!r}, only {sorted(data)}; correct the split")
         data = data[origin.split]
-    yield from data
+    for begin in range(0, len(data), ROWS_AT_ONCE):
+        part = data.select(range(begin, min(begin + ROWS_AT_ONCE, len(data))))
+        yield from _rows(partial(list, part), part.with_format("arrow")[:])
 
 
 def _open(path: Path, newline: str | None = None) -> TextIO:
@@ -195,6 +224,6 @@ def _open(path: Path, newline: str | None = None) -> TextIO:
 def _json_object(line: str) -> Raw:
     try:
         row = json.loads(line)
-    except json.JSONDecodeError:
+    except ValueError:  # not JSON, or a whole number of thousands of digits
         return None
     return row if isinstance(row, dict) else None

@@ -84,7 +84,7 @@ def load_task(
 def _pool(source: HeldOutSource, drops: DropLog, max_faulty_share: float, seed: int) -> list[Unit]:
     """Return all that can be scored or shown, in the order in which it is drawn."""
     drop = drops.of(source.task, "held_out")
-    units = make_units(source, load_rows(source, drop, max_faulty_share=max_faulty_share), drop)
+    units = make_units(source, load_rows(source, drop, task=source.task, max_faulty_share=max_faulty_share), drop)
     if not units:
         hint = ", and `relevant`: compared as text, a JSON true as 'True'" if source.type == "Reranking" else ""
         raise InputError(
@@ -102,10 +102,10 @@ def _examples(
     if source.examples is not None:
         # Every row of the task is scored, so no example may hold a text of any.
         avoid = frozenset[str]().union(*(unit.texts for unit in pool))
-        other = source.model_copy(update={"origin": source.examples.origin})
+        other = source.model_copy(update={"origin": source.examples})
         drops = DropLog()  # of rows read only to take a few examples from: they are not the task's
         drop = drops.of(source.task, "held_out")
-        rows = load_rows(other, drop, max_faulty_share=max_faulty_share, is_strict=False)
+        rows = load_rows(other, drop, task=source.task, max_faulty_share=max_faulty_share, is_strict=False)
         candidates = shuffle(make_units(other, rows, drop), derive_seed(seed, "examples", source.task))
     examples = choose_examples(candidates, count, avoid)
     if len(examples) < count:

@@ -1,6 +1,7 @@
 """All of ingestion: sources in, held-out tasks and training collections out."""
 
 import logging
+from collections import defaultdict
 from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -111,43 +112,55 @@ def load_training(
 ) -> list[Collection]:
     """Return one collection per training task, without any text of `held_out`.
 
-    Sources of one task, which are of one kind, make one collection. See `load_rows` and `build_collection` for
-    arguments and errors.
+    Sources of one task, which are of one kind, make one collection; the rows of one task are held at a time. See
+    `load_rows` and `build_collection` for arguments and errors.
 
     Raises:
         InputError: If a task is left with fewer than two documents or no query that has a positive.
     """
-    pairs: dict[str, list[Pair]] = {}
-    distractors: dict[str, list[str]] = {}
-    kinds: dict[str, str] = {}
-    for source in log.progress(sources, unit="training sources", desc="ingest"):
-        kinds[source.task] = source.kind
-        drop = drops.of(source.task, "train")
-        rows = load_rows(source, drop, max_faulty_share=max_faulty_share)
-        kept = sample(rows, source.rows, drop, seed=derive_seed(seed, "train", source.task))
-        pairs.setdefault(source.task, []).extend(make_pairs(source, kept, drop))
-        others = load_distractors(source, drop, max_faulty_share=max_faulty_share, seed=derive_seed(seed, "train"))
-        distractors.setdefault(source.task, []).extend(others)
     texts = HeldOutTexts(held_out_texts(held_out), near_duplicate)
-    collections = []
-    for task, task_pairs in pairs.items():
-        drop = drops.of(task, "train")
-        collection = build_collection(
-            task,
-            kinds[task],
-            task_pairs,
-            texts,
-            drop,
-            distractors=distractors[task],
-            near_duplicate=near_duplicate,
-            seed=derive_seed(seed, "positives", task),
+    by_task: defaultdict[str, list[TrainSource]] = defaultdict(list)
+    for source in sources:
+        by_task[source.task].append(source)
+    return [
+        _load_collection(own, texts, drops, max_faulty_share=max_faulty_share, near_duplicate=near_duplicate, seed=seed)
+        for own in log.progress(by_task.values(), unit="training tasks", desc="ingest")
+    ]
+
+
+def _load_collection(
+    sources: Sequence[TrainSource],
+    held_out: HeldOutTexts,
+    drops: DropLog,
+    *,
+    max_faulty_share: float,
+    near_duplicate: float | None,
+    seed: int,
+) -> Collection:
+    """Return the collection of the sources of one task."""
+    task, pairs, distractors = sources[0].task, list[Pair](), list[str]()
+    drop = drops.of(task, "train")
+    for source in sources:
+        rows = load_rows(source, drop, task=task, max_faulty_share=max_faulty_share)
+        pairs += make_pairs(source, sample(rows, source.rows, drop, seed=derive_seed(seed, "train", task)), drop)
+        distractors += load_distractors(
+            source, drop, max_faulty_share=max_faulty_share, seed=derive_seed(seed, "train")
         )
-        dropped = drops.by_reason(task, "train")
-        _check(collection, dropped)
-        _log.info("%s: %s, dropped %s", task, _counts(collection), dropped)
-        _warn_of_contamination(task, len(task_pairs) + len(distractors[task]), dropped)
-        collections.append(collection)
-    return collections
+    collection = build_collection(
+        task,
+        sources[0].kind,
+        pairs,
+        held_out,
+        drop,
+        distractors=distractors,
+        near_duplicate=near_duplicate,
+        seed=derive_seed(seed, "positives", task),
+    )
+    dropped = drops.by_reason(task, "train")
+    _check(collection, dropped)
+    _log.info("%s: %s, dropped %s", task, _counts(collection), dropped)
+    _warn_of_contamination(task, len(pairs) + len(distractors), dropped)
+    return collection
 
 
 def _check(collection: Collection, dropped: dict[str, int]) -> None:

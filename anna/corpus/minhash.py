@@ -2,15 +2,16 @@
 
 Texts of a high Jaccard similarity are likely to have the same smallest values under several hash functions (Broder
 1997). A band is a few such values together; texts that are alike share at least one of them (Leskovec et al., Mining of
-Massive Datasets, chapter 3).
+Massive Datasets, chapter 3). Where texts share a template many share a band, and far fewer agree in enough minima.
 
-Legend: N texts, B bands, S shingles of all texts of a block.
+Legend: N texts, B bands, P minima of a text, S shingles of all texts of a block.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from itertools import chain
+from itertools import accumulate, chain
+from math import comb
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,17 +70,32 @@ def bands(texts: Sequence[str], threshold: float) -> UInt64:
         threshold: Jaccard similarity of shingles, in (0, 1], from which a pair is missed at most with `MAX_MISSED`.
     """
     num_bands, rows = shape(threshold)
-    factors, terms = _permutations()
     found = np.zeros((len(texts), num_bands), dtype=np.uint64)
-    for begin in range(0, len(texts), TEXTS_AT_ONCE):
-        runs, starts = _shingles(texts[begin : begin + TEXTS_AT_ONCE])
-        own = found[begin : begin + TEXTS_AT_ONCE]
-        for number in range(num_bands * rows):
+    for block, minima_PN in _minima(texts, num_bands * rows):
+        for number, least in enumerate(minima_PN):
             band = number // rows
-            # Multiplying by an odd number and adding one, modulo 2 ** 32, is a permutation of all hashes.
-            least = np.minimum.reduceat(runs * factors[number] + terms[number], starts)
-            own[:, band] = (own[:, band] + least) * _FACTORS[0]
+            found[block, band] = (found[block, band] + least) * _FACTORS[0]
     return found
+
+
+def minima(texts: Sequence[str], threshold: float) -> UInt32:
+    """Return what the bands of each text are made of, (N, P): two texts agree in a column with their similarity."""
+    num_bands, rows = shape(threshold)
+    found = np.empty((len(texts), num_bands * rows), dtype=np.uint32)
+    for block, minima_PN in _minima(texts, num_bands * rows):
+        found[block] = minima_PN.T
+    return found
+
+
+def _minima(texts: Sequence[str], number: int) -> Iterator[tuple[slice, UInt32]]:
+    """Yield a block of texts, and the smallest values of their shingles under so many hash functions, (P, N)."""
+    factors, terms = (drawn[:number] for drawn in _permutations())
+    for begin in range(0, len(texts), TEXTS_AT_ONCE):
+        block = slice(begin, begin + TEXTS_AT_ONCE)
+        runs, starts = _shingles(texts[block])
+        # Multiplying by an odd number and adding one, modulo 2 ** 32, is a permutation of all hashes.
+        values = (runs * factor + term for factor, term in zip(factors, terms, strict=True))
+        yield block, np.stack([np.minimum.reduceat(each, starts) for each in values])
 
 
 def shape(threshold: float) -> tuple[int, int]:
@@ -92,6 +108,18 @@ def shape(threshold: float) -> tuple[int, int]:
         if (1 - threshold**rows) ** num_bands <= MAX_MISSED:
             return num_bands, rows
     return PERMUTATIONS, 1
+
+
+def agreeing(threshold: float) -> int:
+    """Return in how many minima texts must agree to be compared: the most that, with bands, miss at most MAX_MISSED.
+
+    A pair of similarity s agrees in each with probability s, which makes their number binomial.
+    """
+    num_bands, rows = shape(threshold)
+    number = num_bands * rows
+    allowed = MAX_MISSED - (1 - threshold**rows) ** num_bands
+    shares = (comb(number, n) * threshold**n * (1 - threshold) ** (number - n) for n in range(number + 1))
+    return next(n for n, at_most_n in enumerate(accumulate(shares)) if at_most_n > allowed)
 
 
 @lru_cache(maxsize=1)

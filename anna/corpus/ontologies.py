@@ -48,7 +48,7 @@ def load_json(path: Path) -> Any:
         raise InputError(f"{path} is a folder, expected a JSON file; correct the path or the format in params.yaml")
     try:
         return json.loads(path.read_text(encoding="utf-8-sig", errors="surrogateescape"))
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # not JSON, or a whole number of thousands of digits
         raise InputError(f"{path} is not valid JSON ({error}); correct the file, or its format") from None
 
 

@@ -1,9 +1,12 @@
 """A source's rows in our columns: selected, mapped, checked, cleaned and sampled, with every other row counted."""
 
+import hashlib
+import heapq
 import json
 import logging
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,13 +67,16 @@ class Row:
         return json.dumps(self.values, sort_keys=True)
 
 
-def load_rows(reading: Reading, drop: Drop, *, max_faulty_share: float, is_strict: bool = True) -> list[Row]:
-    """Return all usable rows of a source.
+def load_rows(
+    reading: Reading, drop: Drop, *, task: str, max_faulty_share: float, is_strict: bool = True
+) -> Iterator[Row]:
+    """Yield all usable rows of a source, one at a time; what concerns it as a whole is checked after the last.
 
     Args:
         reading: The source; its `rows` is not applied.
-        drop: Counts the rows not returned: `where`, `unless`, `require` and `minus` are choices; `malformed`,
+        drop: Counts the rows not yielded: `where`, `unless`, `require` and `minus` are choices; `malformed`,
             `missing_column`, `undecodable`, `empty_text` and `not_a_number` are faults.
+        task: What the rows are for; errors name it, as one file or data set may be the source of several.
         max_faulty_share: Share of the chosen rows that may have a fault, in [0, 1].
         is_strict: Whether some row must have each value of `unless`; not where the declaration is of another source.
 
@@ -78,10 +84,16 @@ def load_rows(reading: Reading, drop: Drop, *, max_faulty_share: float, is_stric
         InputError: If the source cannot be read, has no such column, no row with a value that rows are selected by, a
             list where a string belongs or the reverse, too many faulty rows, or none that is left.
     """
+    try:
+        yield from _load(reading, drop, max_faulty_share, is_strict)
+    except InputError as error:
+        raise InputError(f"task {task!r}: {error}") from None
+
+
+def _load(reading: Reading, drop: Drop, max_faulty_share: float, is_strict: bool = True) -> Iterator[Row]:
     name = describe(reading.origin)
-    number = 0
-    rows: list[Row] = []
-    faults: list[str] = []
+    number = usable = 0
+    faults, first = Counter[str](), dict[str, int]()
     seen: set[str] = set()
     values: dict[str, dict[str, None]] = {}
     unwanted = [_minus(other, max_faulty_share) for other in reading.minus]
@@ -96,36 +108,49 @@ def load_rows(reading: Reading, drop: Drop, *, max_faulty_share: float, is_stric
         try:
             row = Row(place, _values(reading, raw, place))
         except UnusableError as error:
-            faults.append(f"{error.reason} at {place}")
+            faults[error.reason] += 1
+            first.setdefault(error.reason, number)
             drop(error.reason, f"{place}: {raw}")
             continue
         if any(_normal_key(row, columns) in keys for columns, keys in unwanted):
             drop("minus", f"{place}: {raw}")
             continue
-        rows.append(row)
-    _log.info("%s: %d rows read, %d usable, %d faulty", name, number, len(rows), len(faults))
-    _warn_of_encoding(name, faults)
+        usable += 1
+        yield row
+    _log.info("%s: %d rows read, %d usable, %d faulty", name, number, usable, faults.total())
+    if "undecodable" in faults:
+        _warn_of_encoding(name, faults["undecodable"], first["undecodable"])
     _check_selection(reading, seen, values, is_strict)
-    _check(reading, rows, faults, max_faulty_share)
-    return rows
+    _check(reading, usable, faults.total(), first, max_faulty_share)
 
 
-def sample(rows: list[Row], size: int | None, drop: Drop, *, seed: int) -> list[Row]:
+def sample(rows: Iterable[Row], size: int | None, drop: Drop, *, seed: int) -> list[Row]:
     """Return `size` different rows, those whose content hashes lowest; null for all.
 
     The choice depends on seed and content alone: neither on the order of the rows nor on what else there is. Repeated
-    rows are counted as `duplicate_row`, those left over as `beyond_rows`.
+    rows are counted as `duplicate_row`, those left over as `beyond_rows`. Of the others no more than a digest is held.
     """
-    distinct: dict[str, Row] = {}
+    seen: set[bytes] = set()
+    ranked = _ranked(rows, seen, drop, seed)
+    if size is None:
+        return [row for *_, row in sorted(ranked)]
+    lowest = [row for *_, row in heapq.nsmallest(size + 1, ranked)]
+    example = "".join(f"{row.place}: {row.content}" for row in lowest[size:])
+    for _ in range(len(seen) - size):
+        drop("beyond_rows", example)
+    return lowest[:size]
+
+
+def _ranked(rows: Iterable[Row], seen: set[bytes], drop: Drop, seed: int) -> Iterator[tuple[int, bytes, Row]]:
+    """Yield each different row behind what it is ranked by; the digests of all contents join `seen`."""
     for row in rows:
         content = row.content
-        if content in distinct:
+        digest = hashlib.blake2b(content.encode(), digest_size=16).digest()
+        if digest in seen:
             drop("duplicate_row", f"{row.place}: {content}")
-        distinct.setdefault(content, row)
-    ordered = sorted(distinct, key=lambda content: (derive_seed(seed, content), content))
-    for content in ordered[size:] if size is not None else ():
-        drop("beyond_rows", f"{distinct[content].place}: {content}")
-    return [distinct[content] for content in ordered[:size]]
+            continue
+        seen.add(digest)
+        yield derive_seed(seed, content), digest, row
 
 
 def load_distractors(
@@ -137,7 +162,7 @@ def load_distractors(
     """
     docs: list[str] = []
     for number, reading in enumerate(source.distractors):
-        rows = load_rows(reading, drop, max_faulty_share=max_faulty_share)
+        rows = load_rows(reading, drop, task=source.task, max_faulty_share=max_faulty_share)
         for row in sample(rows, reading.rows, drop, seed=derive_seed(seed, "distractors", source.task, number)):
             if not row.docs:
                 drop("no_document", row.place)
@@ -234,7 +259,7 @@ def _show(value: Any) -> str:
 def _minus(reading: Reading, max_faulty_share: float) -> tuple[tuple[str, ...], set[tuple[str, ...]]]:
     """Return the columns that rows to leave out are known by, and their values."""
     columns = tuple(sorted(reading.columns))
-    rows = load_rows(reading, lambda reason, example: None, max_faulty_share=max_faulty_share)
+    rows = _load(reading, lambda reason, example: None, max_faulty_share)
     return columns, {_normal_key(row, columns) for row in rows}
 
 
@@ -261,37 +286,36 @@ def _check_selection(reading: Reading, seen: set[str], values: dict[str, dict[st
                 )
 
 
-def _warn_of_encoding(name: str, faults: Sequence[str]) -> None:
+def _warn_of_encoding(name: str, count: int, first: int) -> None:
     """Say that rows are left out for their encoding: it is those with accents, which are no random sample."""
-    undecodable = [fault for fault in faults if fault.startswith("undecodable")]
-    if undecodable:
-        _log.warning(
-            "%s: %d rows are not UTF-8 and are left out, the first of them row %s; convert the file, e.g. by: "
-            "iconv -f cp1252 -t utf-8",
-            name,
-            len(undecodable),
-            undecodable[0].rpartition(" ")[2],
-        )
+    _log.warning(
+        "%s: %d rows are not UTF-8 and are left out, the first of them row %s; convert the file, e.g. by: "
+        "iconv -f cp1252 -t utf-8",
+        name,
+        count,
+        first,
+    )
 
 
-def _check(reading: Reading, rows: list[Row], faults: list[str], max_faulty_share: float) -> None:
-    """Refuse a source with too many faults, or with no row left."""
+def _check(reading: Reading, usable: int, faulty: int, first: dict[str, int], max_faulty_share: float) -> None:
+    """Refuse a source with too many faults, whose `first` rows are known by reason, or with no row left."""
     name = describe(reading.origin)
-    if len(faults) > max_faulty_share * (len(rows) + len(faults)):
+    if faulty > max_faulty_share * (usable + faulty):
+        reason, number = next(iter(first.items()))
         raise InputError(
-            f"{name}: {len(faults)} of {len(rows) + len(faults)} rows are faulty, more than max_faulty_share "
-            f"{max_faulty_share}; the first is {faults[0]}. {_remedy(reading, rows, faults)}"
+            f"{name}: {faulty} of {usable + faulty} rows are faulty, more than max_faulty_share {max_faulty_share}; "
+            f"the first is {reason} at {name} row {number}. {_remedy(reading, reason, faulty > usable)}"
         )
-    if not rows:
+    if not usable:
         raise InputError(
             f"{name}: no row is left; correct the path, or where, unless, require and minus in params.yaml"
         )
 
 
-def _remedy(reading: Reading, rows: Sequence[Row], faults: Sequence[str]) -> str:
-    """Return what is likely to help against too many faults."""
-    if faults[0].startswith("malformed") and len(faults) > len(rows):
+def _remedy(reading: Reading, reason: str, are_most: bool) -> str:
+    """Return what is likely to help against faults of which the first has this reason, and which most rows may have."""
+    if reason == "malformed" and are_most:
         return f"Most rows are not of format {reading.format!r}: correct the format in params.yaml, or the file"
-    if faults[0].startswith("undecodable"):
+    if reason == "undecodable":
         return "It is not UTF-8: convert the file, e.g. by: iconv -f cp1252 -t utf-8"
     return "Correct the source or raise ingest.max_faulty_share"

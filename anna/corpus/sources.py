@@ -157,13 +157,6 @@ class TrainSource(Reading):
         return self
 
 
-class ExampleSource(Strict):
-    """Where in-context examples come from when a held-out source is scored whole."""
-
-    origin: Origin
-    """Read as the task's own source is."""
-
-
 class HeldOutSource(Reading):
     """Rows of one held-out task."""
 
@@ -179,8 +172,9 @@ class HeldOutSource(Reading):
     """Of Classification: texts that the classifier is fitted on, classes in turn."""
     distractors: tuple[Reading, ...] = ()
     """Of Retrieval: documents that no query of the task asks for."""
-    examples: ExampleSource | None = None
-    """Where in-context examples come from; null: from the task's own rows, which are then not scored."""
+    examples: Origin | None = None
+    """Where in-context examples come from, read as `origin` is, when the task is scored whole; null: from its own rows,
+    which are then not scored."""
 
     @model_validator(mode="after")
     def _type_fits(self) -> Self:
@@ -192,6 +186,15 @@ class HeldOutSource(Reading):
                 raise ValueError(f"{name}: only for type {owner}")
             if not getattr(self, name) and self.type == owner and name != "distractors":
                 raise ValueError(f"{name}: missing for type {owner}")
+        return self
+
+    @model_validator(mode="after")
+    def _examples_fit(self) -> Self:
+        if self.examples and isinstance(self.examples, HubOrigin) != isinstance(self.origin, HubOrigin):
+            raise ValueError(
+                f"examples: are of kind {self.examples.kind} and origin of kind {self.origin.kind}, but are read as it "
+                "is; take both from the hub, or neither"
+            )
         return self
 
 

@@ -3,6 +3,7 @@
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice, zip_longest
 from typing import NamedTuple
 
 from anna.corpus.drops import Drop
@@ -40,7 +41,7 @@ class Unit(NamedTuple):
         return frozenset(normalise(text) for text in (self.text, *self.others))
 
 
-def make_units(source: HeldOutSource, rows: Sequence[Row], drop: Drop) -> list[Unit]:
+def make_units(source: HeldOutSource, rows: Iterable[Row], drop: Drop) -> list[Unit]:
     """Return the units of a source's rows, whatever their order.
 
     Args:
@@ -129,50 +130,55 @@ def choose_examples(units: Sequence[Unit], count: int, avoid: frozenset[str]) ->
     """Return up to `count` in-context examples, of different texts and, as far as there are, of different classes.
 
     Args:
-        units: Candidates; the first that will do are taken.
+        units: Candidates; the first that will do are taken, and of those behind them no text is looked at.
         count: How many.
         avoid: Normalised texts that no example may hold.
 
     Returns:
         Query and highest-scoring document; or a text and another of its class.
     """
-    usable = [unit for unit in units if not avoid or unit.texts.isdisjoint(avoid)]
-    candidates = _class_examples(usable) if usable and usable[0].label else _scored_examples(usable)
+    candidates = _class_examples(units, avoid) if units and units[0].label else _scored_examples(units, avoid)
     chosen: list[Example] = []
     shown: set[str] = set()
     for example in candidates:
+        if len(chosen) == count:
+            break
         texts = {normalise(example.query), normalise(example.response)}
-        if len(chosen) < count and len(texts) == 2 and not texts & shown:
+        if len(texts) == 2 and not texts & shown:
             chosen.append(example)
             shown |= texts
     return chosen
 
 
-def _scored_examples(units: Sequence[Unit]) -> Iterator[Example]:
+def _usable(units: Iterable[Unit], avoid: frozenset[str]) -> Iterator[Unit]:
+    """Yield the units that hold no text of `avoid`."""
+    return (unit for unit in units if unit.texts.isdisjoint(avoid))
+
+
+def _scored_examples(units: Sequence[Unit], avoid: frozenset[str]) -> Iterator[Example]:
     high = HIGH_SHARE * max((max(unit.scores) for unit in units), default=0.0)
-    for unit in units:
+    for unit in _usable(units, avoid):
         score, index = max((score, -index) for index, score in enumerate(unit.scores))
         if score >= high:
             yield Example(unit.text, unit.others[-index])
 
 
-def _class_examples(units: Sequence[Unit]) -> Iterator[Example]:
-    twos = take_in_turn(units, len(units), run=2)
-    for unit, other in zip(twos[::2], twos[1::2], strict=True):
-        yield Example(unit.text, other.text)
+def _class_examples(units: Iterable[Unit], avoid: frozenset[str]) -> Iterator[Example]:
+    usable = [_usable(members, avoid) for members in _by_class(units)]
+    twos = [zip(members, members, strict=False) for members in usable]  # an iterator with itself: of one, two at once
+    for turn in zip_longest(*twos):
+        for unit, other in filter(None, turn):
+            yield Example(unit.text, other.text)
 
 
-def take_in_turn(units: Sequence[Unit], count: int, run: int = 1) -> list[Unit]:
-    """Return the first `count` units, taking `run` of each class in turn; a class with fewer left gives no more."""
+def take_in_turn(units: Iterable[Unit], count: int) -> list[Unit]:
+    """Return the first `count` units, taking one of each class in turn; a class with none left gives no more."""
+    turns = chain.from_iterable(zip_longest(*_by_class(units)))
+    return list(islice(filter(None, turns), count))
+
+
+def _by_class(units: Iterable[Unit]) -> list[list[Unit]]:
     classes: defaultdict[str, list[Unit]] = defaultdict(list)
     for unit in units:
         classes[unit.label].append(unit)
-    rounds = max((len(members) // run for members in classes.values()), default=0)
-    taken = [
-        unit
-        for start in range(0, rounds * run, run)
-        for members in classes.values()
-        if len(members) >= start + run
-        for unit in members[start : start + run]
-    ]
-    return taken[:count]
+    return list(classes.values())

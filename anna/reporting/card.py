@@ -135,9 +135,9 @@ def example_sources(made: Made) -> list[Mapping[str, Any]]:
     """Return the sources whose rows the model carries as in-context examples inside its prompts."""
     ingest = made.sections["ingest"]
     given = {name for name, prompt in made.encoder["tasks"].items() if prompt.get("examples")}
-    sources = [source for key in ("held_out", "examples") for source in ingest.get(key, ())]
-    # A held-out source may draw its examples from another file than its rows.
-    return [{**source, **(source.get("examples") or {})} for source in sources if source["task"] in given]
+    sources = [source for key in ("held_out", "examples") for source in ingest.get(key, ()) if source["task"] in given]
+    # A held-out source may draw its examples from elsewhere than its rows.
+    return [{**source, "origin": source.get("examples") or source["origin"]} for source in sources]
 
 
 def energy(costs: Mapping[str, Mapping[str, Any]]) -> Energy | None:
@@ -155,10 +155,8 @@ def energy(costs: Mapping[str, Mapping[str, Any]]) -> Energy | None:
 
 
 def named(origin: Mapping[str, Any]) -> str:
-    """Return an origin of params with its version or revision, and its part of a data set, in one line."""
-    found = _ORIGIN.validate_python(origin)
-    part = (found.name, found.split if found.split != "train" else None) if isinstance(found, HubOrigin) else ()
-    return " ".join([describe(found), *filter(None, part)])
+    """Return what `describe` says of an origin as params have it."""
+    return describe(_ORIGIN.validate_python(origin))
 
 
 def flat(section: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:

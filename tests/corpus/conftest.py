@@ -32,6 +32,6 @@ def load(tmp_path: Path, drops: Counted) -> Callable[..., list[Row]]:
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
         options.setdefault("format", "jsonl")
         reading = Reading(origin={"kind": "files", "path": str(path)}, **options)
-        return load_rows(reading, drops, max_faulty_share=max_faulty_share)
+        return list(load_rows(reading, drops, task="T", max_faulty_share=max_faulty_share))
 
     return _load

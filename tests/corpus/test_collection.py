@@ -1,3 +1,4 @@
+import tracemalloc
 from collections.abc import Sequence
 from typing import Any
 
@@ -146,3 +147,30 @@ def test_tables(drops: Counted, share: float) -> None:
     held = queries["split"].to_pylist().count("validation")
     assert held == pytest.approx(share * 202, abs=25)
     assert (held > 0) == (share > 0)
+
+
+def test_rows_of_the_tables_are_those_of_the_collections() -> None:
+    judged = {("q1", "d1"): 1, ("q1", "d2"): 0}
+    first = Collection("A", "retrieval", {"d1": "doc", "d2": "other"}, {"q1": "query"}, judged)
+    second = Collection("B", "classification", {"d3": "x"}, {"q2": "x"}, {("q2", "d3"): 1}, {"x": "a"})
+    corpus, queries, qrels = (each.to_pylist() for each in training_tables([first, second], validation_share=0, seed=1))
+    assert corpus == [
+        {"doc_id": "d1", "task": "A", "text": "doc", "label": None},
+        {"doc_id": "d2", "task": "A", "text": "other", "label": None},
+        {"doc_id": "d3", "task": "B", "text": "x", "label": "a"},
+    ]
+    assert queries == [
+        {"query_id": "q1", "task": "A", "kind": "retrieval", "split": "train", "text": "query", "label": None},
+        {"query_id": "q2", "task": "B", "kind": "classification", "split": "train", "text": "x", "label": "a"},
+    ]
+    assert [tuple(row.values()) for row in qrels] == [("q1", "d1", 1), ("q1", "d2", 0), ("q2", "d3", 1)]
+
+
+def test_tables_are_made_of_columns_not_of_a_dictionary_for_each_row() -> None:
+    judged = {("q", f"d{n}"): 1 for n in range(20_000)}
+    collection = Collection("A", "retrieval", {"d": "doc"}, {"q": "query"}, judged)
+    tracemalloc.start()
+    training_tables([collection], validation_share=0, seed=1)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 100 * len(judged)

@@ -1,3 +1,4 @@
+import math
 import random
 
 import numpy as np
@@ -5,7 +6,7 @@ import pytest
 
 from anna.corpus import minhash
 from anna.corpus.dedup import jaccard, merge_texts, near_duplicates
-from anna.corpus.minhash import bands, shape, shingles
+from anna.corpus.minhash import agreeing, bands, minima, shape, shingles
 from anna.folding import normalise
 
 WORDS = [f"word{number}" for number in range(400)]
@@ -47,8 +48,9 @@ def test_jaccard_equals_the_reference() -> None:
     rng = random.Random(1)
     for length in (1, 2, 3, 4, 10, 60):
         text = make_text(rng, length)
-        for other in (text, alter(rng, text, 1), alter(rng, text, 5), make_text(rng, length)):
-            assert jaccard(shingles(text), shingles(other)) == pytest.approx(reference_jaccard(text, other))
+        others = [text, alter(rng, text, 1), alter(rng, text, 5), make_text(rng, length), make_text(rng, 9)]
+        got = jaccard(shingles(text), [shingles(other) for other in others])
+        np.testing.assert_allclose(got, [reference_jaccard(text, other) for other in others])
 
 
 def test_shingles_depend_on_word_order_and_not_on_case() -> None:
@@ -99,11 +101,58 @@ def test_bands_are_the_smallest_values_of_permuted_shingles() -> None:
     assert bands([text], 0.8)[0].tolist() == expected
 
 
-def test_the_probability_to_miss_a_pair_is_as_promised() -> None:
-    for threshold in (0.3, 0.5, 0.8, 0.9, 1.0):
-        num_bands, rows = shape(threshold)
-        assert num_bands * rows <= minhash.PERMUTATIONS
-        assert (1 - threshold**rows) ** num_bands <= minhash.MAX_MISSED
+def test_minima_are_what_the_bands_are_made_of() -> None:
+    rng = random.Random(8)
+    texts = [make_text(rng, length) for length in (1, 30, 200)]
+    num_bands, rows = shape(0.8)
+    found = minima(texts, 0.8)
+    assert found.shape == (3, num_bands * rows)
+    keys = np.zeros((3, num_bands), dtype=np.uint64)
+    for row in range(rows):
+        keys = (keys + found[:, row::rows]) * minhash._FACTORS[0]
+    np.testing.assert_array_equal(keys, bands(texts, 0.8))
+
+
+@pytest.mark.parametrize("threshold", [0.05, 0.3, 0.5, 0.8, 0.9, 1.0])
+def test_the_probability_to_miss_a_pair_is_as_promised(threshold: float) -> None:
+    num_bands, rows = shape(threshold)
+    number, least = num_bands * rows, agreeing(threshold)
+    assert number <= minhash.PERMUTATIONS
+    no_band = (1 - threshold**rows) ** num_bands
+    shares = [math.comb(number, n) * threshold**n * (1 - threshold) ** (number - n) for n in range(number + 1)]
+    assert sum(shares[: least + 1]) + no_band > minhash.MAX_MISSED, "one more would be too many"
+    if threshold >= 0.3:  # below there are not hash functions enough, and every pair of one band is compared
+        assert sum(shares[:least]) + no_band <= minhash.MAX_MISSED
+    else:
+        assert least == 0
+
+
+def test_as_few_pairs_at_the_threshold_are_missed_as_promised() -> None:
+    rng = random.Random(9)
+    words = [[f"word{rng.getrandbits(60)}" for _ in range(82)] for _ in range(2000)]
+    # 64 of 72 runs of three words stay, which is 64 / (72 + 72 - 64) = 0.8.
+    texts = [" ".join(own[:74]) for own in words] + [" ".join(own[:66] + own[74:]) for own in words]
+    assert reference_jaccard(texts[0], texts[2000]) == 0.8
+    found = near_duplicates(texts, 0.8)
+    assert set(found.items()) <= {(2000 + place, place) for place in range(2000)}
+    assert len(found) >= 2000 - 3 * 2000 * minhash.MAX_MISSED
+
+
+def test_texts_of_one_template_are_seldom_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = random.Random(10)
+    common = make_text(rng, 100)
+    texts = [f"{common} {' '.join(f'own{rng.getrandbits(60)}' for _ in range(30))}" for _ in range(200)]
+    texts += [f"{text} more" for text in texts[::10]]
+    compared = 0
+
+    def counted(own: minhash.UInt32, others: list[minhash.UInt32]) -> np.ndarray:
+        nonlocal compared
+        compared += len(others)
+        return jaccard(own, others)
+
+    monkeypatch.setattr("anna.corpus.dedup.jaccard", counted)
+    assert near_duplicates(texts, 0.8) == {200 + number: 10 * number for number in range(20)}
+    assert compared < 0.25 * 200 * 199 / 2, "nearly all pairs have a band in common"
 
 
 def test_merges_into_the_first_key_and_says_why() -> None:

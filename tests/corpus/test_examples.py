@@ -54,9 +54,12 @@ def test_the_choice_depends_on_the_seed_and_not_on_the_order_of_the_rows(tmp_pat
     assert load(source(tmp_path, rows), seed=2) != first
 
 
-@pytest.mark.parametrize("leak", ["Question 3!", "ANSWER  3", "wrong 3"])
+@pytest.mark.parametrize(
+    "leak", ["Question 3!", "ANSWER  3", "wrong 3", "café 3", "cafe\u0301 3", "question<br /><br />3", "wrong\x00 3"]
+)
 def test_what_holds_a_scored_text_is_never_shown(tmp_path: Path, leak: str) -> None:
-    [got] = load(source(tmp_path, [asked(n) for n in range(9)]), scored=frozenset({leak, "another"}), count=9).values()
+    rows = [{**asked(n), "neg": [f"wrong {n}", f"café {n}"]} for n in range(9)]
+    [got] = load(source(tmp_path, rows), scored=frozenset({leak, "another", "\x00", "\udce9"}), count=9).values()
     assert len(got) == 8
     assert "question 3" not in {example.query for example in got}
 

@@ -1,5 +1,5 @@
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,8 @@ def write(tmp_path: Path) -> Callable[[str | bytes], Path]:
 
 
 def test_jsonl_skips_blank_lines_and_marks_malformed_ones(write: Callable[..., Path]) -> None:
-    path = write('\ufeff{"text": "a"}\n\n{"text": \n[1]\n{"text": "b"}\n')
-    assert read(path, "jsonl") == [{"text": "a"}, None, None, {"text": "b"}]
+    path = write(f'\ufeff{{"text": "a"}}\n\n{{"text": \n[1]\n{{"text": {"1" * 5000}}}\n{{"text": "b"}}\n')
+    assert read(path, "jsonl") == [{"text": "a"}, None, None, None, {"text": "b"}]
 
 
 def test_undecodable_bytes_reach_the_cleaning_as_surrogates(write: Callable[..., Path]) -> None:
@@ -46,7 +46,7 @@ def test_json_takes_a_list_or_a_mapping(write: Callable[..., Path], content: str
     assert read(write(content), "json") == [{"text": "a"}, None]
 
 
-@pytest.mark.parametrize(("kind", "content"), [("json", "{"), ("stix", "{")])
+@pytest.mark.parametrize(("kind", "content"), [("json", "{"), ("stix", "{"), ("json", "1" * 5000)])
 def test_broken_json_is_refused(write: Callable[..., Path], kind: str, content: str) -> None:
     with pytest.raises(InputError, match="not valid JSON"):
         read(write(content), kind)
@@ -129,6 +129,34 @@ def test_parquet(tmp_path: Path) -> None:
     assert read(tmp_path / "rows.parquet", "parquet") == rows
 
 
+def undecodable(values: Iterable[bytes | None]) -> pa.Array:
+    """Return a column of strings, as a writer leaves them that does not check what it is given."""
+    column = pa.array(values, pa.binary())
+    return pa.StringArray.from_buffers(len(column), *column.buffers()[1:], column.buffers()[0])
+
+
+def test_parquet_that_is_not_utf_8(tmp_path: Path) -> None:
+    text = undecodable([b"a", b"caf\xe9", None])
+    table = pa.table(
+        {
+            "text": text,
+            "docs": pa.ListArray.from_arrays(pa.array([0, 2, 2, 3]), text),
+            "part": pa.StructArray.from_arrays([text, pa.array([1, 2, 3])], ["text", "number"]),
+            "kind": text.dictionary_encode(),
+            "bytes": pa.array([b"\xe9"] * 3),
+        }
+    )
+    pq.write_table(table, tmp_path / "rows.parquet")
+    got = read(tmp_path / "rows.parquet", "parquet")
+    assert [row["text"] for row in got] == ["a", "caf\udce9", None]
+    assert [row["docs"] for row in got] == [["a", "caf\udce9"], [], [None]]
+    assert [row["part"] for row in got] == [
+        {"text": value, "number": number} for value, number in zip(["a", "caf\udce9", None], [1, 2, 3], strict=True)
+    ]
+    assert [row["kind"] for row in got] == ["a", "caf\udce9", None]
+    assert [row["bytes"] for row in got] == [b"\xe9"] * 3
+
+
 def test_parquet_in_shards(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"is a folder without \*\.parquet; correct the path or the format"):
         read(tmp_path, "parquet")
@@ -194,6 +222,14 @@ class TestHub:
         assert self.read(repo="owner/copied", name="en", split="dev") == [{"query": "dev", "pos": ["a"]}]
         with pytest.raises(InputError, match=r"did not load \(ValueError: .*test"):
             self.read(repo="owner/copied", name="en", split="test")
+
+    def test_what_is_not_utf_8_there(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr("anna.corpus.formats.ROWS_AT_ONCE", 2)
+        (tmp_path / "datasets/owner/bytes").mkdir()
+        values = [b"a", b"b", b"caf\xe9", b"c", b"d"]
+        pq.write_table(pa.table({"query": undecodable(values)}), tmp_path / "datasets/owner/bytes/train.parquet")
+        assert [row["query"] for row in self.read(repo="owner/bytes")] == ["a", "b", "caf\udce9", "c", "d"]
 
     def test_unknown_split_names_those_there_are(self) -> None:
         with pytest.raises(InputError, match=r"no split 'test', only \['dev', 'train'\]"):

@@ -92,7 +92,7 @@ def test_whole_sources_take_examples_from_elsewhere(tmp_path: Path, drops: Count
     rows = [{"text1": f"a{number}", "text2": f"b{number}", "score": number % 6} for number in range(12)]
     others = [{"text1": "a5", "text2": "x", "score": 5}, {"text1": "y", "text2": "z", "score": 5}]
     origin = write(tmp_path / "rows", rows)
-    examples = {"origin": write(tmp_path / "others", others)}
+    examples = write(tmp_path / "others", others)
     task = load("STS", origin, "text1 text2 score", drops, count=1, examples=examples)
     assert len(task.units) == 12
     assert task.examples == [("y", "z")]
@@ -106,7 +106,7 @@ def test_the_source_of_examples_need_not_hold_what_the_task_leaves_out(tmp_path:
         {"text1": f"a{number}", "text2": f"b{number}", "score": number, "kind": "xy"[number % 2]} for number in range(4)
     ]
     origin = write(tmp_path / "rows", rows)
-    examples = {"origin": write(tmp_path / "others", [{"text1": "c", "text2": "d", "score": 5, "kind": "y"}])}
+    examples = write(tmp_path / "others", [{"text1": "c", "text2": "d", "score": 5, "kind": "y"}])
     options = {"count": 1, "examples": examples}
     assert load("STS", origin, "text1 text2 score", drops, unless={"kind": "x"}, **options).examples == [("c", "d")]
     with pytest.raises(InputError, match=r"others: no row has 'x' in column 'kind', .* \['y'\]; correct where"):

@@ -1,11 +1,14 @@
 import json
 import random
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from anna.corpus.rows import Row, sample
+from anna.corpus.rows import Row, load_rows, sample
+from anna.corpus.sources import Reading
 from anna.errors import InputError
 from tests.corpus.conftest import Counted
 
@@ -234,11 +237,34 @@ def test_minus_removes_equal_rows(load: Load, drops: Counted, tmp_path: Any) -> 
     assert drops == {"minus": 1}
 
 
+def test_errors_say_the_task_once(load: Load, tmp_path: Path) -> None:
+    nowhere = {"kind": "files", "path": str(tmp_path / "nowhere")}
+    without = {"origin": nowhere, "format": "jsonl", "columns": {"text": "t"}}
+    with pytest.raises(InputError, match=f"^task 'T': {tmp_path}/nowhere does not exist"):
+        load(lines({"t": "a"}), columns={"text": "t"}, minus=[without])
+    with pytest.raises(InputError, match=f"^task 'T': {tmp_path}/source row 1, column 't': got int"):
+        load(lines({"t": 1}), columns={"text": "t"})
+    with pytest.raises(InputError, match=f"^task 'T': {tmp_path}/source: 1 of 1 rows are faulty"):
+        load("x", columns={"text": "t"}, max_faulty_share=0.0)
+
+
 def test_nothing_left_is_refused(load: Load) -> None:
     with pytest.raises(InputError, match="no row is left"):
         load(lines({"t": "a"}), columns={"text": "t"}, unless={"t": "a"})
     with pytest.raises(InputError, match="no row is left"):
         load("", columns={"text": "t"})
+
+
+def test_rows_come_one_at_a_time(tmp_path: Path) -> None:
+    path = tmp_path / "source"
+    path.write_text(lines({"t": "first"}, {"t": ["a list"]}))
+    reading = Reading.model_validate(
+        {"origin": {"kind": "files", "path": str(path)}, "format": "jsonl", "columns": {"text": "t"}}
+    )
+    rows = load_rows(reading, Counted(), task="T", max_faulty_share=0.0)
+    assert next(rows).text("text") == "first"
+    with pytest.raises(InputError, match="row 2, column 't': got list"):
+        next(rows)
 
 
 def make_rows(count: int) -> list[Row]:
@@ -255,6 +281,32 @@ def test_sample_does_not_depend_on_order_or_company(drops: Counted) -> None:
     without = [row for row in rows if row in chosen or row.place != "row 0"]
     assert sample(without, 10, Counted(), seed=1) == chosen
     assert sample(rows, 10, Counted(), seed=2) != chosen
+
+
+def test_sample_holds_no_more_rows_than_it_returns() -> None:
+    held: weakref.WeakValueDictionary[int, Row] = weakref.WeakValueDictionary()
+    most = 0
+
+    def stream() -> Iterator[Row]:
+        nonlocal most
+        for number in range(500):
+            row = Row(f"row {number}", {"text": f"text {number % 400}"})
+            held[number] = row
+            most = max(most, len(held))
+            yield row
+
+    drops = Counted()
+    assert len(sample(stream(), 10, drops, seed=1)) == 10
+    assert most <= 10 + 4
+    assert drops == {"duplicate_row": 100, "beyond_rows": 390}
+
+
+def test_the_first_row_left_over_is_the_example(drops: Counted) -> None:
+    shown = []
+    rows = make_rows(9)
+    sample(rows, 3, lambda reason, example: shown.append((reason, example)), seed=1)
+    fourth = sample(rows, 4, drops, seed=1)[3]
+    assert shown == [("beyond_rows", f"{fourth.place}: {fourth.content}")] * 6
 
 
 def test_sample_counts_repeated_rows_once(drops: Counted) -> None:

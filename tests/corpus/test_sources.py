@@ -105,11 +105,27 @@ def test_no_task_is_called_what_all_of_them_are() -> None:
         ({"type": "Classification", "columns": TEXT}, "train_rows: missing for type Classification"),
         ({"type": "Reranking", "columns": {"query": "q", "doc": "d", "relevance": "r"}}, "relevant: missing"),
         ({"type": "Summarization", "columns": TEXT}, "for Summarization"),
+        (
+            {"type": "Clustering", "columns": TEXT, "examples": HUB},
+            "examples: are of kind hub and origin of kind files, .* both from the hub, or neither",
+        ),
+        (
+            {"type": "Clustering", "columns": TEXT, "examples": FILES, "origin": HUB, "format": None},
+            "examples: are of kind files and origin of kind hub",
+        ),
+        ({"type": "Clustering", "columns": TEXT, "examples": {"origin": FILES}}, "Unable to extract tag"),
     ],
 )
 def test_held_out_source_refuses(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         HeldOutSource.model_validate({"task": "T", "origin": FILES, "format": "jsonl", **fields})
+
+
+@pytest.mark.parametrize(("examples", "form"), [(FILES, "jsonl"), (HUB, None)])
+def test_examples_are_read_as_the_rows_are(examples: dict[str, str], form: str | None) -> None:
+    fields = {"task": "T", "type": "STS", "columns": PAIR, "format": form, "origin": examples, "examples": examples}
+    source = HeldOutSource.model_validate(fields)
+    assert source.examples == source.origin
 
 
 def test_source_columns() -> None:

@@ -124,12 +124,14 @@ def labelled(*labels: str) -> list[Unit]:
 
 def test_take_in_turn() -> None:
     assert [unit.text for unit in take_in_turn(labelled(*"aaabbc"), 5)] == ["a0", "b3", "c5", "a1", "b4"]
-    assert [unit.text for unit in take_in_turn(labelled(*"aaabbc"), 99, run=2)] == ["a0", "a1", "b3", "b4"]
+    assert [unit.text for unit in take_in_turn(labelled(*"aaabbc"), 99)] == ["a0", "b3", "c5", "a1", "b4", "a2"]
 
 
 def test_examples_of_classes_come_from_different_classes() -> None:
     examples = choose_examples(labelled(*"aaaabbc"), 3, frozenset())
     assert examples == [Example("a0", "a1"), Example("b4", "b5"), Example("a2", "a3")]
+    without = choose_examples(labelled(*"aaaabbc"), 3, frozenset({"a1"}))
+    assert without == [Example("a0", "a2"), Example("b4", "b5")]
 
 
 def test_examples_of_pairs_score_high() -> None:
@@ -143,6 +145,20 @@ def test_examples_of_pairs_score_high() -> None:
     assert choose_examples(units, 3, frozenset()) == [Example("a", "b"), Example("d", "e")]
     assert choose_examples(units, 3, frozenset({"a"})) == [Example("c", "B"), Example("d", "e")]
     assert choose_examples(units, 1, frozenset()) == [Example("a", "b")]
+
+
+@pytest.mark.parametrize("label", ["", "a"])
+def test_of_candidates_behind_those_taken_no_text_is_looked_at(label: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+
+    def normalise(text: str) -> str:
+        read.append(text)
+        return text
+
+    monkeypatch.setattr("anna.corpus.units.normalise", normalise)
+    units = [Unit(f"q{n}", (f"d{n}",), (1.0,), label) for n in range(100)]
+    assert len(choose_examples(units, 2, frozenset({"q0"}))) == 2
+    assert {"q0", "q1", "q2"} < set(read) < {f"{mark}{n}" for mark in "qd" for n in range(9)}
 
 
 def test_example_of_a_query_is_its_best_document() -> None:

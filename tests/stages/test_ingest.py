@@ -185,6 +185,18 @@ def test_sources_of_one_task_make_one_collection(project: dict[str, Any]) -> Non
     assert io.read_json(ingest.METRICS)["train"]["Animals"]["docs"] == 42
 
 
+def test_one_training_task_is_read_at_a_time(project: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
+    animals, *others = project["train"]
+    with caplog.at_level("INFO"):
+        run({**project, "train": [animals, *others, animals]})
+    lines = [record.getMessage() for record in caplog.records]
+    read = Path(animals["origin"]["path"])
+    made = [place for place, line in enumerate(lines) if line.startswith(f"{animals['task']}: {{")]
+    assert [place for place, line in enumerate(lines) if line.startswith(f"{read}:")] == [made[0] - 2, made[0] - 1]
+    tasks = [line.split(":")[0] for line in lines if ": {'docs'" in line]
+    assert tasks == [source["task"] for source in project["train"]]
+
+
 def test_documents_that_no_query_asks_for_join_the_collection(project: dict[str, Any]) -> None:
     zoo = [json.loads(line)["doc"] for line in Path("sources/zoo.jsonl").read_text().splitlines()]
     more = [{"title": "Notes", "text": f"This is note {number} of the keeper."} for number in range(9)]
