@@ -49,6 +49,7 @@ def test_every_section_is_checked() -> None:
     ("changes", "message"),
     [
         ({"train.batch_queries": 0}, "train.batch_queries: got 0: Input should be greater than or equal to 2"),
+        ({"student.model": {"path": "model"}}, "student.model: has no 'kind'; add it"),
         ({"train.processes": 0}, "train.processes: got 0: Input should be greater than 0"),
         ({"retrieve_dense.index": {}}, "retrieve_dense.index.min_docs: missing; add it"),
         (

@@ -4,20 +4,21 @@ Bytes that are not UTF-8 become lone surrogates (PEP 383) here, so that one rule
 any format. A row that cannot be read at all is None.
 """
 
-import codecs
 import csv
 import json
+import logging
 import re
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from anna import origins
 from anna.corpus import ontologies
+from anna.corpus.files import open_text
 from anna.corpus.sources import Reading, repeats
 from anna.errors import InputError
 from anna.origins import HubOrigin, describe
@@ -30,6 +31,14 @@ _SAVED = ("dataset_dict.json", "state.json")
 
 FIELD_CHARACTERS = 2**31 - 1
 """Longest CSV field; the library's own limit is 131,072, and some documents are longer."""
+
+_QUOTED = re.compile(r'"([^"]|"")*"')
+"""A field as csv quotes it."""
+
+MOST_QUOTED = 0.05
+"""Share of the rows of a tsv with such a field above which there is a warning."""
+
+_log = logging.getLogger(__name__)
 
 ROWS_AT_ONCE = 1000
 """Of a data set of the hub, made Python's own."""
@@ -50,7 +59,7 @@ def read(reading: Reading) -> Iterator[Raw]:
 
 
 def _jsonl(path: Path, _: Reading) -> Iterator[Raw]:
-    with _open(path) as file:
+    with open_text(path) as file:
         for line in file:
             if line.strip():
                 yield _json_object(line)
@@ -65,14 +74,26 @@ def _json(path: Path, _: Reading) -> Iterator[Raw]:
 
 
 def _csv(path: Path, reading: Reading) -> Iterator[Raw]:
-    with _open(path, newline="") as file:
+    with open_text(path, newline="") as file:
         yield from _separated(path, csv.reader(file, strict=True), reading)
 
 
 def _tsv(path: Path, reading: Reading) -> Iterator[Raw]:
     """Tab-separated values know no quotes: a quotation mark is one."""
-    with _open(path, newline="") as file:
-        yield from _separated(path, csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE), reading)
+    number = quoted = 0
+    with open_text(path, newline="") as file:
+        for row in _separated(path, csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE), reading):
+            number += 1
+            quoted += any(map(_QUOTED.fullmatch, (row or {}).values()))
+            yield row
+    if quoted > MOST_QUOTED * number:
+        _log.warning(
+            "%s: in %d of %d rows a field stands in quotation marks, which tsv takes for text; write the file without "
+            "them, or with commas as csv",
+            path,
+            quoted,
+            number,
+        )
 
 
 def _separated(path: Path, rows: Any, reading: Reading) -> Iterator[Raw]:
@@ -140,7 +161,7 @@ def _value(scalar: pa.Scalar) -> Any:
 
 def _lines(path: Path, reading: Reading) -> Iterator[Raw]:
     pattern = re.compile(reading.pattern or "")
-    with _open(path) as file:
+    with open_text(path) as file:
         for line in file:
             if line.strip():
                 match = pattern.fullmatch(line.rstrip("\r\n"))
@@ -157,7 +178,7 @@ def _folders(path: Path, _: Reading) -> Iterator[Raw]:
 
 
 def _obo(path: Path, reading: Reading) -> Iterator[Raw]:
-    with _open(path) as file:
+    with open_text(path) as file:
         terms = ontologies.parse_obo(file)
     yield from ontologies.synonym_pairs(terms) if reading.records == "synonym_pairs" else ontologies.synonyms(terms)
 
@@ -210,15 +231,6 @@ def _hub(origin: HubOrigin) -> Iterator[Raw]:
     for begin in range(0, len(data), ROWS_AT_ONCE):
         part = data.select(range(begin, min(begin + ROWS_AT_ONCE, len(data))))
         yield from _rows(partial(list, part), part.with_format("arrow")[:])
-
-
-def _open(path: Path, newline: str | None = None) -> TextIO:
-    if not path.is_file():
-        raise InputError(f"{path} is a folder, expected a file; correct the path or the format in params.yaml")
-    with path.open("rb") as file:
-        if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
-            raise InputError(f"{path} is UTF-16; make it UTF-8, e.g. by: iconv -f utf-16 -t utf-8")
-    return path.open(encoding="utf-8-sig", errors="surrogateescape", newline=newline)
 
 
 def _json_object(line: str) -> Raw:

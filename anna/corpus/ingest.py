@@ -168,7 +168,8 @@ def _check(collection: Collection, dropped: dict[str, int]) -> None:
         raise InputError(
             f"training task {collection.task!r} is left with {len(collection.docs)} documents and "
             f"{len(collection.queries)} queries that have a positive, expected {MIN_DOCS} and 1 or more; dropped: "
-            f"{dropped}. Raise its rows or correct its columns"
+            f"{dropped}. {'Lower its positive_at, raise' if collection.kind == 'sts' else 'Raise'} its rows or correct "
+            "its columns"
         )
 
 

@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from anna.corpus.files import open_text
 from anna.errors import InputError
 from anna.folding import normalise
 
@@ -42,12 +43,11 @@ def load_json(path: Path) -> Any:
     """Return the JSON value in the file `path`; bytes that are not UTF-8 become lone surrogates.
 
     Raises:
-        InputError: If it is no file, or not JSON.
+        InputError: As `open_text`, or if it is not JSON.
     """
-    if not path.is_file():
-        raise InputError(f"{path} is a folder, expected a JSON file; correct the path or the format in params.yaml")
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig", errors="surrogateescape"))
+        with open_text(path) as file:
+            return json.load(file)
     except ValueError as error:  # not JSON, or a whole number of thousands of digits
         raise InputError(f"{path} is not valid JSON ({error}); correct the file, or its format") from None
 

@@ -121,6 +121,8 @@ def _load(reading: Reading, drop: Drop, max_faulty_share: float, is_strict: bool
     if "undecodable" in faults:
         _warn_of_encoding(name, faults["undecodable"], first["undecodable"])
     _check_selection(reading, seen, values, is_strict)
+    if not number:
+        raise InputError(f"{name} has no rows; correct the path, or the file")
     _check(reading, usable, faults.total(), first, max_faulty_share)
 
 

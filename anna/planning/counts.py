@@ -216,7 +216,7 @@ def _of_file(path: Path, form: str) -> Known | None:
         return Known(
             sum(pq.read_metadata(file).num_rows for file in (path.glob("*.parquet") if path.is_dir() else [path]))
         )
-    if form not in ("jsonl", "csv", "tsv", "lines") or not path.is_file():
+    if form not in ("jsonl", "csv", "tsv", "lines") or not path.is_file() or path.suffix == ".gz":
         return None
     with path.open("rb") as file:
         start = file.read(LOOKED_AT)

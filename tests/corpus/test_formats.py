@@ -1,3 +1,4 @@
+import gzip
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -99,6 +100,31 @@ def test_tsv_knows_no_quotes(write: Callable[..., Path]) -> None:
         {"id": "1", "text": '"open'},
         {"id": "2", "text": "b"},
     ]
+
+
+@pytest.mark.parametrize("field", ['"He said ""hi"""', '"a, b"'])
+def test_quoted_fields_of_a_tsv_are_told(
+    write: Callable[..., Path], caplog: pytest.LogCaptureFixture, field: str
+) -> None:
+    plain = ['"Quiet," he said.', 'a 3" pipe', '"']
+    read(write("text\n" + "\n".join(plain * 20)), "tsv")
+    assert not caplog.messages
+    path = write("text\n" + "\n".join([*plain, field]))
+    assert read(path, "tsv")[-1] == {"text": field}
+    assert caplog.messages == [
+        f"{path}: in 1 of 4 rows a field stands in quotation marks, which tsv takes for text; write the file without "
+        "them, or with commas as csv"
+    ]
+
+
+@pytest.mark.parametrize(("kind", "content"), [("jsonl", '{"text": "é"}'), ("json", '[{"text": "é"}]')])
+def test_what_gzip_has_compressed_is_read(tmp_path: Path, kind: str, content: str) -> None:
+    path = tmp_path / f"source.{kind}.gz"
+    path.write_bytes(gzip.compress(content.encode()))
+    assert read(path, kind) == [{"text": "é"}]
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(InputError, match=r"is not compressed by gzip \(.*\); correct the file or its name"):
+        read(path, kind)
 
 
 def test_lines_by_pattern(write: Callable[..., Path]) -> None:

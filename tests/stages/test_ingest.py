@@ -150,7 +150,7 @@ def test_held_out_texts_leave_training(project: dict[str, Any], caplog: pytest.L
 
 def test_empty_source_names_it(project: dict[str, Any]) -> None:
     Path("sources/news.jsonl").write_text("")
-    with pytest.raises(InputError, match=r"sources/news\.jsonl: no row is left"):
+    with pytest.raises(InputError, match=r"sources/news\.jsonl has no rows; correct the path"):
         run(project)
 
 
@@ -164,6 +164,13 @@ def test_failure_writes_nothing(project: dict[str, Any]) -> None:
 def test_too_small_a_task_is_refused(project: dict[str, Any]) -> None:
     write_jsonl(Path("sources/news.jsonl"), [{"text": "alone", "label": "x"}])
     with pytest.raises(InputError, match=r"'News' is left with 1 documents and 0 queries.*query_without_positive"):
+        run(project)
+
+
+def test_a_similarity_that_no_pair_reaches_is_what_the_remedy_names(project: dict[str, Any]) -> None:
+    (place,) = (n for n, source in enumerate(project["train"]) if source["kind"] == "sts")
+    project["train"][place]["positive_at"] = 99.0
+    with pytest.raises(InputError, match=r" and 0 queries .* Lower its positive_at, raise its rows or correct its col"):
         run(project)
 
 

@@ -1,0 +1,33 @@
+"""Text files of a source, opened in one way."""
+
+import codecs
+import gzip
+from pathlib import Path
+from typing import TextIO, cast
+
+from anna.errors import InputError
+
+
+def open_text(path: Path, newline: str | None = None) -> TextIO:
+    """Return the file open for reading as UTF-8, unpacked where its name ends in .gz.
+
+    Bytes that are not UTF-8 become lone surrogates (PEP 383).
+
+    Args:
+        path: What is opened.
+        newline: As `open` takes it.
+
+    Raises:
+        InputError: If it is no file, UTF-16, or not what .gz says.
+    """
+    if not path.is_file():
+        raise InputError(f"{path} is a folder, expected a file; correct the path or the format in params.yaml")
+    opened = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opened(path, "rb") as file:
+            start = file.read(2)
+    except gzip.BadGzipFile as error:
+        raise InputError(f"{path} is not compressed by gzip ({error}); correct the file or its name") from None
+    if start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        raise InputError(f"{path} is UTF-16; make it UTF-8, e.g. by: iconv -f utf-16 -t utf-8")
+    return cast(TextIO, opened(path, "rt", encoding="utf-8-sig", errors="surrogateescape", newline=newline))
