@@ -27,9 +27,9 @@ def first(epochs: int = 1, batch_queries: int = 40, **changes: object) -> TrainP
 
 def whole(encoder: Encoder, batch: Batch, chosen: TrainParams) -> torch.Tensor:
     """The loss of a batch by the encoder itself, from tokens."""
-    layout = lay_out(batch, 1, toy_texts())
-    sides = step.tokenize_batch(encoder, batch, batch.groups, layout.doc_ids[0], texts=toy_texts(), recipe=chosen)
-    loss = step.loss_of(layout, 0, texts=toy_texts(), recipe=chosen, device=encoder.device)
+    layout = lay_out(batch, 0, 1, toy_texts())
+    sides = step.tokenize_batch(encoder, batch, batch.groups, layout.doc_ids, texts=toy_texts(), recipe=chosen)
+    loss = step.loss_of(layout, texts=toy_texts(), recipe=chosen, device=encoder.device)
     value, _ = loss(*encoder(sides))
     return value
 

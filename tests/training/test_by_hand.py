@@ -90,9 +90,9 @@ def test_steps_are_adamws_with_the_recipes_numbers(tiny_checkpoint: Path) -> Non
     records = loop.train(engines.start_engine(encoder, chosen), encoder, batches, TEXTS, chosen)
     optimizer = torch.optim.AdamW(other.parameters(), betas=(0.9, 0.98), weight_decay=0.3)
     for batch, rate, record in zip(batches, (0.001, 0.002, 0.003), records, strict=True):
-        layout = lay_out(batch, 1, TEXTS)
-        sides = step.tokenize_batch(other, batch, batch.groups, layout.doc_ids[0], texts=TEXTS, recipe=chosen)
-        value, _ = step.loss_of(layout, 0, texts=TEXTS, recipe=chosen, device=other.device)(*other(sides))
+        layout = lay_out(batch, 0, 1, TEXTS)
+        sides = step.tokenize_batch(other, batch, batch.groups, layout.doc_ids, texts=TEXTS, recipe=chosen)
+        value, _ = step.loss_of(layout, texts=TEXTS, recipe=chosen, device=other.device)(*other(sides))
         optimizer.zero_grad()
         value.backward()
         norm = torch.nn.utils.clip_grad_norm_(other.parameters(), 0.01)
