@@ -52,10 +52,9 @@ class Setup(NamedTuple):
     weight_bytes: int
     """2 where a GPU computes in bfloat16; on a CPU weights are kept in float32 whatever is computed in."""
 
-    @property
-    def is_fused(self) -> bool:
-        """Whether layers are compiled (`anna.modeling.fused.can_fuse`)."""
-        return self.is_gpu and not self.is_quantized
+    def is_compiled(self, layer: int) -> bool:
+        """Return whether a layer before the last is compiled (`anna.modeling.fused`): at ZeRO 3 the first is not."""
+        return self.is_gpu and not self.is_quantized and not (self.zero_stage == 3 and layer == 0)
 
     @property
     def trained(self) -> int:
@@ -166,11 +165,11 @@ def activations(setup: Setup) -> float:
     computed for all tokens. When these have been used, one layer with all that computing it again takes.
     """
     shape, b = setup.shape, setup.weight_bytes
-    layer = saved_by_compiled_layer(setup) if setup.is_fused else saved_by_layer(setup)
-    last = saved_by_last_layer(setup)
+    compiled, plain = saved_by_compiled_layer(setup), saved_by_layer(setup)
     inputs = setup.recomputed * shape.hidden * b
-    whole = (shape.layers - 1 - setup.recomputed) * layer + last if setup.recomputed < shape.layers else 0.0
-    return setup.tokens * (inputs + max(whole, saved_by_layer(setup) * (setup.recomputed > 0)))
+    whole = [compiled if setup.is_compiled(layer) else plain for layer in range(setup.recomputed, shape.layers - 1)]
+    last = saved_by_last_layer(setup) * (setup.recomputed < shape.layers)
+    return setup.tokens * (inputs + max(sum(whole) + last, plain * (setup.recomputed > 0)))
 
 
 def peak(setup: Setup) -> float:

@@ -23,6 +23,7 @@ from anna.modeling.encoder_config import EncoderConfig, TaskPrompt
 from anna.modeling.export import export
 from anna.modeling.student import StudentParams
 from anna.planning.hardware import matrix_rate
+from anna.shapes import Shape
 from benchmarks import side_by_side
 from benchmarks.side_by_side import Figures, Row, Side, Work
 
@@ -114,7 +115,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "model"
         encoder, mixed, queries = make_model(folder)
-        operations = 2 * sum(p.numel() for n, p in encoder.backbone.named_parameters() if "layers." in n)
+        shape = Shape.of(encoder.backbone.config.to_dict())
         cases = (
             ("zero-shot, mixed lengths", mixed, arguments.texts, 0, 1.3),
             ("5 examples of 128 tokens", queries, arguments.texts // 4, NUM_EXAMPLES, 8.0),
@@ -122,7 +123,7 @@ def main() -> None:
         for title, texts, count, examples, target in cases:
             results, cosine = compare(folder, sample(texts, count), examples, arguments.rounds)
             mine, peer = results["anna"], min(list(results.values())[1:])
-            share = operations * mine.useful / mine.seconds / rate
+            share = side_by_side.operations(shape, mine.useful, passes=1) / mine.seconds / rate
             sys.stdout.write(side_by_side.table(f"{title}, {count} texts", results))
             sys.stdout.write(f"\n\nsmallest cosine between the two: {cosine:.7f}\n")
             rows[title] = side_by_side.faster(mine, peer, target)

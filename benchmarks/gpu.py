@@ -128,18 +128,6 @@ def useful_tokens(rows: Sequence[Sequence[int]], shared: int) -> int:
     return shared + sum(len(row) - shared for row in rows)
 
 
-def operations(job: Job, useful: int) -> float:
-    """Return the floating-point operations of the matrix products that the job needs, at least.
-
-    Of the last layer only keys and values are needed of most tokens, and no more is counted. Training needs each
-    product a second time, for the gradient of its input; frozen matrices need none of their own. Recomputation and a
-    second pass of GradCache are not needed; attention is, but not counted: a few percent.
-    """
-    shape = job.size.shape
-    of_token = (shape.layers - 1) * shape.matrices + shape.key_matrices
-    return (2 if job.zero_stage is None else 4) * useful * of_token
-
-
 def line(job: Job, side: str, figures: Figures, share: float) -> str:
     """Return one line of the table."""
     seconds, computed, useful, memory = figures
@@ -160,7 +148,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             job = Job(size, stage, examples, chosen.micro_step_tokens or None, chosen.recomputed)
             sides = {name: (run, (name == "anna", job)) for name in ("anna", "padded")}
             ours, peer = side_by_side.compare(sides, chosen.rounds).values()
-            shares = [operations(job, figures.useful) / figures.seconds / rate for figures in (ours, peer)]
+            needed = side_by_side.operations(size.shape, ours.useful, passes=1 if stage is None else 2)
+            shares = [needed / figures.seconds / rate for figures in (ours, peer)]
             lines += [line(job, *row) for row in zip(sides, (ours, peer), shares, strict=True)]
             rows[job.title] = side_by_side.faster(ours, peer, 1.0)
             share = Row(shares[0], shares[1], shares[0] / shares[1], 0.5)

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from anna.shapes import Shape
+
 ROUNDS = 3
 LONG = 60.0
 """Seconds from which one round is enough: what disturbs it is small beside it."""
@@ -55,6 +57,21 @@ class Work:
         """Return what was counted."""
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         return Figures(self.seconds, self.computed, useful, memory)
+
+
+def operations(shape: Shape, tokens: int, passes: int) -> float:
+    """Return the floating-point operations of the matrix products that a decoder's tokens need, at least.
+
+    Of the last layer only keys and values are needed of most tokens, and no more is counted. Recomputation and a second
+    pass of GradCache are not needed; attention is, but not counted: a few percent.
+
+    Args:
+        shape: Of the decoder.
+        tokens: Useful ones.
+        passes: 1 to encode; 2 to train adapters, each product once more for the gradient of its input; 3 to train all,
+            once more for that of its weights.
+    """
+    return 2.0 * passes * tokens * ((shape.layers - 1) * shape.matrices + shape.key_matrices)
 
 
 Side = Callable[..., Figures]

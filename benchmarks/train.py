@@ -28,6 +28,7 @@ from anna.modeling.export import export
 from anna.modeling.student import StudentParams
 from anna.planning.hardware import matrix_rate
 from anna.prompts import query_prefix
+from anna.shapes import Shape
 from anna.training import engine as engines
 from anna.training import step
 from anna.training.batches import Batch, Group, Texts
@@ -204,8 +205,8 @@ def main() -> None:
     peers = [min(list(results[examples].values())[1:]) for examples in (0, NUM_EXAMPLES)]
     cost, peer_cost = (pair[1].seconds / pair[0].seconds for pair in (mine, peers))
     rate = matrix_rate(torch.float32)
-    weights = sum(p.numel() for n, p in new_encoder().backbone.named_parameters() if "layers." in n)
-    share = 6 * weights * mine[0].useful / mine[0].seconds / rate
+    shape = Shape.of(new_encoder().backbone.config.to_dict())
+    share = side_by_side.operations(shape, mine[0].useful, passes=3) / mine[0].seconds / rate
     rows = {
         "step without examples": side_by_side.faster(mine[0], peers[0], 1.0),
         "step with 5 examples": side_by_side.faster(mine[1], peers[1], 4.0),

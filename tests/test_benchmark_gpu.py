@@ -13,9 +13,9 @@ import torch
 
 from anna.modeling.encoder import Encoder
 from anna.modeling.packing import Text, pack
-from benchmarks.gpu import Job, operations
 from benchmarks.padded import PaddedEncoder
 from benchmarks.random_model import SIZES, TASK, Words, make_batch, new_encoder
+from benchmarks.side_by_side import operations
 
 REPO = Path(__file__).parents[1]
 TINY = SIZES["tiny"]
@@ -45,8 +45,7 @@ def test_needed_operations_are_those_of_the_linear_layers() -> None:
     with torch.no_grad():
         encoder._embed(packing)
     of_last_tokens = sum(2 * m.in_features * m.out_features * 2 for m in linear[-7:])  # 2 texts
-    assert operations(Job(TINY, None, 0, None), 14) == counted - of_last_tokens
-    assert operations(Job(TINY, 1, 0, None), 14) == 2 * (counted - of_last_tokens)
+    assert [operations(TINY.shape, 14, passes) for passes in (1, 3)] == [n * (counted - of_last_tokens) for n in (1, 3)]
 
 
 def test_a_batch_shows_the_encoders_examples() -> None:

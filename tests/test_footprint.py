@@ -141,6 +141,8 @@ def test_checkpointing_keeps_a_layers_input_and_one_layer() -> None:
     three = (4 * 4096 + 2 * 4096 + 2 * 1024 + 2 * 14336) * 2 * 3  # compiled
     assert activations(setup._replace(recomputed=28)) == 28 * 4096 * 2 + three + last
     assert activations(setup._replace(recomputed=28, zero_stage=3)) == 28 * 4096 * 2 + three + last
+    assert activations(setup._replace(recomputed=0)) == three * 31 / 3 + last
+    assert activations(setup._replace(recomputed=0, zero_stage=3)) == one + three * 30 / 3 + last  # but the first
     assert activations(setup._replace(recomputed=28, is_quantized=True)) == 28 * 4096 * 2 + 3 * one + last
 
 

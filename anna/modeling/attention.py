@@ -207,8 +207,6 @@ def _read_only_last(
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Before a decoder layer runs: compute the keys and values of all tokens, then leave it the texts' last ones."""
     (hidden,), packing = args, kwargs["packing"]
-    if packing.given is not None:
-        return args, kwargs
     attention, (cos, sin) = layer.self_attn, kwargs["position_embeddings"]
     normed = layer.input_layernorm(hidden)
     heads = (*normed.shape[:-1], -1, attention.head_dim)

@@ -160,8 +160,8 @@ def plan(groups: Sequence[Group], recipe: TrainParams, alone: AloneParams) -> li
 
 def loss(encoder: Encoder, batch: Batch, library: Library, texts: Texts, recipe: TrainParams) -> Tensor:
     """Return training's loss of a batch, the mean over its queries, from what is known of its texts."""
-    layout = lay_out(batch, 1, texts)
-    of_vectors = step.loss_of(layout, 0, texts=texts, recipe=recipe, device=encoder.device)
+    layout = lay_out(batch, 0, 1, texts)
+    of_vectors = step.loss_of(layout, texts=texts, recipe=recipe, device=encoder.device)
     query_emb_QD = embed(encoder, batch.task, [group.query_id for group in batch.groups], library)
-    value, _ = of_vectors(query_emb_QD, embed(encoder, batch.task, layout.doc_ids[0], library))
+    value, _ = of_vectors(query_emb_QD, embed(encoder, batch.task, layout.doc_ids, library))
     return value

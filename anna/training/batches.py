@@ -170,48 +170,76 @@ def check_world(batches: Sequence[Batch], world_size: int) -> None:
             )
 
 
+class Sizes(NamedTuple):
+    """Texts of a batch that each rank embeds."""
+
+    queries: list[int]
+    docs: list[int]
+
+
 class Layout(NamedTuple):
-    """Where each document of a batch is, and how queries and documents relate. Columns are documents of all ranks."""
+    """What a rank embeds of a batch, and how that relates to all of it. Columns are documents of all ranks."""
 
-    shares: list[tuple[Group, ...]]
-    """Groups whose queries each rank embeds, by rank."""
-    doc_ids: list[list[str]]
-    """Distinct documents that each rank embeds, by rank."""
-    columns: list[list[list[int]]]
-    """Columns of each group's documents, positive first, by rank and query."""
-    is_masked: list[list[list[int]]]
-    """Columns of documents that are no negatives of a query though in its batch, by rank and query."""
+    share: tuple[Group, ...]
+    """Groups whose queries the rank embeds."""
+    doc_ids: list[str]
+    """Distinct documents that it embeds."""
+    columns: list[list[int]]
+    """Columns of each group's documents, positive first."""
+    is_masked: list[list[int]]
+    """Columns of documents that are no negatives of a group's query though in its batch, in ascending order."""
+    text_ids: list[str]
+    """Queries of all ranks, by rank, then their documents, by column."""
+    own: list[int]
+    """Which of these the rank embeds, queries first."""
+    sizes: Sizes
 
 
-def lay_out(batch: Batch, world_size: int, texts: Texts) -> Layout:
-    """Return the layout of a batch: each document once, as many on each rank.
+def lay_out(batch: Batch, rank: int, world_size: int, texts: Texts) -> Layout:
+    """Return a rank's part of a batch, which embeds each document once, as many on each rank.
 
     Masked for a query are other queries' documents that are labelled positives of it, are of its class, or have its own
     text (a question that is asked twice; retrieval leaves it out, too).
 
     Args:
         batch: The batch of all ranks.
+        rank: Whose part.
         world_size: Number of ranks.
         texts: What the batch names.
     """
-    shares = [batch.share(rank, world_size) for rank in range(world_size)]
-    doc_ids = [batch.doc_ids()[rank::world_size] for rank in range(world_size)]
-    place = {doc_id: column for column, doc_id in enumerate(doc_id for block in doc_ids for doc_id in block)}
-    columns = [[[place[d] for d in g.doc_ids] for g in share] for share in shares]
-    folded = {doc_id: normalise(texts.docs[doc_id]) for doc_id in place}
-    is_masked = [[_not_negative(g, place, folded, texts) for g in share] for share in shares]
-    return Layout(shares, doc_ids, columns, is_masked)
+    share, doc_ids = batch.share(rank, world_size), batch.doc_ids()
+    query_blocks = [[g.query_id for g in batch.share(other, world_size)] for other in range(world_size)]
+    doc_blocks = [doc_ids[other::world_size] for other in range(world_size)]
+    text_ids = [text_id for block in (*query_blocks, *doc_blocks) for text_id in block]
+    sizes = Sizes([len(block) for block in query_blocks], [len(block) for block in doc_blocks])
+    first_query, first_doc = sum(sizes.queries[:rank]), len(batch.groups) + sum(sizes.docs[:rank])
+    place = {doc_id: column for column, doc_id in enumerate(text_ids[len(batch.groups) :])}
+    return Layout(
+        share=share,
+        doc_ids=doc_blocks[rank],
+        columns=[[place[doc_id] for doc_id in group.doc_ids] for group in share],
+        is_masked=_not_negative(share, place, texts),
+        text_ids=text_ids,
+        own=[*range(first_query, first_query + len(share)), *range(first_doc, first_doc + len(doc_blocks[rank]))],
+        sizes=sizes,
+    )
 
 
-def _not_negative(group: Group, place: Mapping[str, int], folded: Mapping[str, str], texts: Texts) -> list[int]:
-    own, positives = set(group.doc_ids), texts.positives.get(group.query_id, frozenset())
-    text, label = normalise(texts.queries[group.query_id]), texts.labels.get(group.query_id)
-
-    def may_be_relevant(doc_id: str) -> bool:
-        is_of_class = label is not None and texts.labels.get(doc_id) == label
-        return is_of_class or doc_id in positives or folded[doc_id] == text
-
-    return [column for doc_id, column in place.items() if doc_id not in own and may_be_relevant(doc_id)]
+def _not_negative(share: Sequence[Group], place: Mapping[str, int], texts: Texts) -> list[list[int]]:
+    by_text: dict[str, list[str]] = {}
+    by_label: dict[str, list[str]] = {}
+    for doc_id in place:
+        by_text.setdefault(normalise(texts.docs[doc_id]), []).append(doc_id)
+        if doc_id in texts.labels:
+            by_label.setdefault(texts.labels[doc_id], []).append(doc_id)
+    masked = []
+    for group in share:
+        relevant = {*by_text.get(normalise(texts.queries[group.query_id]), ())}
+        relevant |= place.keys() & texts.positives.get(group.query_id, frozenset())
+        if group.query_id in texts.labels:
+            relevant.update(by_label.get(texts.labels[group.query_id], ()))
+        masked.append(sorted(place[doc_id] for doc_id in relevant.difference(group.doc_ids)))
+    return masked
 
 
 def _chunks(order: np.ndarray, size: int) -> list[np.ndarray]:

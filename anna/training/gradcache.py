@@ -23,15 +23,13 @@ Sides = tuple[Part, Part]
 
 
 class Chunk(NamedTuple):
-    """Rows of one side that are embedded together."""
+    """A micro-step: rows of one side that are embedded together."""
 
     side: int
     rows: list[int]
     is_extra: bool = False
     """Whether they are embedded only so that all ranks run the same passes."""
 
-
-MicroStep = list[Chunk]
 
 Statistics = dict[str, Tensor]
 
@@ -51,39 +49,39 @@ def backward(engine: Any, sides: Sides, loss: Loss, max_tokens: int | None) -> t
         loss: Called once, with all of this rank's vectors.
         max_tokens: Tokens that a micro-step computes at most on each rank; a longer text stands alone. None: one pass.
     """
-    steps = plan(sides, max_tokens)
-    num_computed = sum(num_tokens(_parts(sides, [chunk for chunk in step if not chunk.is_extra])) for step in steps)
-    if len(steps) == 1:
+    chunks = plan(sides, max_tokens)
+    if chunks is None:
         engine.set_gradient_accumulation_boundary(True)
-        value, statistics = loss(*_embed(engine, sides, steps[0]))
+        value, statistics = loss(*engine(sides))
         engine.backward(value)
-        return statistics, num_computed
-    states, parts = [], []
+        return statistics, num_tokens(sides)
+    states, vectors = [], []
     with torch.no_grad():
-        for step in steps:
+        for chunk in chunks:
             states.append(_random_state())
-            parts.append(_embed(engine, sides, step))
+            vectors.append(_embed(engine, sides, chunk))
     state_after = _random_state()
-    leaves = [leaf.requires_grad_() for leaf in _assemble(sides, steps, parts)]
+    leaves = [leaf.requires_grad_() for leaf in _assemble(sides, chunks, vectors)]
     value, statistics = loss(*leaves)
     gradients = torch.autograd.grad(value, leaves)
-    for number, (step, state) in enumerate(zip(steps, states, strict=True), start=1):
+    for number, (chunk, state) in enumerate(zip(chunks, states, strict=True), start=1):
         _set_random_state(state)  # dropout falls as it did when the loss was taken
-        engine.set_gradient_accumulation_boundary(number == len(steps))
-        engine.backward(_carried(gradients, step, _embed(engine, sides, step)))
+        engine.set_gradient_accumulation_boundary(number == len(chunks))
+        gradient = gradients[chunk.side][chunk.rows] * (not chunk.is_extra)
+        # A number whose gradient at the weights is the loss's through these vectors.
+        engine.backward((_embed(engine, sides, chunk) * gradient).sum())
     _set_random_state(state_after)
-    return statistics, num_computed
+    return statistics, sum(num_tokens([_part(sides, chunk)]) for chunk in chunks if not chunk.is_extra)
 
 
-def plan(sides: Sides, max_tokens: int | None) -> list[MicroStep]:
-    """Return the micro-steps of this rank, as many as every other rank has, of the same sides.
+def plan(sides: Sides, max_tokens: int | None) -> list[Chunk] | None:
+    """Return the micro-steps of this rank, as many as every other rank has, of the same sides; None: one pass.
 
-    One for all texts where they fit on every rank; otherwise each holds queries or documents. A rank with fewer repeats
-    rows, marked `is_extra`: at ZeRO 3 all ranks gather each layer's weights together.
+    One pass where all texts fit on every rank. A rank with fewer micro-steps repeats rows, marked `is_extra`: at ZeRO 3
+    all ranks gather each layer's weights together.
     """
-    whole = [Chunk(number, list(range(len(side.rows)))) for number, side in enumerate(sides)]
     if max_tokens is None:
-        return [whole]
+        return None
     chunks = [_cut(side, number, max_tokens) for number, side in enumerate(sides)]
     is_over = num_tokens(sides) > max_tokens
     counts = torch.tensor([int(is_over), *map(len, chunks)])
@@ -91,9 +89,9 @@ def plan(sides: Sides, max_tokens: int | None) -> list[MicroStep]:
     dist.all_reduce(counts, op=dist.ReduceOp.MAX)
     is_cut, *most = counts.tolist()
     if not is_cut:
-        return [whole]
+        return None
     return [
-        [part[number] if number < len(part) else part[-1]._replace(is_extra=True)]
+        part[number] if number < len(part) else part[-1]._replace(is_extra=True)
         for part, count in zip(chunks, most, strict=True)
         for number in range(count)
     ]
@@ -104,35 +102,27 @@ def _cut(side: Part, number: int, max_tokens: int) -> list[Chunk]:
     return [Chunk(number, rows) for rows in packed_batches(own, max_tokens - side.num_shared)]
 
 
-def _embed(engine: Any, sides: Sides, step: MicroStep) -> tuple[Tensor, ...]:
-    vectors: tuple[Tensor, ...] = engine(_parts(sides, step))
+def _embed(engine: Any, sides: Sides, chunk: Chunk) -> Tensor:
+    vectors: Tensor
+    (vectors,) = engine([_part(sides, chunk)])
     return vectors
 
 
-def _parts(sides: Sides, step: MicroStep) -> list[Part]:
-    return [Part([sides[chunk.side].rows[row] for row in chunk.rows], sides[chunk.side].num_shared) for chunk in step]
+def _part(sides: Sides, chunk: Chunk) -> Part:
+    side = sides[chunk.side]
+    return Part([side.rows[row] for row in chunk.rows], side.num_shared)
 
 
-def _assemble(sides: Sides, steps: Sequence[MicroStep], parts: Sequence[tuple[Tensor, ...]]) -> list[Tensor]:
+def _assemble(sides: Sides, chunks: Sequence[Chunk], vectors: Sequence[Tensor]) -> list[Tensor]:
     """Return the vectors of each side in the order of its rows; of rows that are embedded twice, the first ones.
 
     Under dropout the others differ, and they carry no gradient.
     """
-    whole = [parts[0][0].new_empty(len(side.rows), parts[0][0].shape[1]) for side in sides]
-    for step, vectors in zip(steps, parts, strict=True):
-        for chunk, part in zip(step, vectors, strict=True):
-            if not chunk.is_extra:
-                whole[chunk.side][chunk.rows] = part
+    whole = [vectors[0].new_empty(len(side.rows), vectors[0].shape[1]) for side in sides]
+    for chunk, part in zip(chunks, vectors, strict=True):
+        if not chunk.is_extra:
+            whole[chunk.side][chunk.rows] = part
     return whole
-
-
-def _carried(gradients: Sequence[Tensor], step: MicroStep, vectors: tuple[Tensor, ...]) -> Tensor:
-    """Return a number whose gradient at the weights is the loss's through `vectors`."""
-    products = [
-        (part * (gradients[chunk.side][chunk.rows] * (not chunk.is_extra))).sum()
-        for chunk, part in zip(step, vectors, strict=True)
-    ]
-    return torch.stack(products).sum()
 
 
 def _random_state() -> tuple[Tensor, list[Tensor]]:

@@ -18,7 +18,10 @@ from anna.training.batches import Group, Texts
 from anna.training.recipe import TrainParams
 from anna.training.validation import HeldOut
 
-_LIBRARIES = ("torch", "transformers", "peft", "deepspeed", "tokenizers")
+_CODE = ("folding.py", "footprint.py", "prompts.py", "seeding.py", "modeling/*.py", "training/*.py")
+"""Files of the package: a test holds that whatever else training reaches leaves the weights as they are."""
+
+_LIBRARIES = ("numpy", "torch", "transformers", "peft", "deepspeed", "tokenizers")
 
 _WITHOUT_EFFECT = {"processes", "checkpoint_steps"}
 """Parameters of `train` that leave the weights as they are; the number of processes is among `conditions`."""
@@ -45,9 +48,6 @@ def identify(
     """
     positives = ((query_id, sorted(texts.positives[query_id])) for query_id in sorted(texts.positives))
     vectors = (part for name in sorted(texts.vectors) for part in (name, texts.vectors[name].tobytes()))
-    package = Path(__file__).parents[1]
-    alone = [package / f"{name}.py" for name in ("prompts", "seeding", "footprint")]
-    code = [*alone, *(path for name in ("training", "modeling") for path in sorted((package / name).glob("*.py")))]
     return {
         **flatten(recipe.model_dump(mode="json", exclude=_WITHOUT_EFFECT), "train"),
         **flatten(student.model_dump(mode="json"), "student"),
@@ -60,9 +60,14 @@ def identify(
         "data.vectors": digest(vectors),
         "weights": digest_weights(encoder.backbone.state_dict()),
         "dtype": str(encoder.dtype),
-        "code": digest(sha256(path) for path in code),
+        "code": digest(sha256(path) for path in code()),
         "libraries": {name: version(name) for name in _LIBRARIES},
     }
+
+
+def code() -> list[Path]:
+    """Return the files whose code decides what is computed."""
+    return [path for name in _CODE for path in sorted(Path(__file__).parents[1].glob(name))]
 
 
 def conditions(world_size: int) -> dict[str, Any]:

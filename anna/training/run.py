@@ -103,7 +103,7 @@ def train_encoder(
     torch.manual_seed(seeding.derive_seed(recipe.seed, "torch", rank))
     check_memory(student, recipe, world_size)
     encoder = new_encoder(student, prompts, data.examples, recipe)
-    held_out = sample(data.validation, data.texts, recipe.validation_queries)
+    held_out = sample(data.validation, data.texts, recipe.validation_queries, data.groups)
     for task in sorted({group.task for group in data.groups} | {part.task for part in held_out} | {*data.examples}):
         encoder.config.task(task)
     batches = plan(data.groups, recipe)

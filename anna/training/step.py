@@ -17,7 +17,7 @@ from anna.modeling.encoder import Encoder, Part
 from anna.prompts import query_prefix
 from anna.training import engine as engines
 from anna.training import gradcache
-from anna.training.batches import Batch, Group, Layout, Texts, lay_out
+from anna.training.batches import Batch, Group, Layout, Sizes, Texts, lay_out
 from anna.training.gather import gather_rows
 from anna.training.losses import Terms, combined_loss, distilled_batch, matryoshka
 from anna.training.recipe import TrainParams
@@ -43,19 +43,11 @@ class Relations(NamedTuple):
     """Where a text meets itself, (M, A)."""
 
 
-class Sizes(NamedTuple):
-    """Texts of a batch, by rank."""
-
-    queries: list[int]
-    docs: list[int]
-
-
 def take(engine: Any, encoder: Encoder, batch: Batch, texts: Texts, recipe: TrainParams) -> dict[str, float]:
     """Take one optimizer step and return its statistics by name, over all ranks."""
-    rank, world_size = dist.get_rank(), dist.get_world_size()
-    layout = lay_out(batch, world_size, texts)
-    sides = tokenize_batch(encoder, batch, layout.shares[rank], layout.doc_ids[rank], texts=texts, recipe=recipe)
-    loss = loss_of(layout, rank, texts=texts, recipe=recipe, device=encoder.device)
+    layout = lay_out(batch, dist.get_rank(), dist.get_world_size(), texts)
+    sides = tokenize_batch(encoder, batch, layout.share, layout.doc_ids, texts=texts, recipe=recipe)
+    loss = loss_of(layout, texts=texts, recipe=recipe, device=encoder.device)
     sums, num_tokens = gradcache.backward(engine, sides, loss, recipe.max_micro_step_tokens)
     norm = engines.step(engine)
     plain = sum(len(row) for side in sides for row in side.rows)
@@ -91,13 +83,13 @@ def tokenize_batch(
     return Part(queries, encoder.num_shared(queries)), Part(docs, 0)
 
 
-def loss_of(layout: Layout, rank: int, *, texts: Texts, recipe: TrainParams, device: torch.device) -> gradcache.Loss:
+def loss_of(layout: Layout, *, texts: Texts, recipe: TrainParams, device: torch.device) -> gradcache.Loss:
     """Return the loss of a batch as a function of the vectors of a rank's queries and of its documents."""
     return partial(
         _loss,
-        targets=_targets(layout, rank, device=device),
-        relations=_relations(layout, rank, texts, device) if recipe.batch_kd_weight else None,
-        sizes=Sizes([len(share) for share in layout.shares], [len(block) for block in layout.doc_ids]),
+        targets=_targets(layout, device),
+        relations=_relations(layout, texts, device) if recipe.batch_kd_weight else None,
+        sizes=layout.sizes,
         recipe=recipe,
     )
 
@@ -154,25 +146,22 @@ def _distilled(own_emb_MD: Tensor, emb_AD: Tensor, relations: Relations, recipe:
     return matryoshka(loss, own_emb_MD, emb_AD, recipe.matryoshka_dims)
 
 
-def _targets(layout: Layout, rank: int, *, device: torch.device) -> Targets:
-    share = layout.shares[rank]
-    width, num_docs = max(len(group.doc_ids) for group in share), sum(len(block) for block in layout.doc_ids)
+def _targets(layout: Layout, device: torch.device) -> Targets:
+    share, width = layout.share, max(len(group.doc_ids) for group in layout.share)
     group_QG = torch.full((len(share), width), -1)
     soft_labels_QG = torch.zeros(len(share), width)
-    is_masked_QN = torch.zeros(len(share), num_docs, dtype=torch.bool)
+    is_masked_QN = torch.zeros(len(share), sum(layout.sizes.docs), dtype=torch.bool)
     for row, group in enumerate(share):
-        group_QG[row, : len(group.doc_ids)] = torch.tensor(layout.columns[rank][row])
+        group_QG[row, : len(group.doc_ids)] = torch.tensor(layout.columns[row])
         soft_labels_QG[row, : len(group.doc_ids)] = torch.tensor(group.soft_labels)
-        is_masked_QN[row, layout.is_masked[rank][row]] = True
+        is_masked_QN[row, layout.is_masked[row]] = True
     return Targets(group_QG.to(device), soft_labels_QG.to(device), is_masked_QN.to(device))
 
 
-def _relations(layout: Layout, rank: int, texts: Texts, device: torch.device) -> Relations:
-    """Return the relations of the texts of `rank`, its queries first, with all texts."""
-    blocks = [*([group.query_id for group in share] for share in layout.shares), *layout.doc_ids]
-    vectors_AD = torch.from_numpy(np.stack([texts.vectors[text_id] for block in blocks for text_id in block]))
-    places = torch.split(torch.arange(len(vectors_AD)), [len(block) for block in blocks])
-    own_M = torch.cat([places[rank], places[len(layout.shares) + rank]])
+def _relations(layout: Layout, texts: Texts, device: torch.device) -> Relations:
+    """Return the relations of the rank's texts, its queries first, with all texts."""
+    vectors_AD = torch.from_numpy(np.stack([texts.vectors[text_id] for text_id in layout.text_ids]))
+    own_M = torch.tensor(layout.own)
     is_self_MA = own_M[:, None] == torch.arange(len(vectors_AD))
     return Relations((vectors_AD[own_M] @ vectors_AD.T).to(device), is_self_MA.to(device))
 

@@ -3,6 +3,7 @@
 Legend: Q queries, N documents, D dimensions.
 """
 
+import logging
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -29,6 +30,9 @@ _TOKENS_PER_PASS = 4096
 """Computed at once: about as many as a training batch of the default has."""
 
 
+_log = logging.getLogger(__name__)
+
+
 class HeldOut(NamedTuple):
     """Validation queries of one task, and the documents that each of them is ranked against."""
 
@@ -37,25 +41,43 @@ class HeldOut(NamedTuple):
     doc_ids: tuple[str, ...]
 
 
-def sample(groups: Sequence[Group], texts: Texts, count: int) -> list[HeldOut]:
-    """Return the first `count` groups by a hash of their query, gathered by task; label tasks are left out.
+def sample(groups: Sequence[Group], texts: Texts, count: int, trained_on: Sequence[Group]) -> list[HeldOut]:
+    """Return the first `count` groups by a hash of their query, gathered by task.
+
+    Left out are label tasks, and queries whose pair is trained on the other way round, their positive as a query and
+    they as its positive: symmetric tasks ask either for the other.
 
     A query is ranked against the labelled positives and the hardest negatives of all chosen queries of its task:
     documents that the teachers found near, and a cost that grows with `count` alone.
 
     Args:
         groups: Of the validation split, positive first, then negatives, hardest first.
-        texts: Which documents are labelled positives, and which queries have a class.
+        texts: What both name.
         count: Largest number of queries; 0 gives none.
+        trained_on: Of the training split.
     """
     ranked = [group for group in groups if group.query_id not in texts.labels]
-    chosen = sorted(ranked, key=lambda group: seeding.derive_seed(0, "validation", group.query_id))[:count]
+    unseen = _without_reversed(ranked, texts, trained_on)
+    if len(unseen) < len(ranked):
+        left_out = len(ranked) - len(unseen)
+        _log.info("%d of %d validation queries left out: their pair is trained on, reversed", left_out, len(ranked))
+    chosen = sorted(unseen, key=lambda group: seeding.derive_seed(0, "validation", group.query_id))[:count]
     result = []
     for task in sorted({group.task for group in chosen}):
         members = [group for group in chosen if group.task == task]
         doc_ids = {doc for g in members for doc in (*g.doc_ids[: 1 + CANDIDATES], *texts.positives[g.query_id])}
         result.append(HeldOut(task, tuple(sorted(g.query_id for g in members)), tuple(sorted(doc_ids))))
     return result
+
+
+def _without_reversed(groups: Sequence[Group], texts: Texts, trained_on: Sequence[Group]) -> list[Group]:
+    positives = [{normalise(texts.docs[doc_id]) for doc_id in texts.positives[g.query_id]} for g in groups]
+    asked = set[str]().union(*positives)
+    # Of training's documents, which are many and long, those alone are folded whose query is a positive here.
+    matching = [group for group in trained_on if normalise(texts.queries[group.query_id]) in asked]
+    trained = {(normalise(texts.docs[g.doc_ids[0]]), normalise(texts.queries[g.query_id])) for g in matching}
+    pairs = zip(groups, positives, strict=True)
+    return [g for g, own in pairs if trained.isdisjoint((normalise(texts.queries[g.query_id]), text) for text in own)]
 
 
 def ndcg(scores_QN: NDArray[np.floating], gains_QN: NDArray[np.floating], depth: int = DEPTH) -> NDArray[np.float64]:

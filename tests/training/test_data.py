@@ -128,9 +128,9 @@ def test_the_relabelled_are_positives_of_the_training_split() -> None:
     assert texts.positives == {"q0": frozenset({"d1", "d2"}), "q1": frozenset({"d1"}), "q2": frozenset({"d9"})}
     batch = Batch("A", (Group("q0", "A", ("d1", "d5"), (0.6, 0.4)), Group("q3", "A", ("d2", "d3"), (0.6, 0.4))), ())
     named = {"queries": {"q0": "query 0", "q3": "query 3"}, "docs": {f"d{n}": f"doc {n}" for n in range(6)}}
-    layout = lay_out(batch, 1, texts._replace(**named))
-    assert layout.doc_ids == [["d1", "d5", "d2", "d3"]]
-    assert layout.is_masked == [[[2], []]]  # in q0's batch as another query's positive, but no negative of q0
+    layout = lay_out(batch, 0, 1, texts._replace(**named))
+    assert layout.doc_ids == ["d1", "d5", "d2", "d3"]
+    assert layout.is_masked == [[2], []]  # in q0's batch as another query's positive, but no negative of q0
 
 
 def test_examples_keep_their_order() -> None:

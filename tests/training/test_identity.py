@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from anna.modeling.encoder import Encoder
-from anna.training.identity import conditions, differences, digest, digest_weights, identify
+from anna.training.identity import code, conditions, differences, digest, digest_weights, identify
 from anna.training.recipe import TrainParams
 from anna.training.validation import HeldOut
 from tests.conftest import tiny_student
+from tests.test_contracts import REPO, reachable
 from tests.training.worker import recipe, toy_groups, toy_texts
 
 
@@ -91,6 +92,13 @@ def test_what_leaves_the_weights_alone_is_the_same_run(tiny_encoder: Encoder, na
     before = run.identity()
     run.recipe[name] = value
     assert run.identity() == before
+
+
+def test_code_that_decides_the_weights_is_part_of_a_run() -> None:
+    hashed = {".".join(path.relative_to(REPO).with_suffix("").parts) for path in code()}
+    # Files, logging, memory and errors: what these say is checked before training, or is no part of it.
+    without_effect = "allocation errors io known_shapes log machine origins params shapes".split()
+    assert reachable("anna.training.run") - hashed == {f"anna.{name}" for name in without_effect}
 
 
 def test_conditions_name_ranks_device_and_threads() -> None:

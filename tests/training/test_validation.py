@@ -1,6 +1,7 @@
 """Which queries are validated, what nDCG says of a ranking, and that ranks share the work."""
 
 import itertools
+import logging
 import math
 import multiprocessing
 import socket
@@ -23,7 +24,10 @@ from anna.training.validation import HeldOut, ndcg, sample, score
 from tests.training.worker import recipe
 
 POSITIVES = {f"{task}{n}": frozenset({f"{task}-d{n}"}) for task in "abc" for n in range(40)}
-TEXTS = Texts({}, {}, POSITIVES, labels={f"c{n}": str(n % 3) for n in range(40)})
+DOCS = {f"{task}-{name}": f"document {name}" for task in "abc" for name in (*(f"d{n}" for n in range(41)), "x")}
+TEXTS = Texts(
+    {name: f"query {name}" for name in POSITIVES}, DOCS, POSITIVES, labels={f"c{n}": str(n % 3) for n in range(40)}
+)
 GROUPS = [
     Group(f"{task}{n}", task, (f"{task}-d{n}", f"{task}-d{n + 1}"), (0.5, 0.5)) for task in "abc" for n in range(40)
 ]
@@ -52,20 +56,30 @@ def test_ndcg_is_that_of_trec_eval(num_docs: int) -> None:
 
 
 def test_queries_are_drawn_by_hash_from_all_tasks_but_those_of_labels() -> None:
-    few, more = sample(GROUPS, TEXTS, 10), sample(GROUPS[::-1], TEXTS, 30)
+    few, more = sample(GROUPS, TEXTS, 10, ()), sample(GROUPS[::-1], TEXTS, 30, ())
     assert [part.task for part in few] == ["a", "b"]
     chosen, others = ({query for part in parts for query in part.query_ids} for parts in (few, more))
     assert (len(chosen), len(others)) == (10, 30)
     assert chosen < others, "a larger sample holds the smaller one"
-    assert sum(len(part.query_ids) for part in sample(GROUPS, TEXTS, 999)) == 80
-    assert sample(GROUPS, TEXTS, 0) == []
+    assert sum(len(part.query_ids) for part in sample(GROUPS, TEXTS, 999, ())) == 80
+    assert sample(GROUPS, TEXTS, 0, ()) == []
 
 
 def test_a_query_is_ranked_against_positives_and_hardest_negatives_of_its_task() -> None:
     texts = TEXTS._replace(positives={**TEXTS.positives, "a0": frozenset({"a-d0", "a-x"})})
-    assert sample(GROUPS[:1], texts, 5) == [HeldOut("a", ("a0",), ("a-d0", "a-d1", "a-x"))]
+    assert sample(GROUPS[:1], texts, 5, ()) == [HeldOut("a", ("a0",), ("a-d0", "a-d1", "a-x"))]
     many = [group._replace(doc_ids=tuple(f"{group.task}-{n}" for n in range(9))) for group in GROUPS[:2]]
-    assert sample(many, TEXTS, 5) == [HeldOut("a", ("a0", "a1"), (*(f"a-{n}" for n in range(6)), "a-d0", "a-d1"))]
+    assert sample(many, TEXTS, 5, ()) == [HeldOut("a", ("a0", "a1"), (*(f"a-{n}" for n in range(6)), "a-d0", "a-d1"))]
+
+
+def test_a_query_that_is_trained_on_as_its_positives_positive_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    asked = {"t0": "Document d0!", "t1": "document d1", "t2": "query a2"}  # a0's positive, a1's, and a2 itself
+    answered = {"t0-d": "query  A0", "t1-d": "query a0", "t2-d": "document d2"}
+    texts = TEXTS._replace(queries=TEXTS.queries | asked, docs=TEXTS.docs | answered)
+    trained_on = [Group(name, "a", (f"{name}-d", "a-d0"), (0.5, 0.5)) for name in asked]
+    assert [part.query_ids for part in sample(GROUPS[:3], texts, 5, trained_on)] == [("a1", "a2")]
+    assert "1 of 3 validation queries left out" in caplog.text
 
 
 class Engine:
