@@ -92,11 +92,12 @@ def _load_cross_encoder(
     # Each kind brings its own heavy libraries; only the one that is used is loaded.
     from anna.teachers import cross_encoder
 
-    max_tokens = doc_tokens + query_tokens
-    model = cross_encoder.load_cross_encoder(path, max_tokens, dtype)
+    model = cross_encoder.load_cross_encoder(path, doc_tokens + query_tokens, dtype)
     cut = partial(cross_encoder.cut_pairs, model, doc_tokens=doc_tokens, query_tokens=query_tokens)
     return Model(
-        plan=lambda pairs: cross_encoder.plan_batches(model, cut(pairs), max_tokens, tokens_per_batch),
+        plan=lambda pairs: cross_encoder.plan_batches(
+            model, pairs, doc_tokens=doc_tokens, query_tokens=query_tokens, tokens_per_batch=tokens_per_batch
+        ),
         compute=lambda pairs: cross_encoder.score_batch(model, cut(pairs), dtype)[:, None],
     )
 
