@@ -95,13 +95,16 @@ class Store:
 
     def scan(self, keys: Keys) -> Parts:
         """Yield what is stored of `keys`, which are distinct."""
+        if not len(keys):
+            return
+        wanted = shards.wanted(keys)
         is_found, seen = np.zeros(len(keys), dtype=np.bool_), set[Path]()
         # Listed again until nothing is new: another process may have joined shards that were still to be read.
         while new := [path for path in self._shards() if path not in seen]:
             for path in new:
                 seen.add(path)
                 try:
-                    for places, values in shards.matches(path, keys):
+                    for places, values in shards.matches(path, wanted):
                         is_new = ~is_found[places]
                         is_found[places] = True
                         yield places[is_new], values[is_new]

@@ -14,7 +14,7 @@ import pytest
 
 from anna import shards, store
 from anna.errors import InputError
-from anna.fingerprints import text_keys
+from anna.fingerprints import Keys, text_keys
 from anna.shards import Int, Values
 from anna.store import Store, gather
 
@@ -177,6 +177,23 @@ def test_shards_joined_while_they_are_read_are_found_in_the_new_one(
     read(texts)
     assert read.computed == []
     assert len(files(read)) == 1
+
+
+@pytest.mark.usefixtures("at_once")
+def test_wanted_keys_are_sorted_once_however_many_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [f"text {number}" for number in range(6)]
+    Reader(tmp_path, batch=1)(texts)
+    original, calls = shards.wanted, []
+
+    def counting(keys: Keys) -> shards.Wanted:
+        calls.append(len(keys))
+        return original(keys)
+
+    monkeypatch.setattr(shards, "wanted", counting)
+    read = Reader(tmp_path)
+    read(texts)
+    assert len(files(read)) == 6
+    assert calls == [6]
 
 
 def test_only_one_process_joins_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
