@@ -31,12 +31,13 @@ from anna.modeling.checkpoint import load_causal_lm
 from anna.modeling.hardware import compute_dtype
 from anna.origins import fetch_model
 from anna.teachers import cross_encoder, likelihood_batches, query_likelihood, reranker
+from anna.teachers.blocks import query_blocks
 from anna.teachers.dense import DenseParams
 from anna.teachers.pairs import texts_of
 from benchmarks import side_by_side
 from benchmarks.side_by_side import Figures, Row, Side, Work
 from benchmarks.texts import make_cross_encoder
-from stages.rerank import BM25_RUN, CORPUS, DENSE_RUN, QRELS, QUERIES, RerankParams
+from stages.rerank import CORPUS, QUERIES, SOURCES, RerankParams
 
 Pairs = list[tuple[str, str]]
 Act = Callable[[Pairs], NDArray[np.float32]]
@@ -51,13 +52,9 @@ WARM_UP = 8
 
 def read_pairs(num_queries: int, depth: int) -> Pairs:
     """Return (query, passage) texts of the default's candidates."""
-    corpus, queries, qrels = (
-        io.read(CORPUS, schemas.CORPUS),
-        io.read(QUERIES, schemas.QUERIES),
-        io.read(QRELS, schemas.QRELS),
-    )
-    runs = io.read(BM25_RUN, schemas.RUN), io.read(DENSE_RUN, schemas.RUN)
-    pairs = reranker.choose_candidates(queries, qrels, *runs, depth=depth, queries_per_task=num_queries)
+    corpus, queries = io.read(CORPUS, schemas.CORPUS), io.read(QUERIES, schemas.QUERIES)
+    rows = query_blocks(queries, SOURCES)
+    pairs = reranker.choose_candidates(queries, rows, depth=depth, queries_per_task=num_queries)
     return texts_of(pairs, corpus, queries)
 
 
