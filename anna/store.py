@@ -18,7 +18,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -26,6 +26,8 @@ from anna import io, shards
 from anna.errors import InputError
 from anna.fingerprints import Keys, fingerprint
 from anna.shards import Int, Values
+
+Item = TypeVar("Item")
 
 Parts = Iterator[tuple[Int, Values]]
 """Places among the keys asked for, (N,), and their values, (N, D): every place once, in any order."""
@@ -214,3 +216,14 @@ def gather(parts: Parts, num_rows: int) -> Values:
             matrix = np.empty((num_rows, values.shape[1]), dtype=np.float32)
         matrix[places] = values
     return matrix
+
+
+def values_of(items: Sequence[Item], fetch: Callable[[list[Item]], Parts]) -> Values:
+    """Return the value of every item, (N, D), or (0, 0) where there are none; equal items are fetched once.
+
+    Args:
+        items: In any order.
+        fetch: From distinct items to their values.
+    """
+    place = {item: number for number, item in enumerate(dict.fromkeys(items))}
+    return gather(fetch(list(place)), len(place))[[place[item] for item in items]]

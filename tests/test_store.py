@@ -243,3 +243,16 @@ def test_two_processes_write_join_and_read_at_once(tmp_path: Path) -> None:
     read([f"text {number}" for number in range(60)])
     assert read.computed == []
     assert not files(read, "damaged")
+
+
+def test_equal_items_are_fetched_once_and_every_one_has_its_value() -> None:
+    asked: list[list[str]] = []
+
+    def fetch(distinct: list[str]) -> store.Parts:
+        asked.append(distinct)
+        for place in reversed(range(len(distinct))):
+            yield np.array([place]), np.array([value(distinct[place])], dtype=np.float32)
+
+    assert store.values_of(["bb", "a", "bb"], fetch).tolist() == [value("bb"), value("a"), value("bb")]
+    assert store.values_of([], fetch).shape == (0, 0)
+    assert asked == [["bb", "a"], []]

@@ -57,8 +57,7 @@ def score_pairs(
     Raises:
         InputError: If the model is not of that kind.
     """
-    place = {pair: index for index, pair in enumerate(dict.fromkeys(pairs))}
-    if not place:
+    if not pairs:
         return np.zeros(0, dtype=np.float32)
     limits = {"doc_tokens": doc_tokens, "query_tokens": query_tokens, "tokens_per_batch": tokens_per_batch}
     spec = ModelSpec(
@@ -66,9 +65,9 @@ def score_pairs(
         partial(_describe, kind, origin, dtype, doc_tokens, query_tokens),
         partial(_load, kind, origin, dtype, **limits),
     )
-    parts = engine.fetch(where or engine.Local(), spec, list(place), counts, root)
-    scores = store.gather(parts, len(place))[:, 0]
-    return scores[[place[pair] for pair in pairs]]
+    return store.values_of(pairs, lambda distinct: engine.fetch(where or engine.Local(), spec, distinct, counts, root))[
+        :, 0
+    ]
 
 
 def _describe(kind: Kind, origin: Origin, dtype: Dtype, doc_tokens: int, query_tokens: int) -> dict[str, Any]:
