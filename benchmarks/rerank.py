@@ -2,6 +2,7 @@
 
 Pairs are what the default would rerank: the best of both runs for some queries of every task. The cross-encoder is the
 dense model with a head of random weights (speed does not depend on weights), the causal model that of `rerank.model`.
+Ours cuts queries and passages to their limits as the stage does; the peer gets them cut, outside its clock.
 `CrossEncoder.predict` runs at three batch sizes, in float32 as it comes and, where ours does not compute in float32, in
 ours, too; the best counts. Both forms of query likelihood compute in the same format.
 
@@ -43,7 +44,7 @@ Pairs = list[tuple[str, str]]
 Act = Callable[[Pairs], NDArray[np.float32]]
 
 LIMITS = {"doc_tokens": 64, "query_tokens": 32}
-LONGEST, BUDGET, BATCH_SIZES = 96, 4096, (16, 32, 64)
+BUDGET, BATCH_SIZES = 4096, (16, 32, 64)
 KINDS = ("cross_encoder", "query_likelihood")
 
 WARM_UP = 8
@@ -59,28 +60,31 @@ def read_pairs(num_queries: int, depth: int) -> Pairs:
 
 
 def our_cross_encoder(path: Path, pairs: Pairs, scores: Path, dtype: torch.dtype) -> Figures:
-    """Score in length-sorted batches of a budget of tokens."""
+    """Score as the stage does: in length-sorted batches of a budget of tokens, pairs cut batch by batch."""
     keep_freed_memory()
-    model = cross_encoder.load_cross_encoder(path, LONGEST, dtype)
+    model = cross_encoder.load_cross_encoder(path, sum(LIMITS.values()), dtype)
 
     def act(part: Pairs) -> NDArray[np.float32]:
         found = np.empty(len(part), dtype=np.float32)
-        for batch in cross_encoder.plan_batches(model, part, LONGEST, BUDGET):
-            found[batch] = cross_encoder.score_batch(model, [part[place] for place in batch], dtype)
+        for batch in cross_encoder.plan_batches(model, part, **LIMITS, tokens_per_batch=BUDGET):
+            some = cross_encoder.cut_pairs(model, [part[place] for place in batch], **LIMITS)
+            found[batch] = cross_encoder.score_batch(model, some, dtype)
         return found
 
-    return measure(model[0].auto_model.get_input_embeddings(), act, pairs, scores, _lengths(model, pairs))
+    useful = _lengths(model, cross_encoder.cut_pairs(model, pairs, **LIMITS))
+    return measure(model[0].auto_model.get_input_embeddings(), act, pairs, scores, useful)
 
 
 def their_cross_encoder(path: Path, pairs: Pairs, batch_size: int, scores: Path, dtype: torch.dtype) -> Figures:
-    """Score with the library's own method, weights in `dtype`."""
-    model = cross_encoder.load_cross_encoder(path, LONGEST).to(dtype)
+    """Score pairs that are cut already with the library's own method, weights in `dtype`."""
+    model = cross_encoder.load_cross_encoder(path, sum(LIMITS.values())).to(dtype)
+    cut = cross_encoder.cut_pairs(model, pairs, **LIMITS)
 
     def act(part: Pairs) -> NDArray[np.float32]:
         none = torch.nn.Identity()
         return np.asarray(model.predict(part, batch_size=batch_size, activation_fn=none, show_progress_bar=False))
 
-    return measure(model[0].auto_model.get_input_embeddings(), act, pairs, scores, _lengths(model, pairs))
+    return measure(model[0].auto_model.get_input_embeddings(), act, cut, scores, _lengths(model, cut))
 
 
 def our_likelihood(path: Path, pairs: Pairs, scores: Path, dtype: torch.dtype) -> Figures:
@@ -141,7 +145,7 @@ def _tokens(tokenizer: Any, query: str, passage: str) -> tuple[list[int], list[i
 
 
 def _lengths(model: Any, pairs: Pairs) -> int:
-    rows = model.tokenizer(*map(list, zip(*pairs, strict=True)), truncation=True, max_length=LONGEST)
+    rows = model.tokenizer(*map(list, zip(*pairs, strict=True)), truncation=True, max_length=sum(LIMITS.values()))
     return sum(map(len, rows["input_ids"]))
 
 
