@@ -92,13 +92,12 @@ def our_likelihood(path: Path, pairs: Pairs, scores: Path, dtype: torch.dtype) -
     keep_freed_memory()
     model, tokenizer = load_causal_lm(path)
     model = model.to(dtype=dtype)
-    limits = {**LIMITS, "tokens_per_batch": BUDGET}
 
     def act(part: Pairs) -> NDArray[np.float32]:
         found = np.empty(len(part), dtype=np.float32)
-        for batch in likelihood_batches.plan_batches(tokenizer, part, **limits):
+        for batch in likelihood_batches.plan_batches(tokenizer, part, **LIMITS, tokens_per_batch=BUDGET):
             some = [part[place] for place in batch]
-            found[batch] = query_likelihood.score_pairs(model, tokenizer, some, **limits)
+            found[batch] = query_likelihood.score_batch(model, tokenizer, some, **LIMITS)
         return found
 
     rows = [_tokens(tokenizer, *pair) for pair in pairs]
@@ -140,7 +139,7 @@ def padded_scores(model: Any, rows: Sequence[tuple[list[int], list[int]]]) -> ND
 
 def _tokens(tokenizer: Any, query: str, passage: str) -> tuple[list[int], list[int]]:
     """Return what comes before the query, and the query; the same tokens that ours has."""
-    (part,) = query_likelihood._shared(tokenizer, [(query, passage)], *LIMITS.values(), BUDGET)
+    (part,) = query_likelihood._shared(tokenizer, [(query, passage)], *LIMITS.values())
     return part.passage, part.queries[0]
 
 

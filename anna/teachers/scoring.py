@@ -101,15 +101,21 @@ def _load_cross_encoder(
     )
 
 
-def _load_likelihood(path: Path, dtype: torch.dtype, **limits: int) -> Model:
+def _load_likelihood(
+    path: Path, dtype: torch.dtype, doc_tokens: int, query_tokens: int, tokens_per_batch: int
+) -> Model:
     from anna.modeling.checkpoint import load_causal_lm
     from anna.teachers import likelihood_batches, query_likelihood
 
     model, tokenizer = load_causal_lm(path)
     model = model.to(device=pick_device(), dtype=dtype)
     return Model(
-        plan=lambda pairs: likelihood_batches.plan_batches(tokenizer, pairs, **limits),
-        compute=lambda pairs: query_likelihood.score_pairs(model, tokenizer, pairs, **limits)[:, None],
+        plan=lambda pairs: likelihood_batches.plan_batches(
+            tokenizer, pairs, doc_tokens=doc_tokens, query_tokens=query_tokens, tokens_per_batch=tokens_per_batch
+        ),
+        compute=lambda pairs: query_likelihood.score_batch(
+            model, tokenizer, pairs, doc_tokens=doc_tokens, query_tokens=query_tokens
+        )[:, None],
     )
 
 
