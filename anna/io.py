@@ -116,6 +116,21 @@ def read(path: Path, schema: pa.Schema, without: Sequence[str] = ()) -> pa.Table
     return table
 
 
+def read_rows(path: Path, schema: pa.Schema, name: str, values: Sequence[str]) -> pa.Table:
+    """Return the rows of the table at `path` that have one of `values` in column `name`, checked against `schema`.
+
+    Row groups without them are not read, where the table is in the order of that column.
+
+    Raises:
+        InputError: As `read`, of what is read.
+    """
+    with opened(path, schema):
+        wanted = pc.field(name).isin(pa.array(values, schema.field(name).type))
+        table = pq.read_table(path, filters=wanted, partitioning=None)
+        check(path, table, schema)
+    return table
+
+
 @contextmanager
 def opened(path: Path, schema: pa.Schema) -> Iterator[pq.ParquetFile]:
     """Yield the open table at `path`, of the columns of `schema`.

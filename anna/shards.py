@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -15,6 +15,9 @@ from anna.fingerprints import KEY_BYTES, Keys
 
 Int = NDArray[np.int64]
 Values = NDArray[np.float32]
+
+KEY, VALUE = np.dtype((np.void, KEY_BYTES)), np.dtype("<f4")
+"""Numbers in the columns; void is compared byte by byte."""
 
 GROUP_BYTES = 16 * 2**20
 """Size of a row group, and so of what is read at once."""
@@ -37,7 +40,7 @@ def write(path: Path, keys: Keys, values: Values) -> None:
         keys: (N, 16).
         values: (N, D).
     """
-    _write(path, [pa.table({"key": _column(keys), "value": _column(values.astype("<f4"))})])
+    _write(path, [pa.table({"key": _column(keys), "value": _column(values.astype(VALUE))})])
 
 
 def join(paths: Sequence[Path], path: Path) -> None:
@@ -50,8 +53,24 @@ def join(paths: Sequence[Path], path: Path) -> None:
     _write(path, (table for old in paths for table in _row_groups(old)))
 
 
-def matches(path: Path, wanted: Keys) -> Iterator[tuple[Int, Values]]:
-    """Yield which of the wanted keys the shard holds, as places among them, and their values, by row group.
+class Wanted(NamedTuple):
+    """Keys to look for, in order, so that each shard costs no more than its own keys."""
+
+    keys: NDArray[np.void]
+    """(N,), N > 0, 16 bytes each, ascending byte by byte."""
+    places: Int
+    """(N,), where each stood before."""
+
+
+def wanted(keys: Keys) -> Wanted:
+    """Return keys to look for with `matches`."""
+    keys_N = keys.view(KEY).ravel()
+    places = np.argsort(keys_N)
+    return Wanted(keys_N[places], places)
+
+
+def matches(path: Path, wanted: Wanted) -> Iterator[tuple[Int, Values]]:
+    """Yield which of the wanted keys the shard holds, as their places, and their values, by row group.
 
     Row groups without any are not read.
 
@@ -60,14 +79,17 @@ def matches(path: Path, wanted: Keys) -> Iterator[tuple[Int, Values]]:
         FileNotFoundError: If it is gone.
     """
     with _reading(path) as file:
-        keys = file.read(columns=["key"])["key"]
-        place_N = pc.index_in(keys, value_set=_column(wanted)).fill_null(-1).to_numpy().astype(np.int64)
+        keys = _rows(file.read(columns=["key"])["key"], KEY).ravel()
+        # The first wanted key that is not smaller: the same one, or the shard's is not wanted.
+        at = np.searchsorted(wanted.keys, keys).clip(max=len(wanted.keys) - 1)
+        places = np.where(wanted.keys[at] == keys, wanted.places[at], -1)
         start = 0
         for group in range(file.num_row_groups):
             stop = start + file.metadata.row_group(group).num_rows
-            rows = np.flatnonzero(place_N[start:stop] >= 0)
+            rows = np.flatnonzero(places[start:stop] >= 0)
             if len(rows):
-                yield place_N[start:stop][rows], _values(file.read_row_group(group, columns=["value"])["value"])[rows]
+                values = _rows(file.read_row_group(group, columns=["value"])["value"], VALUE)
+                yield places[start:stop][rows], values[rows]
             start = stop
 
 
@@ -120,8 +142,8 @@ def _column(rows: NDArray[np.generic]) -> pa.FixedSizeBinaryArray:
     )
 
 
-def _values(column: pa.ChunkedArray) -> Values:
-    """Return an Arrow column of bytes as the matrix of float32 that it was made from."""
+def _rows(column: pa.ChunkedArray, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return an Arrow column of bytes as the matrix that it was made from."""
     array = pa.concat_arrays(column.chunks)
-    flat = np.frombuffer(array.buffers()[1], dtype="<f4").reshape(-1, array.type.byte_width // 4)
+    flat = np.frombuffer(array.buffers()[1], dtype).reshape(-1, array.type.byte_width // dtype.itemsize)
     return flat[array.offset : array.offset + len(array)]

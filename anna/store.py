@@ -18,7 +18,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -26,6 +26,8 @@ from anna import io, shards
 from anna.errors import InputError
 from anna.fingerprints import Keys, fingerprint
 from anna.shards import Int, Values
+
+Item = TypeVar("Item")
 
 Parts = Iterator[tuple[Int, Values]]
 """Places among the keys asked for, (N,), and their values, (N, D): every place once, in any order."""
@@ -95,13 +97,16 @@ class Store:
 
     def scan(self, keys: Keys) -> Parts:
         """Yield what is stored of `keys`, which are distinct."""
+        if not len(keys):
+            return
+        wanted = shards.wanted(keys)
         is_found, seen = np.zeros(len(keys), dtype=np.bool_), set[Path]()
         # Listed again until nothing is new: another process may have joined shards that were still to be read.
         while new := [path for path in self._shards() if path not in seen]:
             for path in new:
                 seen.add(path)
                 try:
-                    for places, values in shards.matches(path, keys):
+                    for places, values in shards.matches(path, wanted):
                         is_new = ~is_found[places]
                         is_found[places] = True
                         yield places[is_new], values[is_new]
@@ -211,3 +216,14 @@ def gather(parts: Parts, num_rows: int) -> Values:
             matrix = np.empty((num_rows, values.shape[1]), dtype=np.float32)
         matrix[places] = values
     return matrix
+
+
+def values_of(items: Sequence[Item], fetch: Callable[[list[Item]], Parts]) -> Values:
+    """Return the value of every item, (N, D), or (0, 0) where there are none; equal items are fetched once.
+
+    Args:
+        items: In any order.
+        fetch: From distinct items to their values.
+    """
+    place = {item: number for number, item in enumerate(dict.fromkeys(items))}
+    return gather(fetch(list(place)), len(place))[[place[item] for item in items]]

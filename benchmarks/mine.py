@@ -4,7 +4,8 @@ Same passages and queries (the default's text: BoolQ and Wikipedia), same dense 
 for the cross-encoder to score per query. The cross-encoder is the dense model with a head of random weights: none with
 a licence arrives through the package index, and speed does not depend on weights. Both sides run as a user runs them,
 in processes of their own whose start counts: first from nothing, then once more with another margin. Ours computes in
-`--dtype`, the peer in float32, as it comes.
+`--dtype`, the peer in float32, as it comes. The peer's texts are cut, outside its clock, to what our cross-encoder
+reads of them, so that both compute the same tokens.
 
 Usage: python -m benchmarks.mine [--docs 20000] [--queries 5000] [--dtype auto]
 """
@@ -29,6 +30,7 @@ from anna import io, schemas
 from anna.folding import normalise
 from anna.modeling.hardware import Dtype
 from anna.origins import fetch_model
+from anna.teachers import cross_encoder
 from anna.teachers.dense import DenseParams
 from benchmarks import side_by_side
 from benchmarks.side_by_side import Row
@@ -38,6 +40,7 @@ REPO = Path(__file__).parents[1]
 TASK = "Mined"
 MARGINS = (0.05, 0.1)
 DOC_TOKENS, QUERY_TOKENS, BATCH_SIZE = 64, 32, 32
+PEER_TEXTS = "peer_texts.json"
 NUM_CANDIDATES = 12
 """Pairs per query that the peer's cross-encoder scores for one negative, one positive and a margin, by its own rule."""
 
@@ -124,7 +127,7 @@ def mine_as_peer(folder: Path, margin: float) -> None:
     model.max_seq_length = DOC_TOKENS
     longest = DOC_TOKENS + QUERY_TOKENS
     cross = CrossEncoder(params["rerank"]["model"]["path"], device="cpu", max_length=longest, local_files_only=True)
-    texts = read_project(folder)
+    texts = Texts(**io.read_json(folder / PEER_TEXTS))
     mined = mine_hard_negatives(
         Dataset.from_dict({"query": texts.queries, "positive": texts.positives}),
         model,
@@ -144,16 +147,15 @@ def mine_as_peer(folder: Path, margin: float) -> None:
     )
 
 
-def read_project(folder: Path) -> Texts:
-    """Return the texts of the project's tables."""
-    corpus, queries, qrels = (
-        pl.read_parquet(folder / f"data/{name}.parquet") for name in ("corpus", "queries", "qrels")
-    )
-    docs = dict(zip(corpus["doc_id"], corpus["text"], strict=True))
-    positives = dict(zip(qrels["query_id"], qrels["doc_id"], strict=True))
-    return Texts(
-        queries["text"].to_list(), [docs[positives[name]] for name in queries["query_id"]], list(docs.values())
-    )
+def cut_texts(texts: Texts, cross: Path) -> tuple[Texts, dict[str, str]]:
+    """Return the texts as our cross-encoder reads them, and of each document the whole, the first that begins so."""
+    model = cross_encoder.load_cross_encoder(cross, DOC_TOKENS + QUERY_TOKENS)
+    limits = {"doc_tokens": DOC_TOKENS, "query_tokens": QUERY_TOKENS}
+    queries = [query for query, _ in cross_encoder.cut_pairs(model, [(text, "") for text in texts.queries], **limits)]
+    docs = [doc for _, doc in cross_encoder.cut_pairs(model, [("", text) for text in texts.docs], **limits)]
+    cut = dict(zip(texts.docs, docs, strict=True))
+    whole = dict(zip(reversed(docs), reversed(texts.docs), strict=True))
+    return Texts(queries, [cut[doc] for doc in texts.positives], list(dict.fromkeys(docs))), whole
 
 
 def our_negatives(folder: Path) -> list[tuple[str, str]]:
@@ -174,12 +176,12 @@ def count_wrong(negatives: Sequence[Sequence[str]], texts: Texts) -> int:
 def compare(folder: Path, texts: Texts, dense: Path, cross: Path, dtype: Dtype) -> dict[str, Row]:
     """Run both sides twice in `folder` and return the results."""
     write_project(folder, texts, dense, cross, dtype)
+    cut, whole = cut_texts(texts, cross)
+    io.write_json(folder / PEER_TEXTS, cut._asdict())
     first = run_ours(folder, ("retrieve_bm25", "retrieve_dense", "rerank", "label", "filter"))
     peer_first = run_peer(folder, MARGINS[0])
-    wrong = (
-        count_wrong(our_negatives(folder), texts),
-        count_wrong(io.read_json(folder / "peer.json")["negatives"], texts),
-    )
+    mined = [(query, whole[doc]) for query, doc in io.read_json(folder / "peer.json")["negatives"]]
+    wrong = count_wrong(our_negatives(folder), texts), count_wrong(mined, texts._replace(queries=cut.queries))
     params = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))
     params["filter"]["margin"] = MARGINS[1]
     (folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")

@@ -2,6 +2,7 @@
 
 Pairs are what the default would rerank: the best of both runs for some queries of every task. The cross-encoder is the
 dense model with a head of random weights (speed does not depend on weights), the causal model that of `rerank.model`.
+Ours cuts queries and passages to their limits as the stage does; the peer gets them cut, outside its clock.
 `CrossEncoder.predict` runs at three batch sizes, in float32 as it comes and, where ours does not compute in float32, in
 ours, too; the best counts. Both forms of query likelihood compute in the same format.
 
@@ -31,18 +32,19 @@ from anna.modeling.checkpoint import load_causal_lm
 from anna.modeling.hardware import compute_dtype
 from anna.origins import fetch_model
 from anna.teachers import cross_encoder, likelihood_batches, query_likelihood, reranker
+from anna.teachers.blocks import query_blocks
 from anna.teachers.dense import DenseParams
 from anna.teachers.pairs import texts_of
 from benchmarks import side_by_side
 from benchmarks.side_by_side import Figures, Row, Side, Work
 from benchmarks.texts import make_cross_encoder
-from stages.rerank import BM25_RUN, CORPUS, DENSE_RUN, QRELS, QUERIES, RerankParams
+from stages.rerank import CORPUS, QUERIES, SOURCES, RerankParams
 
 Pairs = list[tuple[str, str]]
 Act = Callable[[Pairs], NDArray[np.float32]]
 
 LIMITS = {"doc_tokens": 64, "query_tokens": 32}
-LONGEST, BUDGET, BATCH_SIZES = 96, 4096, (16, 32, 64)
+BUDGET, BATCH_SIZES = 4096, (16, 32, 64)
 KINDS = ("cross_encoder", "query_likelihood")
 
 WARM_UP = 8
@@ -51,39 +53,38 @@ WARM_UP = 8
 
 def read_pairs(num_queries: int, depth: int) -> Pairs:
     """Return (query, passage) texts of the default's candidates."""
-    corpus, queries, qrels = (
-        io.read(CORPUS, schemas.CORPUS),
-        io.read(QUERIES, schemas.QUERIES),
-        io.read(QRELS, schemas.QRELS),
-    )
-    runs = io.read(BM25_RUN, schemas.RUN), io.read(DENSE_RUN, schemas.RUN)
-    pairs = reranker.choose_candidates(queries, qrels, *runs, depth=depth, queries_per_task=num_queries)
+    corpus, queries = io.read(CORPUS, schemas.CORPUS), io.read(QUERIES, schemas.QUERIES)
+    rows = query_blocks(queries, SOURCES)
+    pairs = reranker.choose_candidates(queries, rows, depth=depth, queries_per_task=num_queries)
     return texts_of(pairs, corpus, queries)
 
 
 def our_cross_encoder(path: Path, pairs: Pairs, scores: Path, dtype: torch.dtype) -> Figures:
-    """Score in length-sorted batches of a budget of tokens."""
+    """Score as the stage does: in length-sorted batches of a budget of tokens, pairs cut batch by batch."""
     keep_freed_memory()
-    model = cross_encoder.load_cross_encoder(path, LONGEST, dtype)
+    model = cross_encoder.load_cross_encoder(path, sum(LIMITS.values()), dtype)
 
     def act(part: Pairs) -> NDArray[np.float32]:
         found = np.empty(len(part), dtype=np.float32)
-        for batch in cross_encoder.plan_batches(model, part, LONGEST, BUDGET):
-            found[batch] = cross_encoder.score_batch(model, [part[place] for place in batch], dtype)
+        for batch in cross_encoder.plan_batches(model, part, **LIMITS, tokens_per_batch=BUDGET):
+            some = cross_encoder.cut_pairs(model, [part[place] for place in batch], **LIMITS)
+            found[batch] = cross_encoder.score_batch(model, some, dtype)
         return found
 
-    return measure(model[0].auto_model.get_input_embeddings(), act, pairs, scores, _lengths(model, pairs))
+    useful = _lengths(model, cross_encoder.cut_pairs(model, pairs, **LIMITS))
+    return measure(model[0].auto_model.get_input_embeddings(), act, pairs, scores, useful)
 
 
 def their_cross_encoder(path: Path, pairs: Pairs, batch_size: int, scores: Path, dtype: torch.dtype) -> Figures:
-    """Score with the library's own method, weights in `dtype`."""
-    model = cross_encoder.load_cross_encoder(path, LONGEST).to(dtype)
+    """Score pairs that are cut already with the library's own method, weights in `dtype`."""
+    model = cross_encoder.load_cross_encoder(path, sum(LIMITS.values())).to(dtype)
+    cut = cross_encoder.cut_pairs(model, pairs, **LIMITS)
 
     def act(part: Pairs) -> NDArray[np.float32]:
         none = torch.nn.Identity()
         return np.asarray(model.predict(part, batch_size=batch_size, activation_fn=none, show_progress_bar=False))
 
-    return measure(model[0].auto_model.get_input_embeddings(), act, pairs, scores, _lengths(model, pairs))
+    return measure(model[0].auto_model.get_input_embeddings(), act, cut, scores, _lengths(model, cut))
 
 
 def our_likelihood(path: Path, pairs: Pairs, scores: Path, dtype: torch.dtype) -> Figures:
@@ -91,13 +92,12 @@ def our_likelihood(path: Path, pairs: Pairs, scores: Path, dtype: torch.dtype) -
     keep_freed_memory()
     model, tokenizer = load_causal_lm(path)
     model = model.to(dtype=dtype)
-    limits = {**LIMITS, "tokens_per_batch": BUDGET}
 
     def act(part: Pairs) -> NDArray[np.float32]:
         found = np.empty(len(part), dtype=np.float32)
-        for batch in likelihood_batches.plan_batches(tokenizer, part, **limits):
+        for batch in likelihood_batches.plan_batches(tokenizer, part, **LIMITS, tokens_per_batch=BUDGET):
             some = [part[place] for place in batch]
-            found[batch] = query_likelihood.score_pairs(model, tokenizer, some, **limits)
+            found[batch] = query_likelihood.score_batch(model, tokenizer, some, **LIMITS)
         return found
 
     rows = [_tokens(tokenizer, *pair) for pair in pairs]
@@ -139,12 +139,12 @@ def padded_scores(model: Any, rows: Sequence[tuple[list[int], list[int]]]) -> ND
 
 def _tokens(tokenizer: Any, query: str, passage: str) -> tuple[list[int], list[int]]:
     """Return what comes before the query, and the query; the same tokens that ours has."""
-    (part,) = query_likelihood._shared(tokenizer, [(query, passage)], *LIMITS.values(), BUDGET)
+    (part,) = query_likelihood._shared(tokenizer, [(query, passage)], *LIMITS.values())
     return part.passage, part.queries[0]
 
 
 def _lengths(model: Any, pairs: Pairs) -> int:
-    rows = model.tokenizer(*map(list, zip(*pairs, strict=True)), truncation=True, max_length=LONGEST)
+    rows = model.tokenizer(*map(list, zip(*pairs, strict=True)), truncation=True, max_length=sum(LIMITS.values()))
     return sum(map(len, rows["input_ids"]))
 
 

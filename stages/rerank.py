@@ -17,7 +17,7 @@ from anna import engine, io, log, origins, schemas
 from anna.modeling.hardware import Dtype
 from anna.origins import Origin
 from anna.params import Params
-from anna.teachers import agreement, reranker, scoring
+from anna.teachers import agreement, blocks, reranker, scoring
 from anna.teachers.padding import PADDED_TO
 from anna.teachers.pairs import texts_of
 
@@ -65,6 +65,13 @@ class RerankParams(Params):
         return self
 
 
+SOURCES = {
+    "qrels": (QRELS, schemas.QRELS),
+    "bm25": (BM25_RUN, schemas.RUN),
+    "dense": (DENSE_RUN, schemas.RUN),
+}
+"""What is read in blocks of queries."""
+
 INPUTS, OUTPUTS = (CORPUS, QUERIES, QRELS, BM25_RUN, DENSE_RUN), (RUN, METRICS)
 PARAMS, HOW = (RerankParams,), (engine.ScoringParams,)
 
@@ -72,14 +79,12 @@ PARAMS, HOW = (RerankParams,), (engine.ScoringParams,)
 def main() -> Counter[str]:
     """Run the stage; return how many scores were reused and how many computed."""
     params, counts = RerankParams.load(), Counter[str]()
-    corpus, queries, qrels = (
-        io.read(CORPUS, schemas.CORPUS),
-        io.read(QUERIES, schemas.QUERIES),
-        io.read(QRELS, schemas.QRELS),
-    )
-    runs = io.read(BM25_RUN, schemas.RUN), io.read(DENSE_RUN, schemas.RUN)
+    corpus, queries = io.read(CORPUS, schemas.CORPUS), io.read(QUERIES, schemas.QUERIES)
     pairs = reranker.choose_candidates(
-        queries, qrels, *runs, depth=params.depth, queries_per_task=params.queries_per_task
+        queries,
+        blocks.query_blocks(queries, SOURCES),
+        depth=params.depth,
+        queries_per_task=params.queries_per_task,
     )
     with engine.opened(engine.ScoringParams.load()) as where:
         score = partial(

@@ -133,6 +133,23 @@ def test_wrong_columns_and_types_are_named(tmp_path: Path) -> None:
         io.write(tmp_path / "a.parquet", wrong, schemas.RUN)
 
 
+def test_rows_of_some_values_are_those_of_the_whole_table_and_checked(tmp_path: Path) -> None:
+    path, schema = tmp_path / "run.parquet", schemas.RUN
+    rows = [{"query_id": f"q{n // 3}", "rank": n % 3, "doc_id": f"d{n}", "score": float(n)} for n in range(12)]
+    io.write(path, pa.Table.from_pylist(rows, schema=schema), schema)
+    found = io.read_rows(path, schema, "query_id", ["q1", "q3", "q9"])
+    assert found.schema.equals(schema)
+    assert found.to_pylist() == [row for row in rows if row["query_id"] in ("q1", "q3")]
+    assert io.read_rows(path, schema, "query_id", []).num_rows == 0
+    with pytest.raises(io.SchemaError, match="expected"):
+        io.read_rows(path, schemas.QRELS, "query_id", ["q1"])
+    bad = pa.Table.from_pylist([rows[0], rows[4], rows[3]], schema=schema)
+    pq.write_table(bad, path)
+    assert io.read_rows(path, schema, "query_id", ["q0"]).num_rows == 1
+    with pytest.raises(io.SchemaError, match="repeats or is out of order"):
+        io.read_rows(path, schema, "query_id", ["q1"])
+
+
 def test_columns_that_are_left_out_are_not_read_and_the_others_checked(tmp_path: Path) -> None:
     path = tmp_path / "corpus.parquet"
     row = {"doc_id": "T:d:1", "task": "T", "text": "somebody", "label": None}

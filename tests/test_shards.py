@@ -1,6 +1,7 @@
 """One file of a store: what was written is read, or the file is refused."""
 
 import errno
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ def make(names: str, num_dims: int = 3) -> tuple[Keys, Values]:
 def found(path: Path, names: str) -> dict[str, list[float]]:
     """Return what the shard has of the letters."""
     result = {}
-    for places, values in shards.matches(path, make(names)[0]):
+    for places, values in shards.matches(path, shards.wanted(make(names)[0])):
         result |= {names[place]: row.tolist() for place, row in zip(places, values, strict=True)}
     return result
 
@@ -44,10 +45,29 @@ def test_what_was_written_is_found_whatever_the_row_groups(
     assert found(path, "xyz") == {}
 
 
+@pytest.mark.parametrize("varied", [range(16), [0], [7, 8], [14, 15]], ids=str)
+def test_keys_are_told_apart_by_any_of_their_bytes(tmp_path: Path, varied: Sequence[int]) -> None:
+    rng, alphabet = np.random.default_rng(0), np.array([0, 1, 127, 128, 255], dtype=np.uint8)
+    keys = np.full((1000, 16), 128, dtype=np.uint8)
+    keys[:, varied] = rng.choice(alphabet, (1000, len(varied)))
+    keys = rng.permutation(np.unique(keys, axis=0))
+    kept, asked = keys[::2], keys[: len(keys) // 2 + 1]
+    values = np.arange(len(kept), dtype=np.float32)[:, None]
+    shards.write(tmp_path / "a.parquet", kept, values)
+    got = {
+        place: float(value)
+        for places, rows in shards.matches(tmp_path / "a.parquet", shards.wanted(asked))
+        for place, (value,) in zip(places.tolist(), rows, strict=True)
+    }
+    row_of = {row.tobytes(): float(number) for number, row in enumerate(kept)}
+    assert got == {place: row_of[row.tobytes()] for place, row in enumerate(asked) if row.tobytes() in row_of}
+    assert len(got) == -(-len(asked) // 2)
+
+
 def test_values_come_back_to_the_last_bit(tmp_path: Path) -> None:
     values = np.array([[np.float32(0.1), -0.0, 1e-42]], dtype=np.float32)
     shards.write(tmp_path / "a.parquet", make("a")[0], values)
-    ((places, got),) = shards.matches(tmp_path / "a.parquet", make("a")[0])
+    ((places, got),) = shards.matches(tmp_path / "a.parquet", shards.wanted(make("a")[0]))
     assert places.tolist() == [0]
     assert got.tobytes() == values.tobytes()
 

@@ -14,7 +14,7 @@ import pytest
 
 from anna import shards, store
 from anna.errors import InputError
-from anna.fingerprints import text_keys
+from anna.fingerprints import Keys, text_keys
 from anna.shards import Int, Values
 from anna.store import Store, gather
 
@@ -179,6 +179,23 @@ def test_shards_joined_while_they_are_read_are_found_in_the_new_one(
     assert len(files(read)) == 1
 
 
+@pytest.mark.usefixtures("at_once")
+def test_wanted_keys_are_sorted_once_however_many_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [f"text {number}" for number in range(6)]
+    Reader(tmp_path, batch=1)(texts)
+    original, calls = shards.wanted, []
+
+    def counting(keys: Keys) -> shards.Wanted:
+        calls.append(len(keys))
+        return original(keys)
+
+    monkeypatch.setattr(shards, "wanted", counting)
+    read = Reader(tmp_path)
+    read(texts)
+    assert len(files(read)) == 6
+    assert calls == [6]
+
+
 def test_only_one_process_joins_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "JOIN_AT", 1000)
     read = Reader(tmp_path, batch=1)
@@ -226,3 +243,16 @@ def test_two_processes_write_join_and_read_at_once(tmp_path: Path) -> None:
     read([f"text {number}" for number in range(60)])
     assert read.computed == []
     assert not files(read, "damaged")
+
+
+def test_equal_items_are_fetched_once_and_every_one_has_its_value() -> None:
+    asked: list[list[str]] = []
+
+    def fetch(distinct: list[str]) -> store.Parts:
+        asked.append(distinct)
+        for place in reversed(range(len(distinct))):
+            yield np.array([place]), np.array([value(distinct[place])], dtype=np.float32)
+
+    assert store.values_of(["bb", "a", "bb"], fetch).tolist() == [value("bb"), value("a"), value("bb")]
+    assert store.values_of([], fetch).shape == (0, 0)
+    assert asked == [["bb", "a"], []]

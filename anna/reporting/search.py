@@ -74,21 +74,22 @@ def _encode_docs(
         "device": encoder.device.type,
         "libraries": fingerprints.library_versions(),
     }
-    unique = list(dict.fromkeys(texts))
     counts = Counter[str]()
 
-    def compute(missing: NDArray[np.int64]) -> Iterator[tuple[Sequence[int], NDArray[np.float32]]]:
-        longest_first = sorted(range(len(missing)), key=lambda place: -len(unique[missing[place]]))
-        batches = [longest_first[first : first + BATCH] for first in range(0, len(missing), BATCH)]
-        for batch in log.progress(batches, unit="batch", desc=f"encoding {len(missing)} documents"):
-            some = [unique[missing[place]] for place in batch]
-            yield batch, encoder.encode(some, prompt_name=prompt_name, batch_size=BATCH, show_progress_bar=False)
+    def fetch(distinct: list[str]) -> store.Parts:
+        def compute(missing: NDArray[np.int64]) -> Iterator[tuple[Sequence[int], NDArray[np.float32]]]:
+            longest_first = sorted(range(len(missing)), key=lambda place: -len(distinct[missing[place]]))
+            batches = [longest_first[first : first + BATCH] for first in range(0, len(missing), BATCH)]
+            for batch in log.progress(batches, unit="batch", desc=f"encoding {len(missing)} documents"):
+                some = [distinct[missing[place]] for place in batch]
+                yield batch, encoder.encode(some, prompt_name=prompt_name, batch_size=BATCH, show_progress_bar=False)
 
-    kept = store.Store("search", decisive)
-    vectors = store.gather(kept.fetch(fingerprints.text_keys((text,) for text in unique), compute, counts), len(unique))
-    _log.info("%d documents: %d encoded, %d known", len(unique), counts["computed"], counts["reused"])
-    place = {text: number for number, text in enumerate(unique)}
-    return vectors[[place[text] for text in texts]]
+        keys = fingerprints.text_keys((text,) for text in distinct)
+        return store.Store("search", decisive).fetch(keys, compute, counts)
+
+    vectors = store.values_of(texts, fetch)
+    _log.info("%d documents: %d encoded, %d known", counts.total(), counts["computed"], counts["reused"])
+    return vectors
 
 
 def rank(docs: pa.Table, scores_N: NDArray[np.float32], top: int) -> list[Hit]:

@@ -1,6 +1,7 @@
 """Everything the tables on disk know about one training query: candidates, scores, verdicts and reasons."""
 
 import bisect
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,9 @@ DATA = Path("data")
 
 SIGNALS = {"bm25": "bm25_run", "dense": "dense_run", "reranker": "reranker_run"}
 """Teachers and their tables."""
+
+ID = r"\S+:q:[0-9a-f]+"
+"""What looks like the id of a query (`corpus.ids`); a text may have colons, too."""
 
 Rows = list[dict[str, Any]]
 
@@ -70,17 +74,19 @@ def explain(asked: str, folder: Path = DATA) -> Story:
             table breaks its schema.
     """
     queries = io.read(folder / "queries.parquet", schemas.QUERIES)
-    query = _of(queries, asked) or _of_text(queries, asked)
+    query: Rows = queries.filter(pc.equal(queries["query_id"], asked)).to_pylist() or _of_text(queries, asked)
     if not query:
         raise InputError(f"query {asked!r} is not in {folder}/queries.parquet{_nearest(asked, queries)}")
     if len(query) > 1:
         raise InputError(f"{asked!r} is the text of several queries; choose of {[row['query_id'] for row in query]}")
     query_id = query[0]["query_id"]
     known = {name: schema for name, schema in _SCHEMAS.items() if (folder / f"{name}.parquet").is_file()}
-    found = {name: _of(io.read(folder / f"{name}.parquet", schema), query_id) for name, schema in known.items()}
-    corpus = io.read(folder / "corpus.parquet", schemas.CORPUS)
+    found: dict[str, Rows] = {
+        name: io.read_rows(folder / f"{name}.parquet", schema, "query_id", [query_id]).to_pylist()
+        for name, schema in known.items()
+    }
     missing = [name for name in _SCHEMAS if name not in known]
-    return Story(query[0], _candidates(found, corpus), _outcome(query[0], found), missing)
+    return Story(query[0], _candidates(found, folder / "corpus.parquet"), _outcome(query[0], found), missing)
 
 
 def describe(story: Story) -> str:
@@ -97,7 +103,7 @@ def describe(story: Story) -> str:
     return "\n".join(lines)
 
 
-def _candidates(found: Mapping[str, Rows], corpus: pa.Table) -> list[Candidate]:
+def _candidates(found: Mapping[str, Rows], corpus: Path) -> list[Candidate]:
     """Return all documents that any table names for the query: labelled ones by rank, others after them by id."""
     labels = {row["doc_id"]: (row["rank"], row["fused_score"], row["soft_label"]) for row in found.get("labels", [])}
     relevance = {row["doc_id"]: row["relevance"] for row in found.get("qrels", [])}
@@ -107,8 +113,8 @@ def _candidates(found: Mapping[str, Rows], corpus: pa.Table) -> list[Candidate]:
     }
     verdicts = _verdicts(found)
     ids = {doc_id for part in (labels, relevance, *scores.values()) for doc_id in part}
-    rows = corpus.filter(pc.is_in(corpus["doc_id"], pa.array(sorted(ids), pa.string()))).to_pylist()
-    texts = {row["doc_id"]: row["text"] for row in rows}
+    rows = io.read_rows(corpus, schemas.CORPUS, "doc_id", sorted(ids))
+    texts = dict(zip(rows["doc_id"].to_pylist(), rows["text"].to_pylist(), strict=True))
     last = len(ids)
     return [
         Candidate(
@@ -175,11 +181,6 @@ def _indent(text: str, by: str = "  ") -> list[str]:
     return textwrap.wrap(text, _TEXT_WIDTH, initial_indent=by, subsequent_indent=by)
 
 
-def _of(table: pa.Table, query_id: str) -> Rows:
-    rows: Rows = table.filter(pc.equal(table["query_id"], query_id)).to_pylist()
-    return rows
-
-
 def _of_text(queries: pa.Table, text: str) -> Rows:
     """Return the queries that have this text."""
     folded = pl.DataFrame(queries.select(["text"])).select(fold(pl.col("text"))).to_series()
@@ -187,15 +188,15 @@ def _of_text(queries: pa.Table, text: str) -> Rows:
     return rows
 
 
-def _nearest(query_id: str, queries: pa.Table) -> str:
-    """Return a hint: the id that begins most like `query_id`, which is a neighbour in the order of the table."""
+def _nearest(asked: str, queries: pa.Table) -> str:
+    """Return a hint: if an id was asked for, the one that begins most like it, a neighbour in the table's order."""
     ids = queries["query_id"].to_pylist()
     if not ids:
         return "; it is empty, run: dvc repro ingest"
-    if ":" not in query_id:
+    if not re.fullmatch(ID, asked):
         return f", neither as an id, such as {ids[0]!r}, nor as a whole text"
-    place = bisect.bisect(ids, query_id)
-    near = max(ids[max(0, place - 1) : place + 1], key=lambda each: _shared(each, query_id))
+    place = bisect.bisect(ids, asked)
+    near = max(ids[max(0, place - 1) : place + 1], key=lambda each: _shared(each, asked))
     return f"; did you mean {near!r}?"
 
 

@@ -110,10 +110,10 @@ def bm25_search(
         InputError: If there are fewer than two documents.
     """
     check_size(task, len(docs))
-    order = sorted(range(len(doc_ids)), key=lambda index: doc_ids[index])
+    order = sorted(range(len(doc_ids)), key=doc_ids.__getitem__)
     sorted_docs = [docs[index] for index in order]
     excluded_Q = same_text(queries, sorted_docs if skip_own_text else ())
-    sorted_ids = np.array([doc_ids[index] for index in order], dtype=object)  # once: a block is few queries
+    sorted_ids = pa.array([doc_ids[index] for index in order], pa.string())  # once: a block is few queries
     index, known = _index(sorted_docs, k1, b)
     asked = [[word for word in query if word in known] for query in tokenize(queries)]
     blocks = [slice(start, start + QUERIES_AT_ONCE) for start in range(0, len(queries), QUERIES_AT_ONCE)]

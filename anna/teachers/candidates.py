@@ -11,7 +11,7 @@ from anna.errors import InputError
 from anna.folding import fold
 from anna.negatives import Candidates
 from anna.teachers.blocks import Block
-from anna.teachers.tables import PAIR, Known, frame, mark_positives, numbers, with_query
+from anna.teachers.tables import PAIR, Known, frame, mark_positives, numbers, with_query, without_positive
 
 
 class Marked(NamedTuple):
@@ -71,9 +71,7 @@ class Marker:
 
     def _refuse_without_positive(self, rows: pl.DataFrame, queries: pa.Table) -> None:
         """Refuse labels that were made before the queries were: without a positive there is nothing to measure from."""
-        found = self.known.ids["query_id"].gather(rows.filter("is_positive")["query_id"].unique())
-        asked = frame(queries.select(["query_id"]))["query_id"]
-        without = asked.filter(~asked.is_in(found.implode()))
+        without = without_positive(rows, self.known, queries)
         if len(without):
             raise InputError(
                 f"data/labels.parquet has no positive of {len(without)} queries, the first {without[0]!r}; it was made "

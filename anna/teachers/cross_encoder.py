@@ -10,7 +10,7 @@ from sentence_transformers import CrossEncoder
 
 from anna.errors import InputError
 from anna.modeling.hardware import pick_device
-from anna.teachers.padding import PADDED_TO, ROWS, count_tokens, padded, whole_batches
+from anna.teachers.padding import PADDED_TO, ROWS, count_each, padded, whole_batches
 
 
 def load_cross_encoder(path: Path, max_tokens: int, dtype: torch.dtype = torch.float32) -> CrossEncoder:
@@ -79,19 +79,29 @@ def _cut(model: CrossEncoder, texts: list[str], max_tokens: int) -> list[str]:
 
 
 def plan_batches(
-    model: CrossEncoder, pairs: Sequence[tuple[str, str]], max_tokens: int, tokens_per_batch: int
+    model: CrossEncoder,
+    pairs: Sequence[tuple[str, str]],
+    *,
+    doc_tokens: int,
+    query_tokens: int,
+    tokens_per_batch: int,
 ) -> list[list[int]]:
     """Return batches of places in `pairs`, of like length, longest first.
 
+    Each text is tokenised once, however many pairs it is in.
+
     Args:
         model: As `load_cross_encoder` gives it.
-        pairs: (query, passage) texts.
-        max_tokens: Longest pair.
+        pairs: (query, passage) texts, not yet cut.
+        doc_tokens: Passages will be cut to this many tokens.
+        query_tokens: Queries will be cut to this many tokens. A pair has no more than both, special tokens included.
         tokens_per_batch: Largest number of tokens computed at once, padding included.
     """
-    queries, docs = [query for query, _ in pairs], [doc for _, doc in pairs]
-    lengths = count_tokens(model.tokenizer, queries, docs, truncation=True, max_length=max_tokens)
-    return whole_batches([padded(length) for length in lengths], tokens_per_batch)
+    queries = count_each(model.tokenizer, (query for query, _ in pairs), query_tokens)
+    docs = count_each(model.tokenizer, (doc for _, doc in pairs), doc_tokens)
+    special, longest = model.tokenizer.num_special_tokens_to_add(pair=True), doc_tokens + query_tokens
+    lengths = [padded(min(queries[query] + docs[doc] + special, longest)) for query, doc in pairs]
+    return whole_batches(lengths, tokens_per_batch)
 
 
 def score_batch(

@@ -120,9 +120,7 @@ class DenseTeacher:
 
     def embed(self, texts: Sequence[str], prompt: str) -> NDArray[np.float32]:
         """Return the unit vectors of `texts`, (N, D); equal texts are computed once."""
-        place = {text: index for index, text in enumerate(dict.fromkeys(texts))}
-        vectors = store.gather(self.encode(list(place), prompt), len(place))
-        return vectors[[place[text] for text in texts]]
+        return store.values_of(texts, lambda distinct: self.encode(distinct, prompt))
 
     def cosines(self, pairs: Items, query_prompt: str, doc_prompt: str) -> NDArray[np.float32]:
         """Return the cosine of each (query, document), (N,)."""

@@ -10,7 +10,7 @@ import pyarrow as pa
 from anna import fusion, schemas, segments
 from anna.errors import InputError
 from anna.teachers.blocks import Block
-from anna.teachers.tables import BOTH, PAIR, Known, mark_positives, numbers, split
+from anna.teachers.tables import BOTH, PAIR, Known, mark_positives, numbers, split, without_positive
 
 
 class Labeller:
@@ -81,12 +81,11 @@ class Labeller:
         return self._known.decode(labels, schemas.LABELS)
 
     def _refuse_without_positive(self, labels: pl.DataFrame, queries: pa.Table) -> None:
-        asked = self._known.encode(queries.select(["query_id"]), "queries")["query_id"]
-        missing = asked.filter(~asked.is_in(labels.filter("is_positive")["query_id"].implode()))
-        if len(missing):
+        without = without_positive(labels, self._known, queries)
+        if len(without):
             raise InputError(
-                f"data/qrels.parquet: query {self._known.ids['query_id'][missing[0]]!r} has no labelled positive "
-                f"({len(missing)} such queries); it can teach nothing, run: dvc repro ingest"
+                f"data/qrels.parquet: query {without[0]!r} has no labelled positive ({len(without)} such queries); it "
+                "can teach nothing, run: dvc repro ingest"
             )
 
     def metrics(self) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerFast
 
-from anna.teachers.padding import count_tokens
+from anna.teachers.padding import count_each, count_tokens
 from anna.teachers.query_likelihood import HEAD, TAIL
 
 
@@ -25,14 +25,11 @@ def plan_batches(
         query_tokens: Queries are cut to this many tokens.
         tokens_per_batch: Largest number of tokens computed at once.
     """
-    around = _count(tokenizer, [HEAD + TAIL])[HEAD + TAIL]
-    queries = _count(tokenizer, sorted({query for query, _ in pairs}))
-    docs = _count(tokenizer, sorted({doc for _, doc in pairs}))
+    (around,) = count_tokens(tokenizer, [HEAD + TAIL], add_special_tokens=False)
+    queries = count_each(tokenizer, (query for query, _ in pairs), query_tokens)
+    docs = count_each(tokenizer, (doc for _, doc in pairs), doc_tokens)
     return group_by_passage(
-        pairs,
-        [min(queries[query], query_tokens) for query, _ in pairs],
-        [min(docs[doc], doc_tokens) + around for _, doc in pairs],
-        tokens_per_batch,
+        pairs, [queries[query] for query, _ in pairs], [docs[doc] + around for _, doc in pairs], tokens_per_batch
     )
 
 
@@ -63,8 +60,3 @@ def group_by_passage(
             batches.append([place])
             used = query_lengths[place] + doc_lengths[place]
     return batches
-
-
-def _count(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> dict[str, int]:
-    """Return how many tokens each text has."""
-    return dict(zip(texts, count_tokens(tokenizer, texts, add_special_tokens=False), strict=True))

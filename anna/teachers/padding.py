@@ -4,7 +4,7 @@ A text or pair is to get the same result to the last bit in whatever company. Pa
 no sum; but how a CPU groups the terms of a sum, and so how it rounds, depends on sizes. With these sizes no size does.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 PADDED_TO = 16
@@ -31,6 +31,13 @@ def count_tokens(tokenizer: Any, *columns: Sequence[str], prefix: str = "", **op
         parts = ([prefix + text for text in column[start : start + TOKENISED_AT_ONCE]] for column in columns)
         lengths += map(len, tokenizer(*parts, **options)["input_ids"])
     return lengths
+
+
+def count_each(tokenizer: Any, texts: Iterable[str], max_tokens: int) -> dict[str, int]:
+    """Return how many tokens each distinct text has when it is cut to `max_tokens`, special ones not among them."""
+    distinct = list(dict.fromkeys(texts))
+    counts = count_tokens(tokenizer, distinct, add_special_tokens=False, truncation=True, max_length=max_tokens)
+    return dict(zip(distinct, counts, strict=True))
 
 
 def padded(length: int) -> int:

@@ -7,7 +7,7 @@ Reference: Sachan et al. 2022, arXiv:2204.07496, equation 2. Differs: the wordin
 instruction tuning.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +19,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from anna.errors import InputError
 from anna.modeling.attention import use_packing
-from anna.modeling.batching import packed_batches
 from anna.modeling.packing import Packing, Text, pack
 
 HEAD, TAIL = "Passage: ", "\nQuestion about the passage:"
@@ -57,19 +56,18 @@ class Reads(NamedTuple):
     """(R,), the pair that it belongs to."""
 
 
-def score_pairs(
+def score_batch(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerFast,
     pairs: Sequence[tuple[str, str]],
     *,
     doc_tokens: int,
     query_tokens: int,
-    tokens_per_batch: int,
 ) -> NDArray[np.float32]:
     """Return the mean log probability of each pair's query given its passage, in nats per token, < 0.
 
-    A passage is computed once for all of its queries, which share it as their prefix in a packed row; this equals one
-    pair at a time, to rounding. Logits are computed for query tokens only.
+    All pairs are one packed row, in which a passage is computed once for all of its queries, which share it as their
+    prefix; this equals one pair at a time, to rounding. Logits are computed for query tokens only.
 
     Args:
         model: Causal model in evaluation mode.
@@ -77,22 +75,15 @@ def score_pairs(
         pairs: (query, passage) texts, not empty.
         doc_tokens: Passages are cut to this many tokens.
         query_tokens: Queries are cut to this many tokens.
-        tokens_per_batch: Largest number of tokens computed at once; a passage's queries are split to fit.
 
     Raises:
         InputError: If the model's logits are not a plain matrix product, or its tokenizer joins texts.
     """
     _refuse_scaled_logits(model)
     use_packing(model)
-    parts = list(_shared(tokenizer, pairs, doc_tokens, query_tokens, tokens_per_batch))
-    totals, counts = np.zeros(len(pairs)), np.zeros(len(pairs))
-    batches = packed_batches([part.num_tokens for part in parts], tokens_per_batch)
-    for batch in batches:
-        packing, reads = pack_batch([parts[index] for index in batch])
-        logs_R = _log_probabilities(model, packing, reads)
-        np.add.at(totals, reads.pairs.numpy(), logs_R.cpu().numpy().astype(np.float64))
-        np.add.at(counts, reads.pairs.numpy(), 1)
-    return (totals / counts).astype(np.float32)
+    packing, reads = pack_batch(_shared(tokenizer, pairs, doc_tokens, query_tokens))
+    logs_R = _log_probabilities(model, packing, reads).cpu().numpy().astype(np.float64)
+    return (np.bincount(reads.pairs, logs_R) / np.bincount(reads.pairs)).astype(np.float32)
 
 
 def pack_batch(parts: Sequence[Shared]) -> tuple[Packing, Reads]:
@@ -128,13 +119,9 @@ def _log_probabilities(model: PreTrainedModel, packing: Packing, reads: Reads) -
 
 
 def _shared(
-    tokenizer: PreTrainedTokenizerFast,
-    pairs: Sequence[tuple[str, str]],
-    doc_tokens: int,
-    query_tokens: int,
-    max_tokens: int,
-) -> Iterator[Shared]:
-    """Yield each passage with its queries, more than once where they are too many for `max_tokens`."""
+    tokenizer: PreTrainedTokenizerFast, pairs: Sequence[tuple[str, str]], doc_tokens: int, query_tokens: int
+) -> list[Shared]:
+    """Return each passage with its queries, the most tokens first."""
     passages: dict[str, list[int]] = {}
     for index, (_, passage) in enumerate(pairs):
         passages.setdefault(passage, []).append(index)
@@ -143,16 +130,15 @@ def _shared(
     docs = _continuation(tokenizer, [f" {passage}" for passage in passages])
     asked = list(dict.fromkeys(query for query, _ in pairs))
     queries = dict(zip(asked, _continuation(tokenizer, [f" {query}" for query in asked]), strict=True))
-    for doc, members in zip(docs, passages.values(), strict=True):
-        part = Shared([*_opening(tokenizer), *head, *doc[:doc_tokens], *tail], [], [])
-        for index in members:
-            query = queries[pairs[index][0]][:query_tokens]
-            if part.queries and part.num_tokens + len(query) > max_tokens:
-                yield part
-                part = Shared(part.passage, [], [])
-            part.queries.append(query)
-            part.pairs.append(index)
-        yield part
+    parts = [
+        Shared(
+            [*_opening(tokenizer), *head, *doc[:doc_tokens], *tail],
+            [queries[pairs[index][0]][:query_tokens] for index in members],
+            members,
+        )
+        for doc, members in zip(docs, passages.values(), strict=True)
+    ]
+    return sorted(parts, key=lambda part: -part.num_tokens)
 
 
 def _continuation(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> list[list[int]]:

@@ -1,5 +1,6 @@
 """Which candidates the most expensive teacher reads, and the run that its scores make."""
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from anna import io, schemas
+from anna.teachers.blocks import Block
 from anna.teachers.pairs import choose_queries
 from anna.teachers.tables import PAIR, frame
 
@@ -19,13 +21,7 @@ MAX_JUDGED = 4
 
 
 def choose_candidates(
-    queries: pa.Table,
-    qrels: pa.Table,
-    bm25_run: pa.Table,
-    dense_run: pa.Table,
-    *,
-    depth: int,
-    queries_per_task: int | None,
+    queries: pa.Table, blocks: Iterable[Block], *, depth: int, queries_per_task: int | None
 ) -> pl.DataFrame:
     """Return the pairs to score, (query_id, doc_id), in that order.
 
@@ -34,16 +30,18 @@ def choose_candidates(
 
     Args:
         queries: Table QUERIES.
-        qrels: Table QRELS.
-        bm25_run: Table RUN.
-        dense_run: Table RUN.
+        blocks: All of them in order, with the rows of `qrels`, `bm25` and `dense`.
         depth: Candidates from the runs, per query.
         queries_per_task: How many queries of each task, the first by the hash of their id; None: all.
     """
     chosen = choose_queries(queries, queries_per_task)
-    ranks = pl.concat([frame(run).select(*PAIR, "rank") for run in (bm25_run, dense_run)])
-    best = best_of_runs(ranks.join(chosen, on="query_id", how="semi"), depth)
-    judged = frame(qrels).join(chosen, on="query_id", how="semi").sort(PAIR)
+    return pl.concat([_of_chosen(block.rows, chosen, depth) for block in blocks])
+
+
+def _of_chosen(rows: Mapping[str, pa.Table], chosen: pl.DataFrame, depth: int) -> pl.DataFrame:
+    own = {name: frame(table).join(chosen, on="query_id", how="semi") for name, table in rows.items()}
+    best = best_of_runs(pl.concat([own[name].select(*PAIR, "rank") for name in ("bm25", "dense")]), depth)
+    judged = own["qrels"].sort(PAIR)
     is_positive = pl.col("relevance") > 0
     positives = judged.filter(is_positive).select(PAIR)
     negatives = judged.filter(~is_positive).group_by("query_id", maintain_order=True).head(MAX_JUDGED).select(PAIR)

@@ -8,7 +8,7 @@ import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from anna import schemas
+from anna import io, schemas
 from anna.errors import InputError
 from anna.folding import fold
 from anna.segments import Int
@@ -72,10 +72,7 @@ def same_text(queries: Sequence[str], docs: Sequence[str]) -> Int:
 
 
 def to_run(
-    query_ids: Sequence[str],
-    doc_ids: Sequence[str] | NDArray[np.object_],
-    index_QK: Int,
-    score_QK: NDArray[np.float32],
+    query_ids: Sequence[str], doc_ids: Sequence[str] | pa.Array, index_QK: Int, score_QK: NDArray[np.float32]
 ) -> pa.Table:
     """Return table RUN of the results of each query, best first; results with score -inf are left out.
 
@@ -85,16 +82,19 @@ def to_run(
         index_QK: Positions in `doc_ids`, best first.
         score_QK: Their scores; -inf where there are fewer than K results, after all others.
     """
-    rows, columns = np.nonzero(np.isfinite(score_QK))
-    return pa.table(
-        {
-            "query_id": pa.array(np.asarray(query_ids, dtype=object)[rows], pa.string()),
+    queries, docs = pa.array(query_ids, pa.string()), pa.array(doc_ids, pa.string())
+    found = np.argwhere(np.isfinite(score_QK))
+    parts = [schemas.RUN.empty_table()]
+    for start in range(0, len(found), io.ROW_GROUP_SIZE):  # a column of over 2 GiB cannot be one Arrow array of strings
+        rows, columns = found[start : start + io.ROW_GROUP_SIZE].T
+        own = {
+            "query_id": queries.take(rows),
             "rank": pa.array(columns + 1, pa.int32()),
-            "doc_id": pa.array(np.asarray(doc_ids, dtype=object)[index_QK[rows, columns]], pa.string()),
+            "doc_id": docs.take(index_QK[rows, columns]),
             "score": pa.array(score_QK[rows, columns], pa.float32()),
-        },
-        schema=schemas.RUN,
-    )
+        }
+        parts.append(pa.table(own, schema=schemas.RUN))
+    return pa.concat_tables(parts)
 
 
 def join_runs(runs: Sequence[pa.Table]) -> pa.Table:

@@ -57,8 +57,7 @@ def score_pairs(
     Raises:
         InputError: If the model is not of that kind.
     """
-    place = {pair: index for index, pair in enumerate(dict.fromkeys(pairs))}
-    if not place:
+    if not pairs:
         return np.zeros(0, dtype=np.float32)
     limits = {"doc_tokens": doc_tokens, "query_tokens": query_tokens, "tokens_per_batch": tokens_per_batch}
     spec = ModelSpec(
@@ -66,9 +65,9 @@ def score_pairs(
         partial(_describe, kind, origin, dtype, doc_tokens, query_tokens),
         partial(_load, kind, origin, dtype, **limits),
     )
-    parts = engine.fetch(where or engine.Local(), spec, list(place), counts, root)
-    scores = store.gather(parts, len(place))[:, 0]
-    return scores[[place[pair] for pair in pairs]]
+    return store.values_of(pairs, lambda distinct: engine.fetch(where or engine.Local(), spec, distinct, counts, root))[
+        :, 0
+    ]
 
 
 def _describe(kind: Kind, origin: Origin, dtype: Dtype, doc_tokens: int, query_tokens: int) -> dict[str, Any]:
@@ -92,24 +91,31 @@ def _load_cross_encoder(
     # Each kind brings its own heavy libraries; only the one that is used is loaded.
     from anna.teachers import cross_encoder
 
-    max_tokens = doc_tokens + query_tokens
-    model = cross_encoder.load_cross_encoder(path, max_tokens, dtype)
+    model = cross_encoder.load_cross_encoder(path, doc_tokens + query_tokens, dtype)
     cut = partial(cross_encoder.cut_pairs, model, doc_tokens=doc_tokens, query_tokens=query_tokens)
     return Model(
-        plan=lambda pairs: cross_encoder.plan_batches(model, cut(pairs), max_tokens, tokens_per_batch),
+        plan=lambda pairs: cross_encoder.plan_batches(
+            model, pairs, doc_tokens=doc_tokens, query_tokens=query_tokens, tokens_per_batch=tokens_per_batch
+        ),
         compute=lambda pairs: cross_encoder.score_batch(model, cut(pairs), dtype)[:, None],
     )
 
 
-def _load_likelihood(path: Path, dtype: torch.dtype, **limits: int) -> Model:
+def _load_likelihood(
+    path: Path, dtype: torch.dtype, doc_tokens: int, query_tokens: int, tokens_per_batch: int
+) -> Model:
     from anna.modeling.checkpoint import load_causal_lm
     from anna.teachers import likelihood_batches, query_likelihood
 
     model, tokenizer = load_causal_lm(path)
     model = model.to(device=pick_device(), dtype=dtype)
     return Model(
-        plan=lambda pairs: likelihood_batches.plan_batches(tokenizer, pairs, **limits),
-        compute=lambda pairs: query_likelihood.score_pairs(model, tokenizer, pairs, **limits)[:, None],
+        plan=lambda pairs: likelihood_batches.plan_batches(
+            tokenizer, pairs, doc_tokens=doc_tokens, query_tokens=query_tokens, tokens_per_batch=tokens_per_batch
+        ),
+        compute=lambda pairs: query_likelihood.score_batch(
+            model, tokenizer, pairs, doc_tokens=doc_tokens, query_tokens=query_tokens
+        )[:, None],
     )
 
 

@@ -106,6 +106,13 @@ def mark_positives(pairs: pl.DataFrame, known: Known, qrels: pl.DataFrame) -> pl
     )
 
 
+def without_positive(rows: pl.DataFrame, known: Known, queries: pa.Table) -> pl.Series:
+    """Return the ids of table QUERIES, in order, of which no row of `rows`, coded, has `is_positive`."""
+    asked = known.encode(queries.select(["query_id"]), "queries")["query_id"]
+    has_one = asked.is_in(rows.filter("is_positive")["query_id"].implode())
+    return known.ids["query_id"].gather(asked.filter(~has_one))
+
+
 def numbers(rows: pl.DataFrame, name: str) -> NDArray[Any]:
     """Return a column as an array, null as NaN."""
     column = rows[name]

@@ -80,7 +80,7 @@ def nearest_of_block(block: Block, query_emb_QD: Scores, k: int, excluded_Q: Int
     index_QK, score_QK = rescore(query_emb_QD, found_QM.astype(np.int64), doc_emb_ND.__getitem__, k, excluded_Q)
     if num_asked < len(doc_emb_ND):
         for row in np.flatnonzero(rough_QM.min(axis=1) + ROUNDING >= score_QK[:, -1]):
-            scores_N = _against_all(query_emb_QD[row], doc_emb_ND)
+            scores_N = _inner_products(query_emb_QD[row], doc_emb_ND)
             if 0 <= excluded_Q[row] < len(doc_emb_ND):
                 scores_N[excluded_Q[row]] = -np.inf
             index_QK[row], score_QK[row] = (found[0] for found in top_k(scores_N[None], k))
@@ -115,7 +115,7 @@ def rescore(query_emb_QD: Scores, found_QM: Int, take: Callable[[Int], Scores], 
     """
     index_QK = np.empty((len(query_emb_QD), min(k, found_QM.shape[1])), dtype=np.int64)
     score_QK = np.empty(index_QK.shape, dtype=np.float32)
-    step = max(1, CHUNK_BYTES // (8 * found_QM.shape[1] * query_emb_QD.shape[1]))
+    step = max(1, CHUNK_BYTES // (4 * found_QM.shape[1] * query_emb_QD.shape[1]))
     for start in range(0, len(query_emb_QD), step):
         rows = slice(start, start + step)
         sorted_QM = np.sort(found_QM[rows], axis=1)  # by position, which is how `top_k` breaks ties
@@ -126,13 +126,6 @@ def rescore(query_emb_QD: Scores, found_QM: Int, take: Callable[[Int], Scores], 
     return index_QK, score_QK
 
 
-def _against_all(query_emb_D: Scores, doc_emb_ND: Scores) -> Scores:
-    step = max(1, CHUNK_BYTES // (8 * doc_emb_ND.shape[1]))
-    parts = [_inner_products(query_emb_D, doc_emb_ND[i : i + step]) for i in range(0, len(doc_emb_ND), step)]
-    return np.concatenate(parts)
-
-
 def _inner_products(left: Scores, right: Scores) -> Scores:
     """Sum products along the last axis in float64; the same pair gives the same bits in whatever company."""
-    products = np.multiply(left, right, dtype=np.float64)
-    return np.asarray(products.sum(axis=-1), dtype=np.float32)
+    return np.asarray(np.einsum("...d,...d->...", left, right, dtype=np.float64), dtype=np.float32)

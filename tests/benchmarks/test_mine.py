@@ -21,9 +21,14 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mine, "QUERY_TOKENS", 16)
 
 
-def test_both_sides_work_on_the_same_texts(tmp_path: Path) -> None:
-    mine.write_project(tmp_path, TEXTS, tmp_path / "dense", tmp_path / "cross", "float32")
-    assert mine.read_project(tmp_path) == TEXTS
+def test_the_peer_gets_texts_cut_to_what_our_cross_encoder_reads(tmp_path: Path) -> None:
+    cross = save_cross_encoder(tmp_path / "cross")
+    assert mine.cut_texts(TEXTS, cross)[0] == TEXTS
+    start = " ".join(WORDS[:16])
+    long = Texts([f"{start} one", "who"], [f"{start} two", "paris"], [f"{start} two", "paris", f"{start} three"])
+    cut, whole = mine.cut_texts(long, cross)
+    assert cut == Texts([start, "who"], [start, "paris"], [start, "paris"])
+    assert whole == {start: f"{start} two", "paris": "paris"}
 
 
 def test_wrong_negatives_are_positives_and_their_duplicates() -> None:

@@ -1,21 +1,24 @@
 """The reranking benchmark at a tiny size: every side scores the same pairs alike, and counts what it computes."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from anna.origins import FilesOrigin
+from anna.teachers import scoring
 from benchmarks import rerank, side_by_side
-from tests.teachers.models import save_cross_encoder
+from tests.teachers.models import WORDS, save_cross_encoder
 
 PAIRS = [(query, doc) for query in ("paris", "who wrote this") for doc in ("the river seine", "mountains are high")]
 
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rerank, "LONGEST", 32)
+    monkeypatch.setattr(rerank, "LIMITS", {"doc_tokens": 20, "query_tokens": 12})
     monkeypatch.setattr(rerank, "BUDGET", 64)
 
 
@@ -26,6 +29,26 @@ def test_both_cross_encoder_sides_give_the_same_scores(tmp_path: Path) -> None:
     np.testing.assert_allclose(np.load(ours), np.load(peer), atol=1e-5)
     assert mine.useful == theirs.useful == 2 * (1 + 3) + 2 * (3 + 3) + 4 * 3  # words, and [CLS], [SEP], [SEP]
     assert mine.computed == 4 * 16
+
+
+def test_both_cross_encoder_sides_score_what_the_stage_does(tmp_path: Path) -> None:
+    model, ours, peer = save_cross_encoder(tmp_path / "model"), tmp_path / "ours.npy", tmp_path / "peer.npy"
+    pairs = [(" ".join(WORDS), "mountains"), ("river", " ".join(WORDS * 2)), *PAIRS]
+    mine = rerank.our_cross_encoder(model, pairs, ours, torch.float32)
+    theirs = rerank.their_cross_encoder(model, pairs, 2, peer, torch.float32)
+    stage = scoring.score_pairs(
+        "cross_encoder",
+        FilesOrigin(kind="files", path=model),
+        pairs,
+        **rerank.LIMITS,
+        tokens_per_batch=rerank.BUDGET,
+        dtype="float32",
+        counts=Counter(),
+        root=tmp_path / "store",
+    )
+    np.testing.assert_array_equal(np.load(ours), stage)
+    np.testing.assert_allclose(np.load(peer), stage, atol=1e-5)
+    assert mine.useful == theirs.useful == (12 + 1 + 3) + (1 + 20 + 3) + 32
 
 
 def test_both_likelihood_sides_give_the_same_scores(tmp_path: Path, tiny_checkpoint: Path) -> None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from anna import io, schemas
@@ -138,16 +139,35 @@ def test_a_query_is_found_by_its_text(data: Path) -> None:
         why.explain("who asks", data)
 
 
-@pytest.mark.parametrize("unknown", ["who", ""])
+@pytest.mark.parametrize("unknown", ["who", "", "A:", "star wars: the clone wars", "T:q:1 or T:q:2"])
 def test_what_is_neither_an_id_nor_a_text_is_refused(data: Path, unknown: str) -> None:
     with pytest.raises(InputError, match=r"queries.parquet, neither as an id, such as 'T:q:01', nor as a whole text"):
         why.explain(unknown, data)
 
 
-@pytest.mark.parametrize("unknown", ["T:q:0", "T:q:03", "A:", "Z:q:1"])
+@pytest.mark.parametrize("unknown", ["T:q:0", "T:q:03", "A:q:1", "Z:q:1"])
 def test_an_unknown_query_is_refused_with_a_near_one(data: Path, unknown: str) -> None:
     with pytest.raises(InputError, match=rf"query '{unknown}' is not in .*queries.parquet; did you mean 'T:q:0[12]'\?"):
         why.explain(unknown, data)
+
+
+def test_of_large_tables_only_row_groups_of_the_query_are_read(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = why.explain("T:q:02", data)
+    monkeypatch.setattr(io, "ROW_GROUP_SIZE", 1)
+    drops = io.read(data / "drops.parquet", schemas.DROPS)
+    io.write(data / "drops.parquet", drops, schemas.DROPS)
+    harm_first_row_group(data / "drops.parquet")
+    assert why.explain("T:q:02", data) == expected
+    with pytest.raises(InputError, match=r"drops.parquet is not a readable Parquet file \("):
+        why.explain(QUERY, data)
+
+
+def harm_first_row_group(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    column = pq.ParquetFile(path).metadata.row_group(0).column(2)
+    start = column.dictionary_page_offset or column.data_page_offset
+    content[start : start + column.total_compressed_size] = bytes(column.total_compressed_size)
+    path.write_bytes(content)
 
 
 def test_a_missing_corpus_is_refused(data: Path) -> None:

@@ -61,8 +61,7 @@ def in_float32(kind: Kind | str, model: Path, rows: list[Ranked]) -> list[float]
         return [float(query @ doc) for doc in docs]
     if kind == "cross_encoder":
         return cross_encoder.score_batch(cross_encoder.load_cross_encoder(model, 32), pairs).tolist()
-    limits = {"doc_tokens": 20, "query_tokens": 12, "tokens_per_batch": 64}
-    return query_likelihood.score_pairs(*load_causal_lm(model), pairs, **limits).tolist()
+    return query_likelihood.score_batch(*load_causal_lm(model), pairs, doc_tokens=20, query_tokens=12).tolist()
 
 
 def by_hand(kind: Kind | str, model: Path, run: Path) -> dict[str, Any]:

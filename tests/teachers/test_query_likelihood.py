@@ -21,7 +21,7 @@ PASSAGES = [
 ]
 QUERIES = ["what is the capital of France", "who", "one two three four five six seven", "Berlin, Madrid?"]
 PAIRS = [(query, passage) for query in QUERIES for passage in PASSAGES]
-SETTINGS = {"doc_tokens": 24, "query_tokens": 6, "tokens_per_batch": 256}
+SETTINGS = {"doc_tokens": 24, "query_tokens": 6}
 
 Model = tuple[PreTrainedModel, PreTrainedTokenizerFast]
 
@@ -47,11 +47,11 @@ def reference(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, query:
     return float(np.mean([logs[len(prefix) - 1 + place, token].item() for place, token in enumerate(asked)]))
 
 
-@pytest.mark.parametrize("tokens_per_batch", [1, 64, 256, 4096])
-def test_equal_to_the_definition_in_any_batch(model: Model, tokens_per_batch: int) -> None:
-    expected = [reference(*model, query, passage) for query, passage in PAIRS]
-    settings = SETTINGS | {"tokens_per_batch": tokens_per_batch}
-    np.testing.assert_allclose(query_likelihood.score_pairs(*model, PAIRS, **settings), expected, atol=1e-5)
+@pytest.mark.parametrize("pairs_at_once", [1, 5, 12])
+def test_equal_to_the_definition_in_any_batch(model: Model, pairs_at_once: int) -> None:
+    batches = [PAIRS[start : start + pairs_at_once] for start in range(0, len(PAIRS), pairs_at_once)]
+    found = np.concatenate([query_likelihood.score_batch(*model, batch, **SETTINGS) for batch in batches])
+    np.testing.assert_allclose(found, [reference(*model, query, passage) for query, passage in PAIRS], atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -65,21 +65,21 @@ def test_equal_to_the_definition_for_other_families(family: str, tiny_checkpoint
     experts = {"num_experts": 4, "num_experts_per_tok": 2} if family == "qwen3_moe" else {}
     model = load_causal_lm(save(tmp_path / "model", family, tiny_checkpoint, **SIZES, **experts))
     expected = [reference(*model, query, passage) for query, passage in PAIRS]
-    np.testing.assert_allclose(query_likelihood.score_pairs(*model, PAIRS, **SETTINGS), expected, atol=1e-5)
+    np.testing.assert_allclose(query_likelihood.score_batch(*model, PAIRS, **SETTINGS), expected, atol=1e-5)
 
 
 def test_order_and_company_do_not_matter(model: Model) -> None:
-    scores = dict(zip(PAIRS, query_likelihood.score_pairs(*model, PAIRS, **SETTINGS), strict=True))
+    scores = dict(zip(PAIRS, query_likelihood.score_batch(*model, PAIRS, **SETTINGS), strict=True))
     some = [PAIRS[7], PAIRS[2], PAIRS[7]]
     np.testing.assert_allclose(
-        query_likelihood.score_pairs(*model, some, **SETTINGS), [scores[pair] for pair in some], atol=1e-5
+        query_likelihood.score_batch(*model, some, **SETTINGS), [scores[pair] for pair in some], atol=1e-5
     )
 
 
 def test_logits_in_small_parts_are_the_same(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = query_likelihood.score_pairs(*model, PAIRS, **SETTINGS)
+    whole = query_likelihood.score_batch(*model, PAIRS, **SETTINGS)
     monkeypatch.setattr(query_likelihood, "LOGITS_AT_ONCE", 3)
-    np.testing.assert_allclose(query_likelihood.score_pairs(*model, PAIRS, **SETTINGS), whole, atol=1e-5)
+    np.testing.assert_allclose(query_likelihood.score_batch(*model, PAIRS, **SETTINGS), whole, atol=1e-5)
 
 
 def test_every_query_token_is_read_after_the_one_before_it() -> None:
@@ -99,4 +99,4 @@ def test_text_form() -> None:
 def test_scaled_logits_are_refused(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model[0].config, "final_logit_softcapping", 30.0, raising=False)
     with pytest.raises(InputError, match=r"final_logit_softcapping 30.0, .*rerank.model"):
-        query_likelihood.score_pairs(*model, PAIRS, **SETTINGS)
+        query_likelihood.score_batch(*model, PAIRS, **SETTINGS)

@@ -1,11 +1,14 @@
 """Which pairs are scored."""
 
+from pathlib import Path
+
 import numpy as np
 import polars as pl
 import pytest
 
 from anna import io, schemas
-from anna.teachers import reranker
+from anna.teachers import blocks, reranker
+from anna.teachers.blocks import Block, query_blocks
 from anna.teachers.pairs import choose_queries, texts_of
 from tests.teachers.conftest import Toy, table
 
@@ -30,7 +33,8 @@ def test_fusion_of_ranks_by_hand() -> None:
 def test_positives_and_judged_negatives_come_on_top_of_the_best(toy: Toy) -> None:
     bm25 = table(schemas.RUN, [("A:q:1", 1, "A:d:2", 9.0), ("A:q:1", 2, "A:d:4", 8.0)])
     dense = table(schemas.RUN, [("A:q:1", 1, "A:d:4", 0.9), ("A:q:1", 2, "A:d:3", 0.8)])
-    pairs = reranker.choose_candidates(toy.queries, toy.qrels, bm25, dense, depth=1, queries_per_task=None)
+    whole = Block(toy.queries, {"qrels": toy.qrels, "bm25": bm25, "dense": dense})
+    pairs = reranker.choose_candidates(toy.queries, [whole], depth=1, queries_per_task=None)
     assert pairs.rows() == [
         ("A:q:1", "A:d:1"),  # positive
         ("A:q:1", "A:d:4"),  # best of both runs
@@ -43,8 +47,34 @@ def test_positives_and_judged_negatives_come_on_top_of_the_best(toy: Toy) -> Non
 def test_few_documents_judged_not_relevant(toy: Toy) -> None:
     qrels = table(schemas.QRELS, [("A:q:1", f"A:d:{i}", int(i == 3)) for i in range(9)])
     empty = schemas.RUN.empty_table()
-    pairs = reranker.choose_candidates(toy.queries, qrels, empty, empty, depth=1, queries_per_task=None)
+    whole = Block(toy.queries, {"qrels": qrels, "bm25": empty, "dense": empty})
+    pairs = reranker.choose_candidates(toy.queries, [whole], depth=1, queries_per_task=None)
     assert pairs["doc_id"].to_list() == ["A:d:0", "A:d:1", "A:d:2", "A:d:3", "A:d:4"]
+
+
+def test_pairs_are_the_same_in_whatever_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    names = [f"{task}:q:{number}" for task in "AB" for number in range(9)]
+    queries = table(schemas.QUERIES, [(name, name[0], "retrieval", "train", name, None) for name in names])
+    qrels = [(name, f"d{doc}", int(doc < 2)) for name in names for doc in rng.choice(20, 8, replace=False)]
+    run = [(name, rank, f"d{doc}", -rank) for name in names for rank, doc in enumerate(rng.permutation(20), start=1)]
+    for name, rows, schema in (("qrels", qrels, schemas.QRELS), ("run", run, schemas.RUN)):
+        io.write(tmp_path / f"{name}.parquet", table(schema, rows), schema)
+    paths = {"qrels": schemas.QRELS, "bm25": schemas.RUN, "dense": schemas.RUN}
+    sources = {
+        name: (tmp_path / f"{'qrels' if name == 'qrels' else 'run'}.parquet", schema) for name, schema in paths.items()
+    }
+
+    def pairs(queries_at_once: int) -> tuple[int, pl.DataFrame]:
+        monkeypatch.setattr(blocks, "QUERIES_AT_ONCE", queries_at_once)
+        parts = list(query_blocks(queries, sources))
+        return len(parts), reranker.choose_candidates(queries, parts, depth=3, queries_per_task=5)
+
+    (one, whole), (many, again) = pairs(100), pairs(4)
+    assert (one, many) == (1, 5)
+    assert whole["query_id"].n_unique() == 10
+    assert again.equals(whole)
+    assert again.equals(again.sort("query_id", "doc_id"))
 
 
 def test_samples_nest_and_do_not_depend_on_other_tasks(toy: Toy) -> None:

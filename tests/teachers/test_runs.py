@@ -1,9 +1,10 @@
 """Run tables and the collections they come from."""
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from anna import schemas
+from anna import io, schemas
 from anna.errors import InputError
 from anna.teachers import runs
 from tests.teachers.conftest import Toy, table
@@ -33,6 +34,16 @@ def test_infinite_scores_are_left_out() -> None:
         {"query_id": "q1", "rank": 2, "doc_id": "a", "score": 1.0},
         {"query_id": "q2", "rank": 1, "doc_id": "b", "score": 0.5},
     ]
+
+
+def test_no_array_of_a_run_is_larger_than_a_row_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(io, "ROW_GROUP_SIZE", 2)  # an Arrow array of strings holds 2 GiB, and a run may hold more
+    index, scores = np.arange(6).reshape(2, 3) % 5, np.array([[3, 2, 1], [2, 1, -np.inf]], dtype=np.float32)
+    run = runs.to_run(["q1", "q2"], pa.array(list("abcde")), index, scores)
+    assert [chunk.to_pylist() for chunk in run["doc_id"].chunks if len(chunk)] == [["a", "b"], ["c", "d"], ["e"]]
+    assert run["query_id"].to_pylist() == ["q1"] * 3 + ["q2"] * 2
+    nothing = runs.to_run([], ["a"], np.zeros((0, 3), dtype=np.int64), np.zeros((0, 3), dtype=np.float32))
+    assert nothing.equals(schemas.RUN.empty_table())
 
 
 def test_summary_counts_queries_without_result(toy: Toy) -> None:

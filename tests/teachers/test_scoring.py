@@ -44,7 +44,7 @@ def test_scores_are_the_models(kind: scoring.Kind, model: Path, tmp_path: Path) 
     if kind == "cross_encoder":
         expected = cross_encoder.score_batch(cross_encoder.load_cross_encoder(model, 32), PAIRS)
     else:
-        expected = query_likelihood.score_pairs(*load_causal_lm(model), PAIRS, **LIMITS)
+        expected = query_likelihood.score_batch(*load_causal_lm(model), PAIRS, doc_tokens=20, query_tokens=12)
     scores, counts = score(kind, model, tmp_path / "store", PAIRS)
     np.testing.assert_allclose(scores, expected, atol=1e-5)
     assert counts == {"reused": 0, "computed": 9}

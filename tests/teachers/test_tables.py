@@ -6,7 +6,7 @@ import pytest
 
 from anna import schemas
 from anna.errors import InputError
-from anna.teachers.tables import BOTH, Known, mark_positives, split
+from anna.teachers.tables import BOTH, Known, mark_positives, split, without_positive
 from tests.teachers.conftest import Toy, table
 
 
@@ -20,6 +20,13 @@ def test_positives_are_judged_ones_and_those_of_the_class(toy: Toy) -> None:
     assert marked["is_positive"].to_list() == [False, True, True, False, False]
     assert marked["has_class"].to_list() == [False, False, True, True, False]
     assert marked["task"].to_list() == ["A", "A", "B", "B", "A"]
+
+
+def test_queries_without_positive_are_named_in_order(toy: Toy) -> None:
+    known = Known(toy.corpus, toy.queries)
+    rows = known.encode(toy.qrels, "qrels").with_columns((pl.col("doc_id") == 3).alias("is_positive"))  # A:d:4
+    assert without_positive(rows, known, toy.queries).to_list() == ["A:q:1", "B:q:1"]
+    assert without_positive(rows, known, toy.queries.slice(1, 1)).to_list() == []
 
 
 def test_ids_that_nobody_knows_are_named(toy: Toy) -> None:

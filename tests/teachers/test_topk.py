@@ -80,6 +80,21 @@ def test_blocks_and_company_do_not_change_results(monkeypatch: pytest.MonkeyPatc
     np.testing.assert_array_equal(alone[1], whole[1][7:8])
 
 
+@pytest.mark.parametrize("dims", [384, 768, 1000, 1024, 4096, 8193])
+def test_a_score_is_the_rounded_sum_and_has_the_same_bits_in_any_company_and_place(dims: int) -> None:
+    rng = np.random.default_rng(0)
+    docs, queries = unit(rng, 40, dims), unit(rng, 3, dims)
+    whole = topk._inner_products(queries[:, None], np.stack([docs] * 3))
+    expected = np.multiply(queries[:, None], docs, dtype=np.float64).sum(axis=-1)
+    np.testing.assert_array_equal(whole, expected.astype(np.float32))
+    elsewhere = np.empty(dims + 1, dtype=np.float32)[1:]
+    for row, place in ((0, 0), (1, 17), (2, 39)):
+        elsewhere[:] = docs[place]
+        alone = topk._inner_products(queries[row], docs[place])
+        few = topk._inner_products(queries[row], docs[place : place + 2])[0]
+        assert whole[row, place] == alone == few == topk._inner_products(queries[row], elsewhere)
+
+
 def test_candidates_are_ranked_by_exact_score_without_the_excluded_and_the_absent() -> None:
     docs = unit(np.random.default_rng(0), 6)
     docs[4] = docs[1]

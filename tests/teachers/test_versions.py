@@ -21,9 +21,9 @@ VERSIONS = {
 }
 
 SEEN = {
-    "bi_encoder.VERSION": (3, "bi_encoder padding", "dc125a1e09102bf4 b33a5550c1cbc8e2"),
-    "scoring.VERSIONS['cross_encoder']": (3, "cross_encoder padding", "eaef7d72769808c9 b33a5550c1cbc8e2"),
-    "scoring.VERSIONS['query_likelihood']": (3, "query_likelihood", "97f4d9516a75bead"),
+    "bi_encoder.VERSION": (3, "bi_encoder padding", "dc125a1e09102bf4 dcb45fcb0c477c7f"),
+    "scoring.VERSIONS['cross_encoder']": (3, "cross_encoder padding", "03dd3dc385e3ab0b dcb45fcb0c477c7f"),
+    "scoring.VERSIONS['query_likelihood']": (3, "query_likelihood", "27063bb289107565"),
 }
 """Version, modules that score, and hash of their code."""
 
