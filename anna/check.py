@@ -17,9 +17,7 @@ from anna.footprint import recomputed_layers
 from anna.known_shapes import local_shape
 from anna.origins import FilesOrigin, describe
 from anna.params import HELD_OUT, STAGES, Params, Recorded, did_you_mean
-
-MODULES = "modules.json"
-"""By which sentence-transformers knows how a vector is pooled; without it, it would take the mean of any model."""
+from anna.teachers.bi_encoder import MODULES
 
 
 def check(path: Path) -> dict[str, Any]:

@@ -129,7 +129,7 @@ def _reading(path: Path) -> Iterator[pq.ParquetFile]:
                 raise DamagedError(path, f"columns {file.schema_arrow.names}")
             yield file
     except (pa.ArrowException, OSError) as error:
-        if isinstance(error, pa.ArrowMemoryError) or getattr(error, "errno", None) is not None:
+        if io.is_refusal(error):
             raise
         raise DamagedError(path, error) from None
 

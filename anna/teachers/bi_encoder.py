@@ -16,6 +16,9 @@ from anna.teachers.padding import PADDED_TO, count_tokens, padded
 VERSION = 3
 """Part of what vectors are stored under: to be raised when this module gives other vectors for the same texts."""
 
+MODULES = "modules.json"
+"""By which sentence-transformers knows how a vector is pooled; without it, it takes the mean of any model's."""
+
 
 def load_model(path: Path, max_tokens: int, dtype: torch.dtype = torch.float32) -> SentenceTransformer:
     """Return the model at `path`: local files only, safetensors only, no code of the model's own.
@@ -26,8 +29,13 @@ def load_model(path: Path, max_tokens: int, dtype: torch.dtype = torch.float32) 
         dtype: What it is to compute in. For float32 its weights become float32, whatever they were saved in.
 
     Raises:
-        InputError: If it does not load, or takes fewer tokens.
+        InputError: If it does not say how it pools, does not load, or takes fewer tokens.
     """
+    if not (path / MODULES).is_file():
+        raise InputError(
+            f"{path} has no {MODULES}, which says how its vectors are pooled; choose a model for sentence-transformers "
+            "as retrieve_dense.model, or save one there by that library with the pooling that it was trained for"
+        )
     try:
         model = SentenceTransformer(
             str(path),

@@ -93,7 +93,12 @@ def test_texts_are_cut_to_max_tokens(model_path: Path) -> None:
     np.testing.assert_array_equal(long, short)
 
 
-def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
+def test_a_folder_that_does_not_say_how_it_pools_and_one_without_a_model_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        InputError, match=r"has no modules\.json, which says how its vectors are pooled; .*retrieve_dense"
+    ):
+        bi_encoder.load_model(tmp_path, 16)
+    (tmp_path / "modules.json").write_text("[]", encoding="utf-8")
     with pytest.raises(InputError, match=r"is not a sentence-transformers model .*retrieve_dense.model"):
         bi_encoder.load_model(tmp_path, 16)
 

@@ -21,7 +21,7 @@ VERSIONS = {
 }
 
 SEEN = {
-    "bi_encoder.VERSION": (3, "bi_encoder padding", "dc125a1e09102bf4 dcb45fcb0c477c7f"),
+    "bi_encoder.VERSION": (3, "bi_encoder padding", "fcf1b0745123bfaa dcb45fcb0c477c7f"),
     "scoring.VERSIONS['cross_encoder']": (3, "cross_encoder padding", "03dd3dc385e3ab0b dcb45fcb0c477c7f"),
     "scoring.VERSIONS['query_likelihood']": (3, "query_likelihood", "27063bb289107565"),
 }
