@@ -16,8 +16,9 @@ GPU_SHARE = 0.4
 """Of a GPU's peak that training and encoding reach (assumed; Llama 3 was trained at 0.38 to 0.43 of the peak of H100s,
 arXiv 2407.21783, table 4)."""
 
-CPU_SHARE = 0.87
-"""Of a CPU's matrix rate that the models reach (docs/LOG.md: 0.85 to 0.9)."""
+BETWEEN = 1.2e-12
+"""Seconds that what lies between a CPU's matrix products takes (norms, softmax, reading and writing), for each of their
+operations: 0.8e-12 and 1.7e-12 on two kinds of CPU, whose products ran at 188 and 366 GFLOP/s (docs/LOG.md)."""
 
 SERVER_CPU = 1e12
 """Float32 operations per second of the CPU beside a GPU from the table (assumed), for search alone."""
@@ -119,8 +120,14 @@ def this_machine(seconds: float = 0.5) -> Hardware:
         name = f"{torch.cuda.device_count()} x {found.name}"
         return Hardware(name, torch.cuda.device_count(), found.total_memory, GPU_SHARE * rate, True, basis, cores)
     rate = matrix_rate(torch.float32, MEASURED_SHAPE, seconds)
-    basis = f"{CPU_SHARE:.0%} of {rate / 1e9:,.0f} GFLOP/s float32, measured now"
-    return Hardware(f"this machine, {cores} CPUs", 1, machine.memory(), CPU_SHARE * rate, False, basis, cores)
+    reached = cpu_rate(rate)
+    basis = f"{reached / rate:.0%} of {rate / 1e9:,.0f} GFLOP/s float32, measured now"
+    return Hardware(f"this machine, {cores} CPUs", 1, machine.memory(), reached, False, basis, cores)
+
+
+def cpu_rate(products: float) -> float:
+    """Return the operations per second that models reach on a CPU whose matrix products alone run at `products`."""
+    return 1 / (1 / products + BETWEEN)
 
 
 def matrix_rate(dtype: "torch.dtype", shape: tuple[int, int, int] = MEASURED_SHAPE, seconds: float = 3.0) -> float:
