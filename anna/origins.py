@@ -118,7 +118,7 @@ def hub_mirror(kind: Literal["models", "datasets"], repo: str) -> Path | None:
     return path if path is not None and path.is_dir() else None
 
 
-def copy_cache(copy: Path) -> str:
+def copy_cache(copy: Path) -> Path:
     """Return the folder that `datasets` is to use as its cache for a copy of a data set's repository.
 
     By itself the library takes two states of a copy for one where their README is the same, and gives the rows of the
@@ -129,7 +129,7 @@ def copy_cache(copy: Path) -> str:
     stats = ((path, path.stat()) for path in sorted(copy.rglob("*")) if path.is_file())
     state = [f"{path.relative_to(copy)} {stat.st_size} {stat.st_mtime_ns}" for path, stat in stats]
     name = hashlib.sha256("\n".join([str(copy.resolve()), *state]).encode()).hexdigest()[:32]
-    return str(Path(datasets.config.HF_DATASETS_CACHE) / name)
+    return Path(datasets.config.HF_DATASETS_CACHE) / name
 
 
 def describe(origin: WheelOrigin | HubOrigin | FilesOrigin) -> str:

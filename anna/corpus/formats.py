@@ -216,7 +216,7 @@ def _hub(origin: HubOrigin) -> Iterator[Raw]:
         elif any((Path(place) / name).is_file() for name in _SAVED):
             data = datasets.load_from_disk(place)
         else:
-            cache = origins.copy_cache(mirror)
+            cache = str(origins.copy_cache(mirror))
             data = datasets.load_dataset(str(mirror), origin.name, split=origin.split, cache_dir=cache)
     except Exception as error:  # the library raises a score of types; each means the same to the user
         cause = " ".join(str(error).split())[:300]

@@ -1,7 +1,6 @@
 """The data of mteb's own tasks: from the hub or the folder that stands in for it, and the texts that they score."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import datasets
@@ -31,7 +30,7 @@ def load_data(task: AbsTask) -> None:
         if mirror is not None:
             local = {**task.metadata.dataset, "path": str(mirror.resolve())}
             task.metadata = task.metadata.model_copy(update={"dataset": local})
-            datasets.config.HF_DATASETS_CACHE = Path(copy_cache(mirror))  # mteb's loaders take no other
+            datasets.config.HF_DATASETS_CACHE = copy_cache(mirror)  # mteb's loaders take no other
         task.load_data()
     except Exception as error:  # the hub client raises a score of types; each means the same to the user
         reason = " ".join(str(error).split())[:300]
