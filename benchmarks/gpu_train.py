@@ -31,10 +31,11 @@ from anna import io, schemas
 from anna.footprint import GIB
 from anna.modeling.encoder import Encoder
 from anna.modeling.hardware import pick_device
+from anna.modeling.student import StudentParams
 from anna.planning import memory, training, work
 from anna.planning.hardware import this_machine
-from anna.planning.settings import Settings
 from anna.shapes import Shape
+from anna.training.recipe import TrainParams
 from benchmarks.random_model import REPO, SIZES, Size, Words, new_causal, new_tokenizer
 
 BASE = Path("models/base")
@@ -184,16 +185,16 @@ def live(name: str) -> list[float]:
 
 def planned(size: Size, done: Trained) -> tuple[float, float]:
     """Return the seconds of a step and the peak memory that `anna plan`'s arithmetic gives for this machine."""
-    settings, hardware = Settings.load(Path("params.yaml")), this_machine()
-    shape = Shape.of(io.read_json(BASE / "config.json")).cut(settings.student.layers)
-    most = settings.train.max_micro_step_tokens or done.largest
-    own = training.setup(settings, shape, hardware, 1, min(done.largest, most))
+    train, hardware = TrainParams.load(), this_machine()
+    shape = Shape.of(io.read_json(BASE / "config.json")).cut(StudentParams.load().layers)
+    most = train.max_micro_step_tokens or done.largest
+    own = training.setup(train, shape, hardware, 1, min(done.largest, most))
     texts = size.queries * (1 + size.documents)
     operations = work.training(
         shape,
         statistics.mean(size.doc_tokens) / 2,
         texts / done.tokens,
-        method=settings.train.method,
+        method=train.method,
         recomputed=own.recomputed / shape.layers,
         twice=float(done.tokens > most),
     )

@@ -196,14 +196,14 @@ def text_bytes(case: Case) -> float:
 def setup(case: Case) -> Setup:
     """Return what decides the memory of training."""
     done = training.plan(case.settings, case.counts, case.models.student, case.ranks)
-    return training.setup(case.settings, case.models.student, case.hardware, case.ranks, done.largest)
+    return training.setup(case.settings.train, case.models.student, case.hardware, case.ranks, done.largest)
 
 
 def train(case: Case) -> Estimate:
     """Return the estimate of training; on a CPU the memory is that of all ranks together."""
     params, hardware = case.settings.train, case.hardware
     done = training.plan(case.settings, case.counts, case.models.student, case.ranks)
-    own = training.setup(case.settings, case.models.student, hardware, case.ranks, done.largest)
+    own = training.setup(params, case.models.student, hardware, case.ranks, done.largest)
     devices = case.ranks if hardware.is_gpu else 1
     reading = host_memory(case.models.checkpoint, own._replace(ranks=1)) / HOST_BANDWIDTH if hardware.is_gpu else 0.0
     seconds = START["train"] + reading + done.operations / (hardware.rate * devices)

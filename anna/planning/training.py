@@ -1,6 +1,6 @@
 """What training takes: tokens, operations and memory, from the batches that it will make."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from anna.errors import InputError
 from anna.footprint import Setup, recomputed_layers, saved_by_last_layer
@@ -224,9 +224,8 @@ def validation(settings: Settings, counts: Counts, shape: Shape, steps: int) -> 
     return (1 + after_steps) * tokens * work.forward_read(shape, 0.0, 0.0)
 
 
-def setup(settings: Settings, shape: Shape, hardware: Hardware, ranks: int, tokens: int) -> Setup:
-    """Return what decides the memory of training as configured."""
-    train = settings.train
+def setup(train: Any, shape: Shape, hardware: Hardware, ranks: int, tokens: int) -> Setup:
+    """Return what decides the memory of training by section `train`."""
     return Setup(
         shape=shape,
         ranks=ranks,

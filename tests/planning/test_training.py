@@ -150,7 +150,7 @@ def test_each_rank_trains_the_last_layer_first() -> None:
 
 def test_the_last_layer_holds_its_sample_or_what_it_is_given_of_all_texts() -> None:
     counts, plain = Counts((TASK,), "", ()), settings()
-    own = training.setup(plain, SHAPE, MEASURED_ON, 1, 100)
+    own = training.setup(plain.train, SHAPE, MEASURED_ON, 1, 100)
     assert training.last_layer_memory(plain, counts, own) == 0
     first = settings(last_layer_first=AloneParams(epochs=5, batch_queries=40, learning_rate=1e-3))
     docs = 160 * 2  # of 400
