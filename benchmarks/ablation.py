@@ -107,7 +107,7 @@ def read_scores(path: Path) -> Scores:
     """Return the scores of a run by column."""
     metrics = json.loads(path.read_text(encoding="utf-8"))
     with_examples = metrics.get("student_with_examples", {})
-    return metrics["student"] | {f"{name} with examples": score for name, score in with_examples.items()}
+    return {**metrics["student"], **{f"{name} with examples": score for name, score in with_examples.items()}}
 
 
 def means(results: Mapping[str, Mapping[int, Scores]]) -> str:

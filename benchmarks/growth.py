@@ -82,8 +82,11 @@ def run_index(folder: Path, size: int) -> float:
     docs, asked = VectorFile(size, vectors(size), folder), VectorFile(QUERIES, vectors(QUERIES), folder)
     params = DenseParams.load().index.model_copy(update={"min_recall": 0.0, "sample": 1})
     none = np.full(QUERIES, -1)
-    settings = {"depth": DEPTH, "excluded_Q": none, "params": params, "where": Local()}
-    return timed(lambda: retrieval.search_by_index("growth", asked, docs, **settings))
+
+    def search() -> None:
+        retrieval.search_by_index("growth", asked, docs, depth=DEPTH, excluded_Q=none, params=params, where=Local())
+
+    return timed(search)
 
 
 def run_bm25(folder: Path, size: int) -> float:
@@ -144,7 +147,12 @@ def run_tables(folder: Path, size: int) -> float:
     (folder / "params.yaml").write_text(yaml.safe_dump(settings()), encoding="utf-8")
     write_tables(folder, size)
     os.chdir(folder)
-    return timed(lambda: (label.main(), select.main()))
+
+    def both() -> None:
+        label.main()
+        select.main()
+
+    return timed(both)
 
 
 def settings() -> dict[str, object]:

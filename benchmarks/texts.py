@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
-from anna.origins import fetch
+from anna.errors import InputError
+from anna.origins import HubOrigin, Origin, fetch
 from stages.ingest import IngestParams
 
 SPREAD = 100.0
@@ -21,12 +22,20 @@ class Texts(NamedTuple):
     """All different, positives among them."""
 
 
+def fetch_file(origin: Origin) -> Path:
+    """Return the file of a source that the default has as one."""
+    if isinstance(origin, HubOrigin):
+        raise InputError(f"{origin.repo} is a data set of the hub; the benchmarks read the default's params.yaml")
+    return fetch(origin)
+
+
 def read_texts(num_docs: int, num_queries: int) -> Texts:
     """Return the default's texts: questions of BoolQ with their passages, other passages, leads of Wikipedia."""
     sources = {source.task: source.origin for source in IngestParams.load().train}
-    lines = fetch(sources["BoolQ"]).read_text(encoding="utf-8").splitlines()
+    boolq, wikipedia = (fetch_file(sources[task]) for task in ("BoolQ", "WikipediaLeads"))
+    lines = boolq.read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
-    articles = json.loads(fetch(sources["WikipediaLeads"]).read_text(encoding="utf-8"))
+    articles = json.loads(wikipedia.read_text(encoding="utf-8"))
     leads = [row["extract"] for row in articles.values()]
     asked = {row["question"]: row["passage"] for row in rows if "label" in row}
     chosen = dict(list(asked.items())[:: max(1, len(asked) // num_queries)][:num_queries])

@@ -31,10 +31,10 @@ def copy_project(folder: Path, *, without: Collection[str] = (), shared: Collect
             not be again.
     """
     shutil.rmtree(folder, ignore_errors=True)
-    for name in project_files():
-        if name.parts[0] not in without:
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(REPO / name, folder / name)
+    for file in project_files():
+        if file.parts[0] not in without:
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(REPO / file, folder / file)
     (folder / "runs").mkdir()
     for name in shared:
         (REPO / "runs" / name).mkdir(parents=True, exist_ok=True)
