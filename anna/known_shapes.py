@@ -65,8 +65,6 @@ def find_shape(origin: WheelOrigin | HubOrigin | FilesOrigin, place: str) -> Sha
             ) from None
     name = describe(origin).lower().replace("_", "-")
     found = [known for known in KNOWN if known in name]
-    if isinstance(origin, FilesOrigin) and origin.path.exists():
-        raise InputError(f"{place}: {origin.path} has no config.json, expected a folder with a model; correct the path")
     if not found:
         raise InputError(
             f"{place}: {describe(origin)} is not on this machine and its sizes are not known; fetch it first, or add "

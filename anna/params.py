@@ -148,7 +148,7 @@ def _explain(path: Path, cls: type[Params], values: Any, error: ValidationError)
             hint = did_you_mean(str(fault["loc"][-1]), _names(cls))
             faults.append(f"{place}: unknown key{hint}; remove or rename it")
         elif fault["type"] == "union_tag_not_found":
-            faults.append(f"{place}: has no {fault['ctx']['discriminator'].strip(chr(39))!r}; add it")
+            faults.append(f"{place}: has no {fault['ctx']['discriminator']}; add it")
         elif fault["type"] == "missing":
             faults.append(f"{place}: missing; add it")
         else:

@@ -49,6 +49,12 @@ def test_a_model_that_is_not_here_is_looked_up_by_name(repo: str, name: str) -> 
     assert local_shape(hub(repo)) is None
 
 
+def test_a_file_that_is_still_to_be_unpacked_is_looked_up_by_name_too(tmp_path: Path) -> None:
+    path = tmp_path / "SmolLM2-135M.gguf"
+    path.write_bytes(b"GGUF")
+    assert find_shape(FilesOrigin(kind="files", path=path), "student.model") == KNOWN["smollm2-135m"]
+
+
 def test_a_model_that_nobody_knows_is_refused_with_its_place() -> None:
     with pytest.raises(InputError, match=r"^student\.model: acme/brain@aaaaaaaaaaaa is not on this machine"):
         find_shape(hub("acme/brain"), "student.model")

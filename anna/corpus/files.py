@@ -18,16 +18,14 @@ def open_text(path: Path, newline: str | None = None) -> TextIO:
         newline: As `open` takes it.
 
     Raises:
-        InputError: If it is no file, UTF-16, or not what .gz says.
+        InputError: If it is no file, or UTF-16.
+        OSError, EOFError, zlib.error: Now or while it is read, if it is not what .gz says, or not whole.
     """
     if not path.is_file():
         raise InputError(f"{path} is a folder, expected a file; correct the path or the format in params.yaml")
     opened = gzip.open if path.suffix == ".gz" else open
-    try:
-        with opened(path, "rb") as file:
-            start = file.read(2)
-    except gzip.BadGzipFile as error:
-        raise InputError(f"{path} is not compressed by gzip ({error}); correct the file or its name") from None
+    with opened(path, "rb") as file:
+        start = file.read(2)
     if start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
         raise InputError(f"{path} is UTF-16; make it UTF-8, e.g. by: iconv -f utf-16 -t utf-8")
     return cast(TextIO, opened(path, "rt", encoding="utf-8-sig", errors="surrogateescape", newline=newline))

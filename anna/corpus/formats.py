@@ -5,9 +5,11 @@ any format. A row that cannot be read at all is None.
 """
 
 import csv
+import gzip
 import json
 import logging
 import re
+import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -55,7 +57,11 @@ def read(reading: Reading) -> Iterator[Raw]:
         return
     if reading.format is None:
         raise InputError(f"{describe(reading.origin)} has no format; add it in params.yaml")
-    yield from FORMATS[reading.format](origins.fetch(reading.origin), reading)
+    path = origins.fetch(reading.origin)
+    try:
+        yield from FORMATS[reading.format](path, reading)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise InputError(f"{path} is not a whole file of gzip ({error}); correct the file or its name") from None
 
 
 def _jsonl(path: Path, _: Reading) -> Iterator[Raw]:

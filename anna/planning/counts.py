@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 from numpy.typing import NDArray
@@ -213,14 +214,20 @@ def _of_file(path: Path, form: str) -> Known | None:
     if not path.exists():
         return None
     if form == "parquet":
-        return Known(
-            sum(pq.read_metadata(file).num_rows for file in (path.glob("*.parquet") if path.is_dir() else [path]))
-        )
+        files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+        return Known(sum(map(_rows_of_parquet, files)))
     if form not in ("jsonl", "csv", "tsv", "lines") or not path.is_file() or path.suffix == ".gz":
         return None
     with path.open("rb") as file:
         start = file.read(LOOKED_AT)
     return Known(round(start.count(b"\n") * path.stat().st_size / max(1, len(start))))
+
+
+def _rows_of_parquet(path: Path) -> int:
+    try:
+        return int(pq.read_metadata(path).num_rows)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(f"{path} is not a readable Parquet file ({error}); correct the path or the file") from None
 
 
 def _distractors(source: Any, assumed: list[str]) -> float:

@@ -91,8 +91,8 @@ def _of_source(source: Any, settings: Settings) -> list[Texts]:
 
 def _rows(source: Any) -> int:
     """Return the rows of a held-out source: what is asked for, or all that there are; 1,000 where nobody knows."""
-    there = known_rows(source)
-    return int(min(source.rows or 1e12, there.rows if there else source.rows or 1000))
+    known, asked = known_rows(source), source.rows
+    return min(asked or known.rows, known.rows) if known else asked or 1000
 
 
 def _prompt(task: str, settings: Settings, is_prompted: bool) -> float:

@@ -194,7 +194,7 @@ def _nearest(asked: str, queries: pa.Table) -> str:
     if not ids:
         return "; it is empty, run: dvc repro ingest"
     if re.fullmatch(r"\S+:d:[0-9a-f]+", asked):
-        return ": it is the id of a document; ask for a query, e.g. one whose `anna why` lists it"
+        return ": it is the id of a document; ask for a query that data/qrels.parquet judges it for"
     if not re.fullmatch(ID, asked):
         return f", neither as an id, such as {ids[0]!r}, nor as a whole text"
     place = bisect.bisect(ids, asked)

@@ -65,9 +65,8 @@ def score_pairs(
         partial(_describe, kind, origin, dtype, doc_tokens, query_tokens),
         partial(_load, kind, origin, dtype, **limits),
     )
-    return store.values_of(pairs, lambda distinct: engine.fetch(where or engine.Local(), spec, distinct, counts, root))[
-        :, 0
-    ]
+    own = where or engine.Local()
+    return store.values_of(pairs, lambda distinct: engine.fetch(own, spec, distinct, counts, root))[:, 0]
 
 
 def _describe(kind: Kind, origin: Origin, dtype: Dtype, doc_tokens: int, query_tokens: int) -> dict[str, Any]:

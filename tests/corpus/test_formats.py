@@ -122,9 +122,12 @@ def test_what_gzip_has_compressed_is_read(tmp_path: Path, kind: str, content: st
     path = tmp_path / f"source.{kind}.gz"
     path.write_bytes(gzip.compress(content.encode()))
     assert read(path, kind) == [{"text": "é"}]
-    path.write_text(content, encoding="utf-8")
-    with pytest.raises(InputError, match=r"is not compressed by gzip \(.*\); correct the file or its name"):
-        read(path, kind)
+    for broken in (content.encode(), gzip.compress(content.encode())[:-9], path.read_bytes()[:-8] + bytes(8)):
+        path.write_bytes(broken)
+        with pytest.raises(
+            InputError, match=rf"^{path} is not a whole file of gzip \(.*\); correct the file or its name"
+        ):
+            read(path, kind)
 
 
 def test_lines_by_pattern(write: Callable[..., Path]) -> None:

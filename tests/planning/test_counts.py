@@ -109,6 +109,12 @@ def test_rows_of_local_files_are_counted(tmp_path: Path, monkeypatch: pytest.Mon
     found = counts.known_rows(Reading(origin=origin, format=form, columns={"doc": "text"}))
     assert found is not None
     assert found.rows == pytest.approx(5000, rel=0.01)
+    if form == "parquet":
+        path.write_text("text", encoding="utf-8")
+        with pytest.raises(
+            InputError, match=rf"^{path} is not a readable Parquet file .*; correct the path or the file$"
+        ):
+            counts.known_rows(Reading(origin=origin, format=form, columns={"doc": "text"}))
     gone = FilesOrigin(kind="files", path=tmp_path / "gone")
     assert counts.known_rows(Reading(origin=gone, format=form, columns={"doc": "text"})) is None
 

@@ -141,7 +141,9 @@ def test_a_query_is_found_by_its_text(data: Path) -> None:
 
 @pytest.mark.parametrize("unknown", ["who", "", "A:", "star wars: the clone wars", "T:q:1 or T:q:2"])
 def test_what_is_neither_an_id_nor_a_text_is_refused(data: Path, unknown: str) -> None:
-    with pytest.raises(InputError, match=r"queries.parquet: it is the id of a document; ask for a query"):
+    with pytest.raises(
+        InputError, match=r"queries.parquet: it is the id of a document; ask for a query that data/qrels"
+    ):
         why.explain("T:d:01", data)
     with pytest.raises(InputError, match=r"queries.parquet, neither as an id, such as 'T:q:01', nor as a whole text"):
         why.explain(unknown, data)
