@@ -7,7 +7,7 @@ from anna.corpus.dedup import merge_texts
 from anna.corpus.drops import Drop, DropLog
 from anna.corpus.ids import text_id
 from anna.corpus.rows import load_distractors, load_rows
-from anna.corpus.sources import HeldOutSource
+from anna.corpus.sources import Cleaning, HeldOutSource
 from anna.corpus.units import LABELLED, PAIRS, Unit, choose_examples, make_units, shuffle, take_in_turn
 from anna.errors import InputError
 from anna.folding import normalise
@@ -31,16 +31,13 @@ class HeldOutTask:
     distractors: list[str] = field(default_factory=list)
     """Of retrieval: documents that no query asks for."""
 
+    @property
+    def docs(self) -> set[str]:
+        """Every text that scored ones are judged with: documents searched, second texts of pairs, summaries."""
+        return {other for unit in self.units for other in unit.others}.union(self.distractors)
 
-def load_task(
-    source: HeldOutSource,
-    drops: DropLog,
-    *,
-    num_examples: int,
-    max_faulty_share: float,
-    near_duplicate: float | None,
-    seed: int,
-) -> HeldOutTask:
+
+def load_task(source: HeldOutSource, drops: DropLog, cleaning: Cleaning, *, num_examples: int) -> HeldOutTask:
     """Return a held-out task, read, sampled and split into what is scored and what is shown.
 
     Args:
@@ -48,18 +45,15 @@ def load_task(
         drops: Counts all others: besides the reasons of `load_rows` and `make_units`, `example` units that are shown or
             share a text with one that is, and distractors that are, `beyond_rows`, and, of retrieval,
             `duplicate_document` and `near_duplicate_document`.
+        cleaning: How its rows are cleaned and drawn.
         num_examples: In-context examples to set aside.
-        max_faulty_share: As in `load_rows`.
-        near_duplicate: Jaccard similarity from which documents of a collection count as one, in (0, 1]; None: equal
-            ones only.
-        seed: Of every draw; streams are told apart by task and use.
 
     Raises:
         InputError: If there are not enough rows for the examples and for a score.
     """
     drop = drops.of(source.task, "held_out")
-    pool = _pool(source, drops, max_faulty_share, seed)
-    examples = _examples(source, pool, drops, count=num_examples, max_faulty_share=max_faulty_share, seed=seed)
+    pool = _pool(source, drops, cleaning)
+    examples = _examples(source, pool, drops, cleaning, num_examples)
     shown = frozenset(normalise(text) for example in examples for text in example)
     units = []
     for unit in pool:
@@ -72,30 +66,31 @@ def load_task(
     units = [unit for unit in units if unit not in is_fitted]
     for unit in units[source.rows :] if source.rows else ():
         drop("beyond_rows", unit.text)
-    distractors = load_distractors(source, drop, max_faulty_share=max_faulty_share, seed=seed)
+    distractors = load_distractors(source, drop, max_faulty_share=cleaning.max_faulty_share, seed=cleaning.seed)
     distractors = _without_shown(distractors, shown, drop)
     task = HeldOutTask(source, units[: source.rows], examples, fitted, distractors)
     if source.type == "Retrieval":
-        _merge_documents(task, near_duplicate, drop)
+        _merge_documents(task, cleaning.near_duplicate, drop)
     _check(task, drops.by_reason(source.task, "held_out"))
     return task
 
 
-def _pool(source: HeldOutSource, drops: DropLog, max_faulty_share: float, seed: int) -> list[Unit]:
+def _pool(source: HeldOutSource, drops: DropLog, cleaning: Cleaning) -> list[Unit]:
     """Return all that can be scored or shown, in the order in which it is drawn."""
     drop = drops.of(source.task, "held_out")
-    units = make_units(source, load_rows(source, drop, task=source.task, max_faulty_share=max_faulty_share), drop)
+    rows = load_rows(source, drop, task=source.task, max_faulty_share=cleaning.max_faulty_share)
+    units = make_units(source, rows, drop)
     if not units:
         hint = ", and `relevant`: compared as text, a JSON true as 'True'" if source.type == "Reranking" else ""
         raise InputError(
             f"held-out task {source.task!r}: nothing is left to score; dropped: "
             f"{drops.by_reason(source.task, 'held_out')}. Correct its columns{hint}"
         )
-    return shuffle(units, derive_seed(seed, "held_out", source.task))
+    return shuffle(units, derive_seed(cleaning.seed, "held_out", source.task))
 
 
 def _examples(
-    source: HeldOutSource, pool: Sequence[Unit], drops: DropLog, *, count: int, max_faulty_share: float, seed: int
+    source: HeldOutSource, pool: Sequence[Unit], drops: DropLog, cleaning: Cleaning, count: int
 ) -> list[Example]:
     avoid: frozenset[str] = frozenset()
     candidates = pool
@@ -105,8 +100,8 @@ def _examples(
         other = source.model_copy(update={"origin": source.examples})
         drops = DropLog()  # of rows read only to take a few examples from: they are not the task's
         drop = drops.of(source.task, "held_out")
-        rows = load_rows(other, drop, task=source.task, max_faulty_share=max_faulty_share, is_strict=False)
-        candidates = shuffle(make_units(other, rows, drop), derive_seed(seed, "examples", source.task))
+        rows = load_rows(other, drop, task=source.task, max_faulty_share=cleaning.max_faulty_share, is_strict=False)
+        candidates = shuffle(make_units(other, rows, drop), derive_seed(cleaning.seed, "examples", source.task))
     examples = choose_examples(candidates, count, avoid)
     if len(examples) < count:
         raise InputError(
@@ -129,8 +124,7 @@ def _without_shown(docs: Iterable[str], shown: frozenset[str], drop: Drop) -> li
 
 def _merge_documents(task: HeldOutTask, near_duplicate: float | None, drop: Drop) -> None:
     """Put one document in place of its duplicates, so that no copy of a relevant one counts as wrong."""
-    docs = {other for unit in task.units for other in unit.others}.union(task.distractors)
-    texts = {text_id(task.source.task, "d", doc): doc for doc in docs}
+    texts = {text_id(task.source.task, "d", doc): doc for doc in task.docs}
     survivor = merge_texts(texts, near_duplicate, "document", drop)
     for place, unit in enumerate(task.units):
         others = tuple(sorted({survivor[other] for other in unit.others}))
@@ -155,9 +149,8 @@ def _check(task: HeldOutTask, dropped: dict[str, int]) -> None:
     unknown = {unit.label for unit in task.units} - {unit.label for unit in task.fitted}
     if task.source.type == "Classification" and unknown:
         raise InputError(f"{place}: no text of classes {sorted(unknown)} to fit on; raise its train_rows")
-    docs = {other for unit in task.units for other in unit.others}.union(task.distractors)
-    if task.source.type == "Retrieval" and len(docs) < FEWEST:
-        raise InputError(f"{place}: has {len(docs)} document, expected {FEWEST} or more; {remedy}")
+    if task.source.type == "Retrieval" and len(task.docs) < FEWEST:
+        raise InputError(f"{place}: has {len(task.docs)} document, expected {FEWEST} or more; {remedy}")
     if task.source.type in PAIRS:
         _check_scores(task, place, remedy)
 
@@ -184,8 +177,7 @@ def held_out_texts(tasks: Iterable[HeldOutTask]) -> set[str]:
     """Return every text that a task is scored on, fitted on, or shows."""
     texts: set[str] = set()
     for task in tasks:
-        for unit in (*task.units, *task.fitted):
-            texts.update((unit.text, *unit.others))
-        texts.update(task.distractors)
+        texts |= task.docs
+        texts.update(unit.text for unit in (*task.units, *task.fitted))
         texts.update(text for example in task.examples for text in example)
     return texts

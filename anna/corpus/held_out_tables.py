@@ -50,9 +50,8 @@ def _rows(task: HeldOutTask) -> dict[str, list[dict[str, Any]]]:
         return {"pairs": [_pair(name, unit) for unit in task.units]}
     if task.source.type == "Summarization":
         return {"summaries": [_summaries(name, unit) for unit in task.units]}
-    docs = sorted({other for unit in task.units for other in unit.others}.union(task.distractors))
     return {
-        "corpus": [{"task": name, "doc_id": text_id(name, "d", doc), "text": doc} for doc in docs],
+        "corpus": [{"task": name, "doc_id": text_id(name, "d", doc), "text": doc} for doc in sorted(task.docs)],
         "queries": [
             {"task": name, "query_id": text_id(name, "q", unit.text), "text": unit.text} for unit in task.units
         ],

@@ -14,7 +14,7 @@ from anna.corpus.decontaminate import HeldOutTexts
 from anna.corpus.drops import DropLog
 from anna.corpus.held_out import HeldOutTask, held_out_texts, load_task
 from anna.corpus.rows import load_distractors, load_rows, sample
-from anna.corpus.sources import HeldOutSource, TrainSource
+from anna.corpus.sources import Cleaning, HeldOutSource, TrainSource
 from anna.errors import InputError
 from anna.origins import describe
 from anna.seeding import derive_seed
@@ -70,25 +70,12 @@ def check_sources(
 
 
 def load_held_out(
-    sources: Sequence[HeldOutSource],
-    drops: DropLog,
-    *,
-    num_examples: int,
-    max_faulty_share: float,
-    near_duplicate: float | None,
-    seed: int,
+    sources: Sequence[HeldOutSource], drops: DropLog, cleaning: Cleaning, *, num_examples: int
 ) -> list[HeldOutTask]:
     """Return the held-out tasks, whose names differ; see `load_task` for arguments and errors."""
     tasks: list[HeldOutTask] = []
     for source in log.progress(sources, unit="held-out tasks", desc="ingest"):
-        task = load_task(
-            source,
-            drops,
-            num_examples=num_examples,
-            max_faulty_share=max_faulty_share,
-            near_duplicate=near_duplicate,
-            seed=seed,
-        )
+        task = load_task(source, drops, cleaning, num_examples=num_examples)
         _log.info(
             "%s (%s) from %s: %d scored, dropped %s",
             source.task,
@@ -102,13 +89,7 @@ def load_held_out(
 
 
 def load_training(
-    sources: Sequence[TrainSource],
-    held_out: Sequence[HeldOutTask],
-    drops: DropLog,
-    *,
-    max_faulty_share: float,
-    near_duplicate: float | None,
-    seed: int,
+    sources: Sequence[TrainSource], held_out: Sequence[HeldOutTask], drops: DropLog, cleaning: Cleaning
 ) -> list[Collection]:
     """Return one collection per training task, without any text of `held_out`.
 
@@ -118,27 +99,22 @@ def load_training(
     Raises:
         InputError: If a task is left with fewer than two documents or no query that has a positive.
     """
-    texts = HeldOutTexts(held_out_texts(held_out), near_duplicate)
+    texts = HeldOutTexts(held_out_texts(held_out), cleaning.near_duplicate)
     by_task: defaultdict[str, list[TrainSource]] = defaultdict(list)
     for source in sources:
         by_task[source.task].append(source)
     return [
-        _load_collection(own, texts, drops, max_faulty_share=max_faulty_share, near_duplicate=near_duplicate, seed=seed)
+        _load_collection(own, texts, drops, cleaning)
         for own in log.progress(by_task.values(), unit="training tasks", desc="ingest")
     ]
 
 
 def _load_collection(
-    sources: Sequence[TrainSource],
-    held_out: HeldOutTexts,
-    drops: DropLog,
-    *,
-    max_faulty_share: float,
-    near_duplicate: float | None,
-    seed: int,
+    sources: Sequence[TrainSource], held_out: HeldOutTexts, drops: DropLog, cleaning: Cleaning
 ) -> Collection:
     """Return the collection of the sources of one task."""
     task, pairs, distractors = sources[0].task, list[Pair](), list[str]()
+    max_faulty_share, near_duplicate, seed = cleaning
     drop = drops.of(task, "train")
     for source in sources:
         rows = load_rows(source, drop, task=task, max_faulty_share=max_faulty_share)

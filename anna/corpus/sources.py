@@ -1,9 +1,9 @@
-"""What params say of a source: where its rows lie, how they are read, and which of our columns theirs become."""
+"""What params say of sources: where rows lie, how they are read and cleaned, and which of our columns theirs become."""
 
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, NamedTuple, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
@@ -196,6 +196,17 @@ class HeldOutSource(Reading):
                 "is; take both from the hub, or neither"
             )
         return self
+
+
+class Cleaning(NamedTuple):
+    """How the rows of every source are cleaned and drawn."""
+
+    max_faulty_share: float
+    """Share of a source's chosen rows that may have a fault, in [0, 1]."""
+    near_duplicate: float | None
+    """Jaccard similarity from which texts count as one, in (0, 1]; None: equal ones only."""
+    seed: int
+    """Of every draw; streams are told apart by task and use."""
 
 
 def repeats(header: Sequence[str]) -> list[str]:
