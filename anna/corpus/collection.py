@@ -1,7 +1,7 @@
 """The training collections: documents, queries and judgements of each task, free of duplicates and held-out texts."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ import pyarrow as pa
 from anna import schemas
 from anna.corpus.decontaminate import HeldOutTexts
 from anna.corpus.dedup import merge_texts
-from anna.corpus.drops import Drop
+from anna.corpus.drops import Drop, keep
 from anna.corpus.ids import text_id
 from anna.corpus.rows import Row
 from anna.corpus.sources import TrainSource
@@ -26,6 +26,10 @@ class Pair(NamedTuple):
     relevance: int
     label: str | None
     place: str
+
+    def shown(self) -> str:
+        """Return what stands for the pair among the drops: its place and its query."""
+        return f"{self.place}: {self.query}"
 
 
 @dataclass
@@ -89,8 +93,8 @@ def build_collection(
         seed: Draws the positives of classification.
     """
     leaks = held_out.verdicts((*(text for pair in pairs for text in (pair.query, pair.doc)), *distractors))
-    pairs = _without_held_out(pairs, leaks, drop)
-    distractors = _distractors_without_held_out(distractors, leaks, drop)
+    pairs = keep(pairs, lambda pair: leaks.get(pair.query) or leaks.get(pair.doc), Pair.shown, drop)
+    distractors = keep(distractors, leaks.get, str, drop)
     pairs = _without_conflicts(pairs, drop) if kind == "classification" else pairs
     survivor = _merge_documents(task, pairs, distractors, near_duplicate, drop)
     pairs = [pair._replace(doc=survivor[pair.doc]) for pair in pairs]
@@ -104,39 +108,14 @@ def build_collection(
     return collection
 
 
-def _without_held_out(pairs: Iterable[Pair], leaks: Mapping[str, str], drop: Drop) -> list[Pair]:
-    kept = []
-    for pair in pairs:
-        reason = leaks.get(pair.query) or leaks.get(pair.doc)
-        if reason:
-            drop(reason, f"{pair.place}: {pair.query}")
-        else:
-            kept.append(pair)
-    return kept
-
-
-def _distractors_without_held_out(docs: Iterable[str], leaks: Mapping[str, str], drop: Drop) -> list[str]:
-    kept = []
-    for doc in docs:
-        if reason := leaks.get(doc):
-            drop(reason, doc)
-        else:
-            kept.append(doc)
-    return kept
-
-
 def _without_conflicts(pairs: Sequence[Pair], drop: Drop) -> list[Pair]:
     """Drop texts that occur with more than one class: at least one of them is wrong."""
     labels = defaultdict(set)
     for pair in pairs:
         labels[normalise(pair.doc)].add(pair.label)
-    kept = []
-    for pair in pairs:
-        if len(labels[normalise(pair.doc)]) > 1:
-            drop("conflicting_labels", f"{pair.place}: {pair.doc}")
-        else:
-            kept.append(pair)
-    return kept
+    conflicting = {text for text, own in labels.items() if len(own) > 1}
+    reason = "conflicting_labels"
+    return keep(pairs, lambda pair: reason if normalise(pair.doc) in conflicting else None, Pair.shown, drop)
 
 
 def _merge_documents(
@@ -165,10 +144,10 @@ def _judge(collection: Collection, pairs: Iterable[Pair], drop: Drop) -> None:
     for pair in pairs:
         judged = judgements[pair.query]
         if normalise(pair.query) == normalise(pair.doc):
-            drop("positive_is_query", f"{pair.place}: {pair.query}")
+            drop("positive_is_query", pair.shown())
             continue
         if pair.doc in judged:
-            drop("duplicate_pair", f"{pair.place}: {pair.query}")
+            drop("duplicate_pair", pair.shown())
         judged[pair.doc] = max(pair.relevance, judged.get(pair.doc, 0))
     for query, judged in judgements.items():
         if not any(judged.values()):

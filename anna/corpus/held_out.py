@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from anna.corpus.dedup import merge_texts
-from anna.corpus.drops import Drop, DropLog
+from anna.corpus.drops import Drop, DropLog, keep
 from anna.corpus.ids import text_id
 from anna.corpus.rows import load_distractors, load_rows
 from anna.corpus.sources import Cleaning, HeldOutSource
@@ -55,19 +55,14 @@ def load_task(source: HeldOutSource, drops: DropLog, cleaning: Cleaning, *, num_
     pool = _pool(source, drops, cleaning)
     examples = _examples(source, pool, drops, cleaning, num_examples)
     shown = frozenset(normalise(text) for example in examples for text in example)
-    units = []
-    for unit in pool:
-        if unit.texts.isdisjoint(shown):
-            units.append(unit)
-        else:
-            drop("example", unit.text)
+    units = keep(pool, lambda unit: None if unit.texts.isdisjoint(shown) else "example", lambda unit: unit.text, drop)
     fitted = take_in_turn(units, source.train_rows) if source.train_rows else []
     is_fitted = frozenset(fitted)
     units = [unit for unit in units if unit not in is_fitted]
     for unit in units[source.rows :] if source.rows else ():
         drop("beyond_rows", unit.text)
     distractors = load_distractors(source, drop, max_faulty_share=cleaning.max_faulty_share, seed=cleaning.seed)
-    distractors = _without_shown(distractors, shown, drop)
+    distractors = keep(distractors, lambda doc: "example" if normalise(doc) in shown else None, str, drop)
     task = HeldOutTask(source, units[: source.rows], examples, fitted, distractors)
     if source.type == "Retrieval":
         _merge_documents(task, cleaning.near_duplicate, drop)
@@ -110,16 +105,6 @@ def _examples(
             "source under its `examples`"
         )
     return examples
-
-
-def _without_shown(docs: Iterable[str], shown: frozenset[str], drop: Drop) -> list[str]:
-    kept = []
-    for doc in docs:
-        if normalise(doc) in shown:
-            drop("example", doc)
-        else:
-            kept.append(doc)
-    return kept
 
 
 def _merge_documents(task: HeldOutTask, near_duplicate: float | None, drop: Drop) -> None:
