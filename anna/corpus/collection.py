@@ -12,8 +12,8 @@ from anna.corpus.decontaminate import HeldOutTexts
 from anna.corpus.dedup import merge_texts
 from anna.corpus.drops import Drop, keep
 from anna.corpus.ids import text_id
-from anna.corpus.rows import Row
 from anna.corpus.sources import TrainSource
+from anna.corpus.values import Row
 from anna.folding import normalise
 from anna.seeding import derive_seed
 

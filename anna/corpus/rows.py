@@ -1,70 +1,26 @@
-"""A source's rows in our columns: selected, mapped, checked, cleaned and sampled, with every other row counted."""
+"""The rows of a source: read, selected, checked as a whole and sampled, with every other row counted."""
 
 import hashlib
 import heapq
-import json
 import logging
-import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from anna.corpus import formats
-from anna.corpus.clean import UnusableError, clean_text, is_missing, plain
+from anna.corpus.clean import UnusableError, is_missing, plain
 from anna.corpus.drops import Drop
-from anna.corpus.sources import HeldOutSource, Reading, TrainSource, fill, is_template, source_columns
+from anna.corpus.sources import HeldOutSource, Reading, TrainSource, source_columns
+from anna.corpus.values import SHOWN_CHARACTERS, Row, make_row
 from anna.errors import InputError
 from anna.folding import normalise
 from anna.origins import describe
 from anna.seeding import derive_seed
 
-Value = str | float | tuple[str, ...] | tuple[float, ...]
-
 _log = logging.getLogger(__name__)
-
-_TEXT_LISTS = ("docs", "negatives", "summaries")
-_CLASSES = ("label", "relevance")
 
 _SHOWN = 5
 """Values of a column that an error shows."""
-
-_SHOWN_CHARACTERS = 60
-"""How much of a value an error shows."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One row of a source."""
-
-    place: str
-    """Which source, and which of its rows, counted from 1."""
-    values: dict[str, Value]
-    """By our column."""
-
-    def text(self, name: str) -> str:
-        """Return a column that holds one text or class name."""
-        return str(self.values[name])
-
-    def texts(self, name: str) -> tuple[str, ...]:
-        """Return a column of texts, one or a list; none where the source has no such column."""
-        value = self.values.get(name, ())
-        return tuple(str(item) for item in value) if isinstance(value, tuple) else (str(value),)
-
-    @property
-    def docs(self) -> tuple[str, ...]:
-        """Its documents, whether the source has one in a row or a list."""
-        return (*self.texts("doc"), *self.texts("docs"))
-
-    def numbers(self, name: str) -> tuple[float, ...]:
-        """Return a column of numbers, one or a list."""
-        value = self.values[name]
-        return tuple(float(item) for item in value) if isinstance(value, tuple) else (float(value),)
-
-    @property
-    def content(self) -> str:
-        """The values alone, as one string: what sampling depends on."""
-        return json.dumps(self.values, sort_keys=True)
 
 
 def load_rows(
@@ -106,7 +62,7 @@ def _load(reading: Reading, drop: Drop, max_faulty_share: float, is_strict: bool
             drop(reason, f"{place}: {raw}")
             continue
         try:
-            row = Row(place, _values(reading, raw, place))
+            row = make_row(reading, raw, place)
         except UnusableError as error:
             faults[error.reason] += 1
             first.setdefault(error.reason, number)
@@ -199,65 +155,6 @@ def _is_empty(value: Any) -> bool:
     return is_missing(value) or value in ("", [])
 
 
-def _values(reading: Reading, raw: formats.Raw, place: str) -> dict[str, Value]:
-    if raw is None:
-        raise UnusableError("malformed")
-    return {ours: _value(ours, theirs, raw, place) for ours, theirs in reading.columns.items()}
-
-
-def _value(ours: str, theirs: str, raw: dict[str, Any], place: str) -> Value:
-    """Return the value of our column `ours`, of the type that its name implies."""
-    names = source_columns(theirs)
-    parts = [raw.get(name) for name in names]
-    if any(is_missing(part) for part in parts):
-        raise UnusableError("missing_column")
-    if is_template(theirs):
-        texts = {name: _string(part, ours, name, place) for name, part in zip(names, parts, strict=True)}
-        return clean_text(fill(theirs, texts))
-    part = parts[0]
-    if ours in _TEXT_LISTS:
-        return tuple(clean_text(_string(item, ours, theirs, place)) for item in _list(part, ours, theirs, place))
-    if ours == "relevances":
-        return tuple(_number(item) for item in _list(part, ours, theirs, place))
-    if ours == "score":
-        return _number(part)
-    is_class = ours in _CLASSES and isinstance(part, bool | int | float)
-    return clean_text(plain(part) if is_class else _string(part, ours, theirs, place))
-
-
-def _string(value: Any, ours: str, theirs: str, place: str) -> str:
-    if isinstance(value, str):
-        return value
-    remedy = (
-        f"map the column to {ours}s" if isinstance(value, list) and f"{ours}s" in _TEXT_LISTS else "correct the row"
-    )
-    raise InputError(f"{place}, column {theirs!r}: got {_show(value)}, expected a string for {ours}; {remedy}")
-
-
-def _list(value: Any, ours: str, theirs: str, place: str) -> Sequence[Any]:
-    if isinstance(value, list | tuple):
-        if any(is_missing(item) for item in value):
-            raise UnusableError("missing_column")
-        return value
-    listed = json.dumps([str(value)[:_SHOWN_CHARACTERS]])
-    remedy = "map the column to doc" if ours == "docs" else f"write it as a list, such as {listed}"
-    raise InputError(f"{place}, column {theirs!r}: got {_show(value)}, expected a list for {ours}; {remedy}")
-
-
-def _number(value: Any) -> float:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        raise UnusableError("not_a_number") from None
-    if not math.isfinite(number):
-        raise UnusableError("not_a_number")
-    return number
-
-
-def _show(value: Any) -> str:
-    return f"{type(value).__name__} {str(value)[:_SHOWN_CHARACTERS]!r}"
-
-
 def _minus(reading: Reading, max_faulty_share: float) -> tuple[tuple[str, ...], set[tuple[str, ...]]]:
     """Return the columns that rows to leave out are known by, and their values."""
     columns = tuple(sorted(reading.columns))
@@ -281,7 +178,7 @@ def _check_selection(reading: Reading, seen: set[str], values: dict[str, dict[st
             noted = values.get(column, {})
             if noted and plain(value) not in noted:
                 hint = "; YAML reads a bare yes, no, on, off, true or false as a boolean: quote what is text"
-                first = [text[:_SHOWN_CHARACTERS] for text in noted][:_SHOWN]
+                first = [text[:SHOWN_CHARACTERS] for text in noted][:_SHOWN]
                 raise InputError(
                     f"{name}: no row has {value!r} in column {column!r}, whose first values are {first}; "
                     f"correct {rule}{hint if isinstance(value, bool) else ''}"

@@ -7,8 +7,8 @@ from itertools import chain, islice, zip_longest
 from typing import NamedTuple
 
 from anna.corpus.drops import Drop
-from anna.corpus.rows import Row
 from anna.corpus.sources import HeldOutSource
+from anna.corpus.values import Row
 from anna.folding import normalise
 from anna.prompts import Example
 from anna.seeding import derive_seed
