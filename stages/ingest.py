@@ -30,7 +30,7 @@ class IngestParams(Params):
 
     max_faulty_share: float = Field(ge=0, le=1)
     """Of a source's rows: how many may be empty, undecodable, malformed or without a value."""
-    near_duplicate: float | None = Field(default=0.8, gt=0, le=1)
+    near_duplicate: float | None = Field(gt=0, le=1)
     """Jaccard similarity of 3-word shingles from which two texts count as one; null: equal texts only."""
     validation_share: float = Field(ge=0, lt=1)
     """Of each task's queries, kept out of training."""
