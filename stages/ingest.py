@@ -29,11 +29,11 @@ class IngestParams(Params):
     section: ClassVar[str] = "ingest"
 
     max_faulty_share: float = Field(ge=0, le=1)
-    """Of a source's rows: how many may be empty, undecodable, malformed or without a value."""
+    """Share of a source's rows that may be empty, undecodable, malformed or without a value."""
     near_duplicate: float | None = Field(gt=0, le=1)
     """Jaccard similarity of 3-word shingles from which two texts count as one; null: equal texts only."""
     validation_share: float = Field(ge=0, lt=1)
-    """Of each task's queries, kept out of training."""
+    """Share of each task's queries that is kept out of training."""
     examples_per_task: int = Field(ge=0)
     """In-context examples set aside from each held-out task, and of each entry of `examples`."""
     train: tuple[TrainSource, ...] = Field(min_length=1)
@@ -41,7 +41,7 @@ class IngestParams(Params):
     held_out: tuple[HeldOutSource, ...] = ()
     """What it is scored on, besides a benchmark of mteb's own."""
     examples: tuple[TrainSource, ...] = ()
-    """Where in-context examples of mteb's own tasks come from, by task; what the task scores is never among them."""
+    """Where in-context examples of mteb's own tasks come from, by task. None is a text that the task scores."""
 
     @field_validator("examples")
     @classmethod

@@ -19,7 +19,7 @@ from anna.seeding import derive_seed
 
 
 class Pair(NamedTuple):
-    """A query and a document with their judgement; of a classification task, a text twice, with its class."""
+    """A query and a document with their judgement; in a classification task, one text twice, with its class."""
 
     query: str
     doc: str
@@ -85,10 +85,10 @@ def build_collection(
         kind: `retrieval`, `sts` or `classification`.
         pairs: All pairs of the task.
         held_out: Texts that no pair and no distractor may hold.
-        drop: Counts what goes. `contaminated` and `near_contaminated` count pairs and distractors,
-            `conflicting_labels`, `positive_is_query` and `duplicate_pair` pairs; `duplicate_document`,
-            `near_duplicate_document` and `duplicate_query` texts that became another; `query_without_positive` queries.
-        distractors: Documents that no pair need hold; none where the task has classes.
+        drop: Counts what goes. Pairs and distractors: `contaminated`, `near_contaminated`. Pairs: `conflicting_labels`,
+            `positive_is_query`, `duplicate_pair`. Texts in whose place another stands: `duplicate_document`,
+            `near_duplicate_document`, `duplicate_query`. Queries: `query_without_positive`.
+        distractors: More documents, whether or not a pair holds them; none where the task has classes.
         near_duplicate: Jaccard similarity from which documents count as one, in (0, 1]; None: equal ones only.
         seed: Draws the positives of classification.
     """
@@ -121,7 +121,7 @@ def _without_conflicts(pairs: Sequence[Pair], drop: Drop) -> list[Pair]:
 def _merge_documents(
     task: str, pairs: Iterable[Pair], distractors: Iterable[str], near_duplicate: float | None, drop: Drop
 ) -> dict[str, str]:
-    """Return the document that stands for each and its duplicates; texts of different classes are never merged."""
+    """Return, for each document, the one that stands for it; texts of different classes are never merged."""
     by_label: defaultdict[str | None, dict[str, str]] = defaultdict(dict)
     for label, doc in (*((pair.label, pair.doc) for pair in pairs), *((None, doc) for doc in distractors)):
         by_label[label][text_id(task, "d", doc)] = doc
@@ -139,7 +139,7 @@ def _merge_queries(task: str, pairs: Sequence[Pair], drop: Drop) -> list[Pair]:
 
 
 def _judge(collection: Collection, pairs: Iterable[Pair], drop: Drop) -> None:
-    """Fill in the queries with a positive and all their judgements; of two of one pair, the higher."""
+    """Add each query that has a positive, with all its judgements; of two judgements of one pair, the higher."""
     judgements: defaultdict[str, dict[str, int]] = defaultdict(dict)
     for pair in pairs:
         judged = judgements[pair.query]

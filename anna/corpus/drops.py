@@ -11,7 +11,7 @@ Part = Literal["train", "held_out"]
 Item = TypeVar("Item")
 
 EXAMPLE_CHARACTERS = 160
-"""How much of the first case is shown."""
+"""How much of the first case of a reason is shown."""
 
 
 class Drop(Protocol):
@@ -24,7 +24,7 @@ class Drop(Protocol):
 def keep(
     items: Iterable[Item], reason: Callable[[Item], str | None], example: Callable[[Item], str], drop: Drop
 ) -> list[Item]:
-    """Return the items for which there is no `reason` to go; `drop` counts the others, each by its `example`."""
+    """Return the items that have no `reason` to go; `drop` counts the others and shows the `example` of each."""
     kept = []
     for item in items:
         if found := reason(item):

@@ -24,9 +24,9 @@ def load_examples(
     """Return up to `count` in-context examples of each task, as training shows them: a query and a positive.
 
     Args:
-        sources: One per task. Of classes, the two are texts of one class.
-        scored_texts: Task name -> every text that the task scores. What holds one of them, but for case, punctuation
-            and spacing, is no example.
+        sources: One per task. Where it has classes, query and positive are two texts of one class.
+        scored_texts: Task name -> every text that the task scores. No example holds one of them, whatever its case,
+            punctuation and spacing.
         cleaning: How rows are cleaned and drawn. The draw does not depend on the order of the rows.
         count: How many; fewer where the source has no more.
 
@@ -59,7 +59,7 @@ def _comparable(texts: Iterable[str]) -> Iterator[str]:
 
 
 def _units(pairs: Iterable[Pair]) -> list[Unit]:
-    """Return labelled texts, or queries with all their judged documents, of which one at least is a positive."""
+    """Return labelled texts, or queries with all their judged documents, at least one of them a positive."""
     judged: defaultdict[tuple[str, str], dict[str, float]] = defaultdict(dict)
     for pair in pairs:
         docs = judged[pair.query, pair.label or ""]
@@ -72,4 +72,4 @@ def _units(pairs: Iterable[Pair]) -> list[Unit]:
 
 
 def _uncounted(reason: str, example: str) -> None:
-    """Count nothing: rows read only to take a few examples from are not dropped."""
+    """Count nothing: these rows are read only to take a few examples from them."""

@@ -15,7 +15,7 @@ from anna.prompts import Example
 from anna.seeding import derive_seed
 
 FEWEST = 2
-"""Documents, or classes, among which there is anything to tell apart."""
+"""Documents, classes or scores that a task needs: among fewer there is nothing to tell apart."""
 
 
 @dataclass
@@ -24,7 +24,7 @@ class HeldOutTask:
 
     source: HeldOutSource
     units: list[Unit]
-    """Scored; of classification, the texts that the classifier is fitted on are not among them."""
+    """What is scored; in classification, without the texts that the classifier is fitted on."""
     examples: list[Example]
     fitted: list[Unit] = field(default_factory=list)
     """Of classification: what the classifier is fitted on."""
@@ -42,9 +42,9 @@ def load_task(source: HeldOutSource, drops: DropLog, cleaning: Cleaning, *, num_
 
     Args:
         source: Where its rows come from.
-        drops: Counts all others: besides the reasons of `load_rows` and `make_units`, `example` units that are shown or
-            share a text with one that is, and distractors that are, `beyond_rows`, and, of retrieval,
-            `duplicate_document` and `near_duplicate_document`.
+        drops: Counts what is left out, by the reasons of `load_rows`, `make_units` and these. `example`: a unit that
+            is shown or shares a text with one that is, or a distractor that is shown. `beyond_rows`: what `rows` leaves
+            out. Of retrieval, `duplicate_document` and `near_duplicate_document`.
         cleaning: How its rows are cleaned and drawn.
         num_examples: In-context examples to set aside.
 
@@ -90,10 +90,10 @@ def _examples(
     avoid: frozenset[str] = frozenset()
     candidates = pool
     if source.examples is not None:
-        # Every row of the task is scored, so no example may hold a text of any.
+        # All rows of the task are scored, so no example may hold a text of theirs.
         avoid = frozenset[str]().union(*(unit.texts for unit in pool))
         other = source.model_copy(update={"origin": source.examples})
-        drops = DropLog()  # of rows read only to take a few examples from: they are not the task's
+        drops = DropLog()  # a log apart: these rows only give examples and are not the task's own
         drop = drops.of(source.task, "held_out")
         rows = load_rows(other, drop, task=source.task, max_faulty_share=cleaning.max_faulty_share, is_strict=False)
         candidates = shuffle(make_units(other, rows, drop), derive_seed(cleaning.seed, "examples", source.task))
@@ -118,7 +118,7 @@ def _merge_documents(task: HeldOutTask, near_duplicate: float | None, drop: Drop
 
 
 def _check(task: HeldOutTask, dropped: dict[str, int]) -> None:
-    """Refuse a task that gives no score, or one of another type."""
+    """Refuse a task that cannot be scored, or not as its type says."""
     place = f"held-out task {task.source.task!r}"
     or_lower = ", lower its train_rows" if task.fitted else ""
     remedy = f"dropped: {dropped}. Raise its rows{or_lower} or correct its columns"
@@ -141,7 +141,7 @@ def _check(task: HeldOutTask, dropped: dict[str, int]) -> None:
 
 
 def _check_scores(task: HeldOutTask, place: str, remedy: str) -> None:
-    """Refuse pairs that cannot be told apart, and those of another type: `evaluate` goes by their scores."""
+    """Refuse pairs that cannot be told apart, or whose scores are of another type of task: `evaluate` goes by them."""
     scores = sorted({unit.scores[0] for unit in task.units})
     if len(scores) < FEWEST:
         raise InputError(f"{place}: its pairs all have score {scores[0]}, expected two or more scores; {remedy}")

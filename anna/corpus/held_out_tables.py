@@ -26,7 +26,7 @@ SCHEMAS = {
 def held_out_tables(
     tasks: Iterable[HeldOutTask], examples: Mapping[str, Sequence[Example]] | None = None
 ) -> dict[str, pa.Table]:
-    """Return the tables of data/eval by name, one that no task fills empty; `examples` are of mteb's own tasks."""
+    """Return all tables of data/eval by name, empty where no task fills them; `examples` are of mteb's own tasks."""
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in SCHEMAS}
     shown = dict(examples or {})
     for task in tasks:

@@ -23,7 +23,7 @@ MIN_DOCS = 2
 """A collection of one document has no negative."""
 
 CONTAMINATED = 0.25
-"""From which share of held-out texts in a training task we warn."""
+"""We warn if more than this share of a training task holds held-out texts."""
 
 _log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ def check_prompts(tasks: Iterable[str], prompts: Container[str]) -> None:
     """Refuse tasks without a prompt at once: `train` would do so too, but after the teachers have run.
 
     Raises:
-        InputError: With all of them.
+        InputError: If there is any; it names all.
     """
     missing = sorted({task for task in tasks if task not in prompts})
     if missing:
@@ -93,7 +93,7 @@ def load_training(
 ) -> list[Collection]:
     """Return one collection per training task, without any text of `held_out`.
 
-    Sources of one task, which are of one kind, make one collection; the rows of one task are held at a time. See
+    Sources of one task, which are of one kind, make one collection. Memory holds the rows of one task at a time. See
     `load_rows` and `build_collection` for arguments and errors.
 
     Raises:
@@ -150,7 +150,7 @@ def _check(collection: Collection, dropped: dict[str, int]) -> None:
 
 
 def _warn_of_contamination(task: str, read: int, dropped: Mapping[str, int]) -> None:
-    """Say that much of a task is what a held-out task is scored on: probably they have a source in common."""
+    """Warn if a held-out task is scored on much of a training task: probably the two have a source in common."""
     contaminated = sum(dropped.get(reason, 0) for reason in ("contaminated", "near_contaminated"))
     if contaminated > CONTAMINATED * read:
         _log.warning(

@@ -26,7 +26,7 @@ _SHOWN = 5
 def load_rows(
     reading: Reading, drop: Drop, *, task: str, max_faulty_share: float, is_strict: bool = True
 ) -> Iterator[Row]:
-    """Yield all usable rows of a source, one at a time; what concerns it as a whole is checked after the last.
+    """Yield all usable rows of a source, one at a time; the source as a whole is checked after the last.
 
     Args:
         reading: The source; its `rows` is not applied.
@@ -34,11 +34,12 @@ def load_rows(
             `missing_column`, `undecodable`, `empty_text` and `not_a_number` are faults.
         task: What the rows are for; errors name it, as one file or data set may be the source of several.
         max_faulty_share: Share of the chosen rows that may have a fault, in [0, 1].
-        is_strict: Whether some row must have each value of `unless`; not where the declaration is of another source.
+        is_strict: Whether a value of `unless` that no row has is refused; False if `unless` was declared for another
+            source.
 
     Raises:
-        InputError: If the source cannot be read, has no such column, no row with a value that rows are selected by, a
-            list where a string belongs or the reverse, too many faulty rows, or none that is left.
+        InputError: If the source cannot be read, lacks a column, has no row with a value that `where` or `unless`
+            names, has a list where a string belongs or the reverse, has too many faulty rows, or has no row left.
     """
     try:
         yield from _load(reading, drop, max_faulty_share, is_strict)
@@ -83,10 +84,11 @@ def _load(reading: Reading, drop: Drop, max_faulty_share: float, is_strict: bool
 
 
 def sample(rows: Iterable[Row], size: int | None, drop: Drop, *, seed: int) -> list[Row]:
-    """Return `size` different rows, those whose content hashes lowest; null for all.
+    """Return `size` different rows, those whose content hashes lowest; all if `size` is None.
 
-    The choice depends on seed and content alone: neither on the order of the rows nor on what else there is. Repeated
-    rows are counted as `duplicate_row`, those left over as `beyond_rows`. Of the others no more than a digest is held.
+    Whether a row ranks before another depends on seed and content alone, not on the order of the rows or on what other
+    rows there are. Repeated rows are counted as `duplicate_row`, those left over as `beyond_rows`. Of rows that are not
+    chosen, memory holds no more than a digest.
     """
     seen: set[bytes] = set()
     ranked = _ranked(rows, seen, drop, seed)
@@ -100,7 +102,7 @@ def sample(rows: Iterable[Row], size: int | None, drop: Drop, *, seed: int) -> l
 
 
 def _ranked(rows: Iterable[Row], seen: set[bytes], drop: Drop, seed: int) -> Iterator[tuple[int, bytes, Row]]:
-    """Yield each different row behind what it is ranked by; the digests of all contents join `seen`."""
+    """Yield each different row after what it is ranked by, and add the digest of its content to `seen`."""
     for row in rows:
         content = row.content
         digest = hashlib.blake2b(content.encode(), digest_size=16).digest()
@@ -129,7 +131,7 @@ def load_distractors(
 
 
 def _note_values(reading: Reading, raw: formats.Raw, values: dict[str, dict[str, None]]) -> None:
-    """Add the row's values that rows are selected by, and a few others, to the `values` of each column."""
+    """Note, for each column that rows are selected by, the first few values, and the value asked for if it occurs."""
     if raw is None:
         return
     for column, value in (*reading.where.items(), *reading.unless.items()):
@@ -139,7 +141,7 @@ def _note_values(reading: Reading, raw: formats.Raw, values: dict[str, dict[str,
 
 
 def _not_chosen(reading: Reading, raw: formats.Raw) -> str | None:
-    """Return which rule of selection leaves the row out, if one does."""
+    """Return the rule of selection that leaves the row out, or None."""
     if raw is None:
         return None
     if any(plain(raw.get(column)) != plain(value) for column, value in reading.where.items()):
@@ -156,7 +158,7 @@ def _is_empty(value: Any) -> bool:
 
 
 def _minus(reading: Reading, max_faulty_share: float) -> tuple[tuple[str, ...], set[tuple[str, ...]]]:
-    """Return the columns that rows to leave out are known by, and their values."""
+    """Return the columns by which rows to leave out are known, and the values of those rows in them."""
     columns = tuple(sorted(reading.columns))
     rows = _load(reading, lambda reason, example: None, max_faulty_share)
     return columns, {_normal_key(row, columns) for row in rows}
@@ -186,7 +188,7 @@ def _check_selection(reading: Reading, seen: set[str], values: dict[str, dict[st
 
 
 def _warn_of_encoding(name: str, count: int, first: int) -> None:
-    """Say that rows are left out for their encoding: it is those with accents, which are no random sample."""
+    """Warn of rows left out for their encoding: they are those with accents, and no random sample."""
     _log.warning(
         "%s: %d rows are not UTF-8 and are left out, the first of them row %s; convert the file, e.g. by: "
         "iconv -f cp1252 -t utf-8",
@@ -197,7 +199,7 @@ def _warn_of_encoding(name: str, count: int, first: int) -> None:
 
 
 def _check(reading: Reading, usable: int, faulty: int, first: dict[str, int], max_faulty_share: float) -> None:
-    """Refuse a source with too many faults, whose `first` rows are known by reason, or with no row left."""
+    """Refuse a source with too many faults, or with no row left; `first` numbers the first row of each fault."""
     name = describe(reading.origin)
     if faulty > max_faulty_share * (usable + faulty):
         reason, number = next(iter(first.items()))
@@ -212,7 +214,7 @@ def _check(reading: Reading, usable: int, faulty: int, first: dict[str, int], ma
 
 
 def _remedy(reading: Reading, reason: str, are_most: bool) -> str:
-    """Return what is likely to help against faults of which the first has this reason, and which most rows may have."""
+    """Return what is likely to help, by the reason of the first fault and whether most rows are faulty."""
     if reason == "malformed" and are_most:
         return f"Most rows are not of format {reading.format!r}: correct the format in params.yaml, or the file"
     if reason == "undecodable":
