@@ -41,7 +41,7 @@ class FilterParams(Params):
     """Hard negatives per group, hardest first; 0 trains on in-batch negatives alone."""
     min_negatives: int = Field(ge=0)
     """A query that keeps fewer gives no group."""
-    max_positive_rank: int | None = Field(default=None, gt=0)
+    max_positive_rank: int | None = Field(gt=0)
     """A query whose best positive the teacher ranks below this gives no group; null: any rank."""
     relabel_margin: float | None = Field(ge=0)
     """Candidates that the reranker puts so many standard deviations above the labelled positives become positives, too
