@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anna import negatives, segments
-from anna.negatives import Candidates, Rule, Verdict
+from anna.negatives import Candidates, Rule, Rules, Verdict
 from anna.segments import Float, Int
 
 SHARES = tuple(step / 20 for step in range(21))
@@ -86,23 +86,12 @@ def grid(rule: Rule, margin: float | None) -> list[float]:
     return sorted({*(DISTANCES if rule == "absolute" else SHARES), *([] if margin is None else [margin])})
 
 
-def sweep(
-    candidates: Candidates,
-    *,
-    rule: Rule,
-    margins: Sequence[float],
-    background_quantile: float,
-    negatives_per_query: int,
-    min_negatives: int,
-    max_positive_rank: int | None,
-) -> Sweep:
+def sweep(candidates: Candidates, rules: Rules, margins: Sequence[float]) -> Sweep:
     """Return what `negatives.judge_candidates` would count at every margin, with one comparison of scores for each.
 
     A larger margin only takes the best ones away of the candidates that pass, so how many pass says all.
     """
-    standing = negatives.stand(
-        candidates, rule=rule, background_quantile=background_quantile, max_positive_rank=max_positive_rank
-    )
+    standing = negatives.stand(candidates, rules)
     fixed_QV = _count(standing.verdicts, candidates.starts)
     is_open_C = standing.verdicts == Verdict.KEPT
     open_C = np.flatnonzero(is_open_C)
@@ -115,10 +104,10 @@ def sweep(
     )
     counts, query_verdicts, gaps = [], [], []
     for margin in margins:
-        passed_C = np.concatenate([[0], np.cumsum(negatives.clears(rule, s_C, p_C, b_C, margin))])
+        passed_C = np.concatenate([[0], np.cumsum(negatives.clears(rules.rule, s_C, p_C, b_C, margin))])
         passing_Q = passed_C[ends_Q] - passed_C[ends_Q - open_Q]
-        kept_Q = np.minimum(passing_Q, negatives_per_query)
-        verdict_Q = np.where(kept_Q < min_negatives, Verdict.TOO_FEW_NEGATIVES, Verdict.KEPT)
+        kept_Q = np.minimum(passing_Q, rules.negatives_per_query)
+        verdict_Q = np.where(kept_Q < rules.min_negatives, Verdict.TOO_FEW_NEGATIVES, Verdict.KEPT)
         verdict_Q = np.where(standing.is_weak, Verdict.WEAK_POSITIVE, verdict_Q)
         gives_Q = verdict_Q == Verdict.KEPT
         counts_QV = fixed_QV.copy()

@@ -39,6 +39,21 @@ QUERY_VERDICTS = (Verdict.WEAK_POSITIVE, Verdict.TOO_FEW_NEGATIVES)
 """Verdicts on a whole query; they fall on those of its candidates that nothing else speaks against."""
 
 
+class Rules(NamedTuple):
+    """By what candidates are judged, besides the margin."""
+
+    rule: Rule
+    """See `judge_candidates`."""
+    background_quantile: float
+    """Which quantile of a query's scores is its background, in [0, 1]; rule adaptive only."""
+    negatives_per_query: int
+    """Most negatives kept, hardest first, >= 0."""
+    min_negatives: int
+    """A query that keeps fewer is dropped, >= 0."""
+    max_positive_rank: int | None
+    """A query whose best positive the teacher ranks below this is dropped; None: any rank."""
+
+
 class Candidates(NamedTuple):
     """The candidates of some queries, and what is known of them before any margin."""
 
@@ -88,16 +103,7 @@ class Judgement(NamedTuple):
     """p, the score that the margin is measured from, (Q,)."""
 
 
-def judge_candidates(
-    candidates: Candidates,
-    *,
-    rule: Rule,
-    margin: float,
-    background_quantile: float,
-    negatives_per_query: int,
-    min_negatives: int,
-    max_positive_rank: int | None,
-) -> Judgement:
+def judge_candidates(candidates: Candidates, rules: Rules, margin: float) -> Judgement:
     """Return one verdict for every candidate and every query.
 
     A candidate is judged by the first of these that holds: labelled positive; text of a positive; relabelled; s > p;
@@ -114,24 +120,18 @@ def judge_candidates(
 
     Args:
         candidates: Of some queries.
-        rule: One of the above.
+        rules: Which of the rules above, and with which limits.
         margin: In the rule's unit, >= 0: a share of p - b, of p - low, or fused score.
-        background_quantile: Which quantile of a query's scores is its background, in [0, 1].
-        negatives_per_query: Most negatives kept, hardest first, >= 0.
-        min_negatives: A query that keeps fewer is dropped, >= 0.
-        max_positive_rank: A query whose best positive the teacher ranks below this is dropped; None: any rank.
 
     Reference: Moreira et al. 2024, arXiv:2407.15831, section 3 (percent, absolute).
     """
     starts_Q = candidates.starts
-    standing = stand(
-        candidates, rule=rule, background_quantile=background_quantile, max_positive_rank=max_positive_rank
-    )
+    standing = stand(candidates, rules)
     p_C, b_C = candidates.spread(standing.references), candidates.spread(standing.backgrounds)
-    is_clear_C = clears(rule, candidates.scores, p_C, b_C, margin)
+    is_clear_C = clears(rules.rule, candidates.scores, p_C, b_C, margin)
     is_open_C = (standing.verdicts == Verdict.KEPT) & is_clear_C
-    is_kept_C = is_open_C & (segments.number_within(is_open_C, starts_Q) <= negatives_per_query)
-    is_short_Q = segments.total(is_kept_C, starts_Q) < min_negatives
+    is_kept_C = is_open_C & (segments.number_within(is_open_C, starts_Q) <= rules.negatives_per_query)
+    is_short_Q = segments.total(is_kept_C, starts_Q) < rules.min_negatives
     query_verdict_Q = _first_that_holds(
         (standing.is_weak, Verdict.WEAK_POSITIVE), (is_short_Q, Verdict.TOO_FEW_NEGATIVES)
     )
@@ -145,19 +145,19 @@ def judge_candidates(
     return Judgement(verdict_C, query_verdict_Q, standing.positives, standing.references)
 
 
-def stand(candidates: Candidates, *, rule: Rule, background_quantile: float, max_positive_rank: int | None) -> Standing:
-    """Return what no margin changes; arguments as for `judge_candidates`."""
+def stand(candidates: Candidates, rules: Rules) -> Standing:
+    """Return what no margin changes."""
     scores_C, starts_Q = candidates.scores, candidates.starts
     positive_Q, reference_Q = _reference(scores_C, candidates.is_positive, candidates.has_class, starts_Q)
-    background_Q = _background(rule, scores_C, starts_Q, background_quantile)
+    background_Q = _background(rules.rule, scores_C, starts_Q, rules.background_quantile)
     is_weak_Q = reference_Q <= background_Q
-    if max_positive_rank is not None:
-        is_weak_Q |= positive_Q - starts_Q >= max_positive_rank
+    if rules.max_positive_rank is not None:
+        is_weak_Q |= positive_Q - starts_Q >= rules.max_positive_rank
     verdict_C = _first_that_holds(
         (candidates.is_positive, Verdict.LABELLED_POSITIVE),
         (candidates.is_duplicate, Verdict.DUPLICATE_OF_POSITIVE),
         (candidates.is_relabelled, Verdict.RELABELLED),
-        ((scores_C > candidates.spread(reference_Q)) & (rule != "none"), Verdict.ABOVE_POSITIVE),
+        ((scores_C > candidates.spread(reference_Q)) & (rules.rule != "none"), Verdict.ABOVE_POSITIVE),
     )
     return Standing(verdict_C, positive_Q, reference_Q, background_Q, is_weak_Q)
 

@@ -40,6 +40,15 @@ CARRIERS = {
 }
 """Modules that carry texts and numbers and change none; what device and number format they choose is stored apart."""
 
+DEFAULTS = {
+    "ingest": {
+        "held_out",  # a project may score a benchmark of mteb's own instead
+        "examples",  # of that benchmark's tasks, which a project may not score
+        "near_duplicate",  # about to lose it
+    }
+}
+"""By section, the parameters that params.yaml may leave out; it and every preset state all others."""
+
 SIBLINGS = ("corpus", "teachers", "training", "evaluation", "reporting", "planning")
 LAYERS: list[tuple[str, ...]] = [
     ("params", "schemas", "log", "allocation", "machine", "seeding", "errors"),
@@ -109,6 +118,12 @@ def package_modules() -> list[str]:
     return [".".join(p.relative_to(REPO).with_suffix("").parts) for p in sorted((REPO / "anna").rglob("[a-z]*.py"))]
 
 
+def param_classes() -> set[type[Params]]:
+    """Return the classes of all sections, as stages read them."""
+    scripts = [importlib.import_module(f"stages.{name}") for name in STAGES]
+    return {cls for script in scripts for cls in (*script.PARAMS, *getattr(script, "HOW", ()))}
+
+
 def paths(entries: list[Any]) -> set[str]:
     return {next(iter(entry)) if isinstance(entry, dict) else entry for entry in entries}
 
@@ -148,8 +163,7 @@ def test_every_input_is_written_by_an_earlier_stage(name: str) -> None:
 
 @pytest.mark.parametrize("file", PARAM_FILES)
 def test_params_and_presets_load_whole(file: str) -> None:
-    scripts = [importlib.import_module(f"stages.{name}") for name in STAGES]
-    classes: set[type[Params]] = {cls for script in scripts for cls in (*script.PARAMS, *getattr(script, "HOW", ()))}
+    classes = param_classes()
     for cls in classes:
         cls.load(REPO / file)
     assert {cls.section for cls in classes} == set(SECTIONS)
@@ -165,6 +179,12 @@ def test_params_and_presets_load_whole(file: str) -> None:
 )
 def test_a_stored_score_knows_all_code_that_decides_it(module: str, more: tuple[ModuleType, ...]) -> None:
     assert {module, *reachable(module)} - CARRIERS <= {part.__name__ for part in (*contenders.SCORING_CODE, *more)}
+
+
+def test_a_parameter_has_no_default() -> None:
+    for cls in param_classes():
+        left_out = {name for name, field in cls.model_fields.items() if not field.is_required()}
+        assert left_out <= DEFAULTS.get(cls.section, set())
 
 
 def test_every_parameter_has_a_comment() -> None:

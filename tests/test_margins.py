@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from anna import margins, negatives, segments
 from anna.margins import Kept
-from anna.negatives import Verdict
+from anna.negatives import Rules, Verdict
 from tests.test_negatives import QUERY, SETTINGS, Candidate, Query, arrays
 
 MARGINS = [0.0, 0.05, 0.3, 0.3125, 1.0]
@@ -18,10 +18,10 @@ MARGINS = [0.0, 0.05, 0.3, 0.3125, 1.0]
 @given(st.lists(QUERY, min_size=1, max_size=5), SETTINGS)
 def test_equal_to_judging_each_margin(queries: list[Query], settings: dict[str, Any]) -> None:
     candidates = arrays(queries)
-    settings = {name: value for name, value in settings.items() if name != "margin"}
-    swept = margins.sweep(candidates, margins=MARGINS, **settings)
+    rules = Rules(**{name: value for name, value in settings.items() if name != "margin"})
+    swept = margins.sweep(candidates, rules, MARGINS)
     for place, margin in enumerate(MARGINS):
-        judgement = negatives.judge_candidates(candidates, margin=margin, **settings)
+        judgement = negatives.judge_candidates(candidates, rules, margin)
         for verdict in Verdict:
             counted = segments.total(judgement.verdicts == verdict, candidates.starts)
             assert swept.counts[place, :, verdict].tolist() == counted.tolist(), (margin, verdict)
@@ -35,15 +35,10 @@ def test_equal_to_judging_each_margin(queries: list[Query], settings: dict[str, 
 def test_by_hand() -> None:
     # p = 2 and b = 0: the margins end at 2, 1 and 0.
     rows = [Candidate(score, score == 2.0, False) for score in (3.0, 2.0, 1.5, 1.0, 0.0)]
-    swept = margins.sweep(
-        arrays([(rows, False)]),
-        rule="adaptive",
-        margins=[0.0, 0.5, 1.0],
-        background_quantile=0.0,
-        negatives_per_query=1,
-        min_negatives=1,
-        max_positive_rank=None,
+    rules = Rules(
+        rule="adaptive", background_quantile=0.0, negatives_per_query=1, min_negatives=1, max_positive_rank=None
     )
+    swept = margins.sweep(arrays([(rows, False)]), rules, [0.0, 0.5, 1.0])
     told = [(row[Verdict.KEPT], row[Verdict.INSIDE_MARGIN], row[Verdict.BEYOND_QUOTA]) for row in swept.counts[:, 0]]
     assert told == [(1, 0, 2), (1, 1, 1), (1, 2, 0)]
     assert swept.gaps[:, 0].tolist() == [0.5, 1.0, 2.0]

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anna import fusion, negatives, segments
-from anna.negatives import Rule, Verdict
+from anna.negatives import Rule, Rules, Verdict
 
-RULES: tuple[Rule, ...] = get_args(Rule)
+RULE_NAMES: tuple[Rule, ...] = get_args(Rule)
 
 
 class Candidate(NamedTuple):
@@ -43,7 +43,7 @@ QUERY = st.tuples(
 )
 SETTINGS = st.fixed_dictionaries(
     {
-        "rule": st.sampled_from(RULES),
+        "rule": st.sampled_from(RULE_NAMES),
         "margin": st.floats(0, 1),
         "background_quantile": st.sampled_from([0.0, 0.1, 0.5]),
         "negatives_per_query": st.integers(0, 4),
@@ -65,15 +65,15 @@ def arrays(queries: list[Query]) -> negatives.Candidates:
     )
 
 
-def judge(queries: list[Query], **settings: Any) -> negatives.Judgement:
-    defaults = {
-        "margin": 0.05,
+def judge(queries: list[Query], margin: float = 0.05, **settings: Any) -> negatives.Judgement:
+    defaults: dict[str, Any] = {
         "background_quantile": 0.1,
         "negatives_per_query": 9,
         "min_negatives": 0,
         "max_positive_rank": None,
     }
-    return negatives.judge_candidates(arrays(queries), **(defaults | settings))
+    rules = Rules(**(defaults | settings))
+    return negatives.judge_candidates(arrays(queries), rules, margin)
 
 
 def one(scores: list[float], positives: list[int], duplicates: tuple[int, ...] = (), **settings: Any) -> list[str]:
@@ -144,7 +144,7 @@ def test_nothing_above_the_positive_is_ever_kept(queries: list[Query], settings:
     assert (scores <= reference)[judgement.verdicts == Verdict.KEPT].all()
 
 
-@given(QUERY, st.sampled_from(RULES), st.floats(0, 1), st.floats(0, 1))
+@given(QUERY, st.sampled_from(RULE_NAMES), st.floats(0, 1), st.floats(0, 1))
 def test_a_larger_margin_keeps_a_subset(query: Query, rule: Rule, one_margin: float, other: float) -> None:
     small, large = sorted([one_margin, other])
     kept = [judge([query], rule=rule, margin=margin).verdicts == Verdict.KEPT for margin in (small, large)]

@@ -45,6 +45,7 @@ def calibrate(
     """
     chosen, margin = rule or params.rule, params.margin if rule in (None, params.rule) else None
     tried = margins.grid(chosen, margin)
+    rules = params.judging()._replace(rule=chosen)
     marker = Marker(corpus, queries, relabel_margin=params.relabel_margin)
     names = np.array(sorted(queries["task"].unique().to_pylist()))
     sums = _Sums(len(tried), len(names))
@@ -52,7 +53,7 @@ def calibrate(
         if block.queries.num_rows:
             rows, candidates = marker.mark(block)
             tasks = rows["task"].gather(candidates.starts).to_numpy().astype(names.dtype)
-            swept = margins.sweep(candidates, margins=tried, **(params.judging() | {"rule": chosen}))
+            swept = margins.sweep(candidates, rules, tried)
             sums.add(swept, np.searchsorted(names, tasks))
     return Calibration(chosen, margin, sums.rows(tried, names.tolist()))
 

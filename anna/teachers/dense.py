@@ -61,11 +61,11 @@ class DenseParams(Params):
     """A folder that sentence-transformers loads, weights in safetensors."""
     query_prompt: str
     """Put before each query, as the model's authors say; "" for none."""
-    doc_prompt: str = ""
-    """Put before each document."""
+    doc_prompt: str
+    """Put before each document; "" for none."""
     max_tokens: int = Field(gt=0, multiple_of=PADDED_TO)
     """Longer texts lose their end, prompt and special tokens included."""
-    tokens_per_batch: int = Field(default=8192, gt=0)
+    tokens_per_batch: int = Field(gt=0)
     """Largest number of tokens computed at once, padding included."""
     dtype: Dtype
     """What matrix products are computed in; see `anna.modeling.hardware`."""

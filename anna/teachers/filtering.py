@@ -1,8 +1,7 @@
 """Turn labelled candidates into training groups, with a reason for every candidate that is in none."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
@@ -13,7 +12,7 @@ from pydantic import Field, model_validator
 
 from anna import fusion, io, negatives, parts, schemas, segments
 from anna.errors import InputError
-from anna.negatives import QUERY_VERDICTS, Candidates, Judgement, Rule, Verdict
+from anna.negatives import QUERY_VERDICTS, Judgement, Rule, Rules, Verdict
 from anna.params import Params
 from anna.segments import Int
 from anna.teachers.blocks import Block
@@ -42,15 +41,21 @@ class FilterParams(Params):
     """Hard negatives per group, hardest first; 0 trains on in-batch negatives alone."""
     min_negatives: int = Field(ge=0)
     """A query that keeps fewer gives no group."""
-    max_positive_rank: int | None = Field(default=None, gt=0)
+    max_positive_rank: int | None = Field(gt=0)
     """A query whose best positive the teacher ranks below this gives no group; null: any rank."""
     relabel_margin: float | None = Field(ge=0)
     """Candidates that the reranker puts so many standard deviations above the labelled positives become positives, too
     (`candidates.mark_relabelled`); null: none do."""
 
-    def judging(self) -> dict[str, Any]:
-        """Return what `negatives.judge_candidates` takes besides the margin."""
-        return self.model_dump(exclude={"margin", "relabel_margin"})
+    def judging(self) -> Rules:
+        """Return by what candidates are judged, besides the margin."""
+        return Rules(
+            rule=self.rule,
+            background_quantile=self.background_quantile,
+            negatives_per_query=self.negatives_per_query,
+            min_negatives=self.min_negatives,
+            max_positive_rank=self.max_positive_rank,
+        )
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
@@ -80,9 +85,6 @@ class Selector:
         """Number all ids of tables CORPUS and QUERIES."""
         self.params = params
         self._marker = Marker(corpus, queries, relabel_margin=params.relabel_margin)
-        self._judge: Callable[[Candidates], Judgement] = partial(
-            negatives.judge_candidates, margin=params.margin, **params.judging()
-        )
         self._counted: list[tuple[pl.DataFrame, pl.DataFrame]] = []
 
     def select(self, block: Block) -> Selection:
@@ -101,7 +103,7 @@ class Selector:
         if not block.queries.num_rows:
             return Selection(schemas.GROUPS.empty_table(), schemas.DROPS.empty_table())
         rows, candidates = self._marker.mark(block)
-        judgement = self._judge(candidates)
+        judgement = negatives.judge_candidates(candidates, self.params.judging(), self.params.margin)
         known = self._marker.known
         groups, drops = _groups(rows, judgement, known), _drops(rows, judgement, candidates.starts)
         self._counted.append(_count(rows, groups, drops, known))

@@ -11,7 +11,7 @@ from anna.teachers.dense import DenseParams, DenseTeacher
 from stages import evaluate
 from tests.conftest import tiny_student
 from tests.evaluation.conftest import write_tables
-from tests.teachers.models import FLOAT32, INDEX, save_bi_encoder
+from tests.teachers.models import DENSE, save_bi_encoder
 
 SECTIONS = {
     "ingest": {
@@ -20,14 +20,7 @@ SECTIONS = {
     },
     "scoring": {"engine": "local", "address": None, "workers": None, "gpus": 0},
     "retrieve_bm25": {"k1": 1.5, "b": 0.75, "depth": 3},
-    "retrieve_dense": {
-        "model": {"kind": "files", "path": "absent"},
-        "query_prompt": "",
-        "max_tokens": 16,
-        "depth": 3,
-        "index": INDEX,
-        **FLOAT32,
-    },
+    "retrieve_dense": DENSE | {"model": {"kind": "files", "path": "absent"}},
     "evaluate": {
         "benchmark": "held_out",
         "tasks": ["Farm", "Same"],

@@ -35,7 +35,7 @@ def write_project(folder: Path, kind: Kind, causal: Path) -> None:
     save_bi_encoder(folder / "dense")
     write_params(kind, save_cross_encoder(folder / "cross") if kind == "cross_encoder" else causal)
     params = Path("params.yaml").read_text().replace("queries_per_task: 1", "queries_per_task: 60")
-    Path("params.yaml").write_text(params.replace("max_tokens: 16", "max_tokens: 16\n  tokens_per_batch: 64"))
+    Path("params.yaml").write_text(params)
     retrieve_bm25.main()
 
 

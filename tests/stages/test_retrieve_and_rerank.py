@@ -12,7 +12,7 @@ from anna import io, log, schemas
 from anna.errors import InputError
 from stages import rerank, retrieve_bm25, retrieve_dense
 from tests.teachers.conftest import make_toy, table
-from tests.teachers.models import FLOAT32, INDEX, save_bi_encoder, save_cross_encoder
+from tests.teachers.models import DENSE, FLOAT32, save_bi_encoder, save_cross_encoder
 
 
 @pytest.fixture
@@ -30,14 +30,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def write_params(kind: str, model: Path) -> None:
     sections: dict[str, Any] = {
         "retrieve_bm25": {"k1": 1.5, "b": 0.75, "depth": 3},
-        "retrieve_dense": {
-            "model": {"kind": "files", "path": "dense/model"},
-            "query_prompt": "",
-            "max_tokens": 16,
-            "depth": 3,
-            "index": INDEX,
-            **FLOAT32,
-        },
+        "retrieve_dense": DENSE | {"model": {"kind": "files", "path": "dense/model"}},
         "rerank": {
             "kind": kind,
             "model": {"kind": "files", "path": str(model)},

@@ -18,6 +18,17 @@ INDEX = {"min_docs": 256, "nlist": 4, "m": 4, "nprobe": 2, "rescore": 20, "min_r
 FLOAT32 = {"dtype": "float32", "check_queries": 2, "min_spearman": 0.9}
 """The keys of `retrieve_dense` and `rerank` that say what is computed in."""
 
+DENSE = {
+    "query_prompt": "",
+    "doc_prompt": "",
+    "max_tokens": 16,
+    "tokens_per_batch": 64,
+    "depth": 3,
+    "index": INDEX,
+    **FLOAT32,
+}
+"""Section `retrieve_dense`, but for the model."""
+
 
 def save_bert(folder: Path) -> None:
     """Write a random one-layer BERT with a word tokenizer."""

@@ -10,7 +10,7 @@ import pytest
 from anna.errors import InputError
 from anna.teachers import bi_encoder
 from anna.teachers.dense import DenseParams, DenseTeacher
-from tests.teachers.models import FLOAT32, INDEX, save_bi_encoder
+from tests.teachers.models import DENSE, save_bi_encoder
 
 TEXTS = ["the river seine", "berlin is high", "the river seine", "mountains"]
 
@@ -36,8 +36,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
 def params(path: Path, **more: Any) -> DenseParams:
     origin = {"kind": "files", "path": path}
-    settings = {"query_prompt": "", "max_tokens": 16, "tokens_per_batch": 64, "depth": 3, "index": INDEX, **FLOAT32}
-    return DenseParams.model_validate({"model": origin, **settings, **more})
+    return DenseParams.model_validate({"model": origin, **DENSE, **more})
 
 
 def embed(settings: DenseParams, root: Path, texts: list[str], prompt: str = "") -> tuple[Any, dict[str, int]]:

@@ -15,7 +15,7 @@ from anna.errors import InputError
 from anna.teachers import retrieval, vectors
 from anna.teachers.dense import DenseParams, DenseTeacher, IndexParams
 from tests.teachers.conftest import Toy, table
-from tests.teachers.models import FLOAT32, INDEX, WORDS, save_bi_encoder
+from tests.teachers.models import DENSE, INDEX, WORDS, save_bi_encoder
 
 
 @pytest.fixture(scope="module")
@@ -29,14 +29,7 @@ def _in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def retrieve(toy: Toy, model: Path, depth: int = 99, **index: Any) -> tuple[pa.Table, pa.Table, dict[str, float]]:
-    section = {
-        "model": {"kind": "files", "path": model},
-        "query_prompt": "",
-        "max_tokens": 16,
-        "depth": depth,
-        "index": INDEX | index,
-        **FLOAT32,
-    }
+    section = DENSE | {"model": {"kind": "files", "path": model}, "depth": depth, "index": INDEX | index}
     params = DenseParams.model_validate(section)
     found = retrieval.retrieve(
         toy.corpus,
@@ -133,8 +126,7 @@ def test_an_engine_that_wants_all_is_asked_once_and_gives_the_same_tables_and_co
 ) -> None:
     monkeypatch.chdir(tmp_path)
     model = save_bi_encoder(tmp_path / "dense")
-    section = {"model": {"kind": "files", "path": model}, "query_prompt": "", "max_tokens": 16, "depth": 3}
-    settings = DenseParams.model_validate(section | {"index": INDEX} | FLOAT32)
+    settings = DenseParams.model_validate(DENSE | {"model": {"kind": "files", "path": model}})
 
     def retrieve(where: Local, root: str, prompt: str) -> tuple[pa.Table, pa.Table, Counter[str]]:
         counts: Counter[str] = Counter()
