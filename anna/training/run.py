@@ -13,11 +13,12 @@ from torch import Tensor
 from anna import io, seeding
 from anna.footprint import recomputed_layers
 from anna.modeling.encoder import Encoder
-from anna.modeling.encoder_config import ADAPTER_FOLDER, EncoderConfig, PromptParams, task_prompts
+from anna.modeling.encoder_config import ADAPTER_FOLDER, CARD_FILE, EncoderConfig, PromptParams, task_prompts
 from anna.modeling.fused import can_fuse, fuse
 from anna.modeling.hardware import compute_dtype
 from anna.modeling.student import StudentParams, load_student, recompute
 from anna.origins import describe, fetch_model
+from anna.schemas import CURVE, VALIDATION
 from anna.training import engine as engines
 from anna.training.batches import Batch, Group, Texts, check_world, plan_epochs
 from anna.training.checkpoint import Checkpoints, Record, hold
@@ -30,26 +31,6 @@ from anna.training.recipe import TrainParams
 from anna.training.validation import HeldOut, sample, score
 
 _log = logging.getLogger(__name__)
-
-
-CURVE = (
-    "step",
-    "queries",
-    "loss",
-    "info_nce",
-    "soft_label_ce",
-    "batch_soft_label_ce",
-    "soft_label_entropy",
-    "similarity_gap",
-    "tokens",
-    "tokens_saved",
-    "learning_rate",
-    "gradient_norm",
-    "task",
-)
-"""Columns of the curve: what is the same when the run is repeated, so neither speed nor memory."""
-
-VALIDATION = ("step", "queries", "ndcg_at_10")
 
 
 class Outputs(NamedTuple):
@@ -232,7 +213,7 @@ def save_encoder(folder: Path, encoder: Encoder, state: dict[str, Tensor]) -> No
     with io.atomic(folder) as temporary:
         place = temporary / ADAPTER_FOLDER if engines.is_adapted(encoder) else temporary
         encoder.backbone.save_pretrained(place, state_dict=state)
-        (place / "README.md").unlink(missing_ok=True)  # peft's empty model card
+        (place / CARD_FILE).unlink(missing_ok=True)  # peft's empty model card
         encoder.tokenizer.save_pretrained(temporary)
         encoder.config.save(temporary)
 
@@ -242,7 +223,10 @@ def save_records(outputs: Outputs, records: Sequence[Record], summary: Mapping[s
     validated = [record for record in records if "ndcg_at_10" in record]
     if "ndcg_at_10_before" in records[0]:
         validated.insert(0, {"step": 0, "queries": 0, "ndcg_at_10": records[0]["ndcg_at_10_before"]})
-    for path, columns, rows in ((outputs.curve, CURVE, records), (outputs.validation, VALIDATION, validated)):
+    for path, columns, rows in (
+        (outputs.curve, CURVE, records),
+        (outputs.validation, VALIDATION, validated),
+    ):
         io.write_csv(path, columns, [[row[name] for name in columns] for row in rows])
     io.write_json(outputs.metrics, summary)
 

@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from anna.errors import InputError
+from anna.schemas import CURVE
 from anna.training import engine as engines
 from anna.training import launch, loop
 from anna.training.checkpoint import Record
 from anna.training.engine import check_moved
 from anna.training.loop import best_step
-from anna.training.run import CURVE, Outputs, save_records, summary
+from anna.training.run import Outputs, save_records, summary
 from tests.training.worker import recipe
 
 
