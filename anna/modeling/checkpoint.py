@@ -19,7 +19,7 @@ from transformers import (
 
 from anna.errors import InputError
 from anna.modeling.hardware import Quantize, tell_deepspeed
-from anna.origins import made_once, sha256
+from anna.origins import dequantised_name, made_once
 
 _log = logging.getLogger(__name__)
 
@@ -105,7 +105,7 @@ def _converted(path: Path) -> Path:
         _as_mistral(model).save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
 
-    return made_once(f"{path.stem}-{sha256(path)[:12]}", convert)
+    return made_once(dequantised_name(path), convert)
 
 
 def _as_mistral(model: PreTrainedModel) -> PreTrainedModel:
