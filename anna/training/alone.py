@@ -74,7 +74,7 @@ def train_alone(encoder: Encoder, groups: Sequence[Group], texts: Texts, recipe:
     if not encoder.reads_early:
         raise InputError(
             f"train.last_layer_first is for decoders whose last layer computes EOS alone; this is a "
-            f"{encoder.backbone.config.model_type} with pooling {encoder.config.pooling}. Set it to null"
+            f"{encoder.backbone.config.model_type}, for which that is not known. Set it to null"
         )
     order = seeding.rng(recipe.seed, "last layer first").permutation(len(groups))
     chosen = [groups[number] for number in order[: most(groups, recipe, encoder.backbone.config.hidden_size)]]

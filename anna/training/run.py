@@ -20,7 +20,7 @@ from anna.origins import describe, fetch_model
 from anna.training import engine as engines
 from anna.training.batches import Batch, Group, Texts, check_world, plan_epochs
 from anna.training.checkpoint import Checkpoints, hold
-from anna.training.checks import check_dims, check_prompts
+from anna.training.checks import check_dims, check_last_layer, check_prompts
 from anna.training.identity import conditions, identify
 from anna.training.last_layer import prepare_last_layer
 from anna.training.loop import best_step, train
@@ -65,10 +65,12 @@ def train_encoder(
     """Train the student, from the run's last checkpoint if it was killed, and save encoder, metrics and curves.
 
     Raises:
-        InputError: If another process trains in this project, the student cannot fit into memory, a task that is
-            trained or held out has no prompt, a prompt is too long, a batch is too small for the ranks, the checkpoint
-            cannot be continued exactly, or training went wrong: nothing is saved then.
+        InputError: If another process trains in this project, the student's last layer cannot start or be trained as
+            params say, the student cannot fit into memory, a task that is trained or held out has no prompt, a prompt
+            is too long, a batch is too small for the ranks, the checkpoint cannot be continued exactly, or training
+            went wrong: nothing is saved then.
     """
+    check_last_layer(recipe, student)
     rank, world_size = engines.init_distributed()
     lock = hold(scratch.checkpoints.with_suffix(".lock")) if rank == 0 else None
     torch.manual_seed(seeding.derive_seed(recipe.seed, "torch", rank))
