@@ -79,7 +79,7 @@ def _check_scored(ingest: Any, evaluate: Any, prompts: Iterable[str]) -> None:
         return
     from anna.evaluation import tasks  # mteb is heavy, and only its own benchmarks need it
 
-    chosen = tasks.select_tasks(evaluate.benchmark, evaluate.tasks, lambda: tasks.EvalTables.read(()))
+    chosen = tasks.benchmark_tasks(evaluate.benchmark, evaluate.tasks)
     missing = sorted({task.metadata.name for task in chosen} - set(prompts))
     if missing:
         raise InputError(f"prompts.tasks has no instruction for {missing}, tasks of evaluate; add one for each there")
