@@ -87,28 +87,6 @@ def test_the_table_by_stage_marks_what_is_configured() -> None:
     assert lines[0].endswith("83.9 M of 7.11 G weights trained")
 
 
-def test_columns_are_aligned() -> None:
-    assert report._aligned([("a", "1", "x"), ("bcd", "100", "")]) == ["a      1  x", "bcd  100"]
-
-
-@pytest.mark.parametrize(
-    ("number", "text"), [(0, "-"), (999, "999"), (1234, "1.23 k"), (56_789_000, "56.8 M"), (7.1e20, "710 E")]
-)
-def test_numbers_have_three_digits(number: float, text: str) -> None:
-    assert report._count(number) == text
-
-
-def test_bytes_and_times() -> None:
-    assert [report._bytes(n) for n in (0, 100, 5 * 2**20, 1.5 * GIB, 3000 * GIB)] == [
-        "-",
-        "1 KiB",
-        "5.00 MiB",
-        "1.50 GiB",
-        "2.93 TiB",
-    ]
-    assert [report._time(n) for n in (7.4, 200, 5000, 90_000)] == ["7 s", "3 min", "83 min", "25.0 h"]
-
-
 def test_hardware_by_name() -> None:
     eight = parse("H200x8", share=0.5)
     assert (eight.devices, eight.rate, eight.name) == (8, 494.5e12, "8 x h200")
