@@ -4,10 +4,9 @@ import textwrap
 from collections.abc import Sequence
 
 from anna.footprint import Setup, activations, floor, remedies, states
-from anna.planning import training
-from anna.planning.estimates import Case, Estimate, downloads, setup
+from anna.planning.estimates import Case, Estimate, downloads
 from anna.planning.known_rows import ASSUMED
-from anna.planning.memory import device_memory, host_memory
+from anna.planning.memory import host_memory, needed_memory
 from anna.planning.text import aligned, count, duration, size
 
 ON_GPU = ("retrieve_dense", "rerank", "train", "evaluate")
@@ -77,13 +76,13 @@ def stage_table(case: Case, estimates: Sequence[Estimate]) -> list[str]:
 
 def zero_table(case: Case) -> list[str]:
     """Return the memory of training by ZeRO stage, the configured one marked."""
-    own = setup(case)
+    own = case.setup
     where = "per GPU" if own.is_gpu else "of the machine, by one process" if own.ranks == 1 else "of each process"
     rows: list[tuple[str, ...]] = [("ZeRO", "weights", "gradients", "optimizer", "buffers", "activations", "peak", "")]
     for stage in range(4):
         changed = own._replace(zero_stage=stage)
         parts = [size(part) for part in (*states(changed), activations(changed))]
-        peak = device_memory(changed)
+        peak = needed_memory(changed)
         marks = ["<- configured"] * (stage == own.zero_stage) + ["does not fit"] * (peak > _room(case))
         rows.append((str(stage), *parts, size(peak), ", ".join(marks)))
     trained = f"{count(own.trained)} of {count(own.shape.parameters)} weights trained"
@@ -104,31 +103,30 @@ def notes(case: Case) -> list[str]:
         lines.append(f"Training uses {case.ranks} of {gpus} GPUs; to use all: train.processes: {gpus}")
     if case.hardware.is_gpu and processes < case.ranks:
         lines.append(f"{case.ranks} ranks are more than one machine's: a launcher starts them (docs/SCALING.md)")
-    done = training.plan(case.settings, case.counts, case.models.student, case.ranks)
-    own, roomy = setup(case), done.largest
-    while roomy < done.largest_batch and device_memory(own._replace(tokens=2 * roomy)) <= ROOMY_SHARE * _room(case):
+    done, own, roomy = case.work, case.setup, case.work.largest
+    while roomy < done.largest_batch and needed_memory(own._replace(tokens=2 * roomy)) <= ROOMY_SHARE * _room(case):
         roomy *= 2
     if done.cut_share > 0.1 and roomy > done.largest:
         own = own._replace(tokens=roomy)
         lines.append(
             f"{done.cut_share:.0%} of the tokens are embedded twice; there is memory for fewer: "
-            f"train.max_micro_step_tokens: {roomy} ({size(device_memory(own))})"
+            f"train.max_micro_step_tokens: {roomy} ({size(needed_memory(own))})"
         )
     fewer = [own._replace(recomputed=layers) for layers in range(own.recomputed)]
-    kept = next((one for one in fewer if device_memory(one) <= ROOMY_SHARE * _room(case)), None)
+    kept = next((one for one in fewer if needed_memory(one) <= ROOMY_SHARE * _room(case)), None)
     if own.is_gpu and kept:
         share = (own.recomputed - kept.recomputed) / own.shape.layers
         saved = share / (2 + (own.method == "full") + own.recomputed / own.shape.layers)
         lines.append(
             f"{saved:.0%} of training's operations compute layers again, but there is memory to keep them: "
-            f"train.gradient_checkpointing: {kept.recomputed or 'false'} ({size(device_memory(kept))})"
+            f"train.gradient_checkpointing: {kept.recomputed or 'false'} ({size(needed_memory(kept))})"
         )
     return lines
 
 
 def verdict(case: Case, estimates: Sequence[Estimate], free_disk: float | None) -> list[str]:
     """Return one line that says whether it fits, and a line for each thing that does not."""
-    hardware, own = case.hardware, setup(case)
+    hardware, own = case.hardware, case.setup
     faults = []
     for one in estimates:
         if one.memory <= _room(case) or (hardware.is_gpu and one.stage not in ON_GPU):
@@ -142,7 +140,7 @@ def verdict(case: Case, estimates: Sequence[Estimate], free_disk: float | None) 
         faults.append(f"it writes {size(disk)}, and {size(free_disk)} are free here: make room, or set fewer `rows`")
     time = duration(sum(one.seconds for one in estimates))
     if not faults:
-        part = device_memory(own) / hardware.memory
+        part = needed_memory(own) / hardware.memory
         return [f"Verdict: fits. {time}, {size(disk)} of disk, training in {part:.0%} of the memory."]
     sure = " It is refused by `train`." if floor(own) > hardware.memory else ""
     return [f"Verdict: does not fit.{sure}", *(f"  - {fault}" for fault in faults)]
@@ -153,7 +151,7 @@ def _remedy(stage: str, own: Setup, case: Case) -> str:
         return f"lower {BATCH_KEYS[stage]}, or use a GPU that holds the model"
     if stage != "train":
         return "set fewer `rows`"
-    found = remedies(own, _room(case), device_memory)
+    found = remedies(own, _room(case), needed_memory)
     return (
         "set " + ", or ".join(found) if found else "no parameter is enough: use more GPUs, or a smaller student.model"
     )

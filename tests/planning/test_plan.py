@@ -1,5 +1,6 @@
 """Plans of other sizes, and how they look."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -53,7 +54,7 @@ def test_what_does_not_fit_comes_with_the_remedy() -> None:
 def test_what_train_would_refuse_is_said() -> None:
     case = paper("rtx4090x8")
     whole = case.settings.train.model_copy(update={"method": "full"})
-    lines = report.verdict(full := case._replace(settings=case.settings._replace(train=whole)), estimate(full), None)
+    lines = report.verdict(full := replace(case, settings=case.settings._replace(train=whole)), estimate(full), None)
     assert lines[0] == "Verdict: does not fit. It is refused by `train`."
 
 
