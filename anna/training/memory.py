@@ -51,8 +51,8 @@ def check_memory(student: StudentParams, recipe: TrainParams, ranks: int, memory
     whole = 4.0 * shape.parameters
     if whole > room and (student.last_layer == "weighted_mean" or recipe.last_layer_first):
         raise InputError(
-            f"the last layer is to start or to be trained before all others, for which every process holds the whole "
-            f"model in float32, {whole / GIB:.1f} GiB of {room / GIB:.1f}; set student.last_layer to pretrained and "
+            "student.last_layer or train.last_layer_first needs the whole model in float32 in every process: "
+            f"{whole / GIB:.1f} GiB of {room / GIB:.1f}; set student.last_layer to pretrained and "
             "train.last_layer_first to null"
         )
     if floor(setup) <= room:

@@ -37,7 +37,7 @@ def test_a_last_layer_that_comes_first_needs_the_whole_model_on_every_rank(tiny_
     whole = needed(tiny_checkpoint) // 5
     check_memory(tiny_student(tiny_checkpoint), sharded, ranks=8, memory=whole - 1)
     check_memory(written, sharded, ranks=8, memory=whole)
-    with pytest.raises(InputError, match=r"holds the whole model in float32, .*set student.last_layer to pretrained"):
+    with pytest.raises(InputError, match=r"needs the whole model in float32 .*set student.last_layer to pretrained"):
         check_memory(written, sharded, ranks=8, memory=whole - 1)
 
 
