@@ -148,6 +148,12 @@ def _measure(labels: pl.DataFrame, entropy_Q: segments.Float, share_Q: segments.
         pl.len().alias("candidates"),
         pl.col("is_positive").first().alias("positive_first"),
         pl.col("reranker").is_not_null().any().alias("reranked"),
-        *(pl.col(name).filter("is_judged").is_not_null().mean().alias(f"{name}_recall") for name in ("bm25", "dense")),
+        *(
+            # Of a class the qrels may name one document of many, whose rank says nothing.
+            pl.when(~pl.col("has_class").first())
+            .then(pl.col(name).filter("is_judged").is_not_null().mean())
+            .alias(f"{name}_recall")
+            for name in ("bm25", "dense")
+        ),
     )
     return by_query.with_columns(pl.Series("entropy", entropy_Q), pl.Series("share", share_Q))
