@@ -161,6 +161,41 @@ def test_failure_writes_nothing(project: dict[str, Any]) -> None:
     assert not Path("data").exists()
 
 
+def write_catalogue(name: str, docs: int, others: int = 0) -> dict[str, Any]:
+    """Write one form filled in `docs` times and `others` that are none, and return a source of them with queries."""
+    form = " ".join(f"{name}{number}" for number in range(40))
+    texts = [f"{number} {form}" for number in range(docs)] + [f"{name} other{number}" for number in range(others)]
+    path = Path(f"sources/{name}.jsonl")
+    write_jsonl(path, [{"query": f"query of {text}", "doc": text} for text in texts])
+    columns = {"query": "query", "doc": "doc"}
+    return {"origin": {"kind": "files", "path": str(path)}, "format": "jsonl", "columns": columns, "task": name}
+
+
+def test_one_template_for_many_documents_is_warned_of(
+    project: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    few, many = write_catalogue("Few", 3, others=18), write_catalogue("Many", 9, others=2)
+    project["train"] = [{**source, "kind": "retrieval"} for source in (few, many)]
+    project["held_out"] = [{**write_catalogue("Shelf", 9, others=4), "type": "Retrieval"}]
+    run({**project, "examples_per_task": 0})
+    warned = [record.getMessage() for record in caplog.records if "near duplicates" in record.getMessage()]
+    assert [line.split(" documents")[0] for line in warned] == ["held-out task Shelf: 8 of 13", "Many: 8 of 11"]
+    assert all("raise ingest.near_duplicate in params.yaml (null keeps all" in line for line in warned)
+    drops = {name: of["drops"] for name, of in io.read_json(ingest.METRICS)["train"].items()}
+    assert drops["Few"] == {"near_duplicate_document": 2}, "of 21"
+    caplog.clear()
+    run({**project, "examples_per_task": 0, "near_duplicate": None})
+    assert "near duplicates" not in caplog.text
+
+
+@pytest.mark.parametrize("part", ["train", "held_out"])
+def test_a_task_that_is_one_template_is_refused_with_the_key(project: dict[str, Any], part: str) -> None:
+    kind = {"kind": "retrieval"} if part == "train" else {"type": "Retrieval"}
+    message = r"'near_duplicate_document': 8}\. Raise its rows, raise ingest.near_duplicate \(null keeps .* or correct"
+    with pytest.raises(InputError, match=message):
+        run({**project, "held_out": [], part: [{**write_catalogue("Forms", 9), **kind}], "examples_per_task": 0})
+
+
 def test_too_small_a_task_is_refused(project: dict[str, Any]) -> None:
     write_jsonl(Path("sources/news.jsonl"), [{"text": "alone", "label": "x"}])
     with pytest.raises(InputError, match=r"'News' is left with 1 documents and 0 queries.*query_without_positive"):
