@@ -179,7 +179,7 @@ def _check_selection(reading: Reading, seen: set[str], values: dict[str, dict[st
         for column, value in wanted.items():
             noted = values.get(column, {})
             if noted and plain(value) not in noted:
-                hint = "; YAML reads a bare yes, no, on, off, true or false as a boolean: quote what is text"
+                hint = "; YAML reads a bare true or false as a boolean: quote what is text"
                 first = [text[:SHOWN_CHARACTERS] for text in noted][:_SHOWN]
                 raise InputError(
                     f"{name}: no row has {value!r} in column {column!r}, whose first values are {first}; "

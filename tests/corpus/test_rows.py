@@ -80,9 +80,9 @@ CSV = "text,draft,year\na,no,1.5\nb,yes,2\n"
     ("options", "message"),
     [
         (
-            {"unless": {"draft": False}},  # a bare `no` in YAML
+            {"unless": {"draft": False}},  # a bare `false` in YAML
             r"no row has False in column 'draft', whose first values are \['no', 'yes'\]; correct unless; YAML reads a "
-            "bare yes, no, .* as a boolean: quote what is text",
+            "bare true or false as a boolean: quote what is text",
         ),
         ({"where": {"draft": "NO"}}, r"no row has 'NO' in column 'draft', .* \['no', 'yes'\]; correct where$"),
         ({"unless": {"draft": "no", "year": 1}}, r"no row has 1 in column 'year', .* \['1\.5', '2'\]; correct unless$"),
