@@ -50,7 +50,7 @@ def load_rows(
 def _load(reading: Reading, drop: Drop, max_faulty_share: float, is_strict: bool = True) -> Iterator[Row]:
     name = describe(reading.origin)
     number = usable = 0
-    faults, first = Counter[str](), dict[str, int]()
+    faults, first = Counter[str](), dict[str, tuple[str, int]]()
     seen: set[str] = set()
     values: dict[str, dict[str, None]] = {}
     unwanted = [_minus(other, max_faulty_share) for other in reading.minus]
@@ -66,8 +66,8 @@ def _load(reading: Reading, drop: Drop, max_faulty_share: float, is_strict: bool
             row = make_row(reading, raw, place)
         except UnusableError as error:
             faults[error.reason] += 1
-            first.setdefault(error.reason, number)
-            drop(error.reason, f"{place}: {raw}")
+            first.setdefault(error.reason, (error.shown, number))
+            drop(error.reason, f"{place}: {error.shown}: {raw}" if error.column else f"{place}: {raw}")
             continue
         if any(_normal_key(row, columns) in keys for columns, keys in unwanted):
             drop("minus", f"{place}: {raw}")
@@ -76,7 +76,7 @@ def _load(reading: Reading, drop: Drop, max_faulty_share: float, is_strict: bool
         yield row
     _log.info("%s: %d rows read, %d usable, %d faulty", name, number, usable, faults.total())
     if "undecodable" in faults:
-        _warn_of_encoding(name, faults["undecodable"], first["undecodable"])
+        _warn_of_encoding(name, faults["undecodable"], first["undecodable"][1])
     _check_selection(reading, seen, values, is_strict)
     if not number:
         raise InputError(f"{name} has no rows; correct the path, or the file")
@@ -154,7 +154,7 @@ def _not_chosen(reading: Reading, raw: formats.Raw) -> str | None:
 
 
 def _is_empty(value: Any) -> bool:
-    return is_missing(value) or value in ("", [])
+    return is_missing(value) or value == [] or (isinstance(value, str) and not value.strip())
 
 
 def _minus(reading: Reading, max_faulty_share: float) -> tuple[tuple[str, ...], set[tuple[str, ...]]]:
@@ -198,14 +198,16 @@ def _warn_of_encoding(name: str, count: int, first: int) -> None:
     )
 
 
-def _check(reading: Reading, usable: int, faulty: int, first: dict[str, int], max_faulty_share: float) -> None:
-    """Refuse a source with too many faults, or with no row left; `first` numbers the first row of each fault."""
+def _check(
+    reading: Reading, usable: int, faulty: int, first: dict[str, tuple[str, int]], max_faulty_share: float
+) -> None:
+    """Refuse a source with too many faults, or no row left; `first` shows and numbers the first row of each fault."""
     name = describe(reading.origin)
     if faulty > max_faulty_share * (usable + faulty):
-        reason, number = next(iter(first.items()))
+        reason, (shown, number) = next(iter(first.items()))
         raise InputError(
             f"{name}: {faulty} of {usable + faulty} rows are faulty, more than max_faulty_share {max_faulty_share}; "
-            f"the first is {reason} at {name} row {number}. {_remedy(reading, reason, faulty > usable)}"
+            f"the first is {shown} at {name} row {number}. {_remedy(reading, reason, faulty > usable)}"
         )
     if not usable:
         raise InputError(
@@ -219,4 +221,6 @@ def _remedy(reading: Reading, reason: str, are_most: bool) -> str:
         return f"Most rows are not of format {reading.format!r}: correct the format in params.yaml, or the file"
     if reason == "undecodable":
         return "It is not UTF-8: convert the file, e.g. by: iconv -f cp1252 -t utf-8"
+    if reason in ("missing_column", "empty_text"):
+        return "Leave such rows out by `require`, correct the source or raise ingest.max_faulty_share"
     return "Correct the source or raise ingest.max_faulty_share"

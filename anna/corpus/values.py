@@ -58,21 +58,30 @@ def make_row(reading: Reading, raw: Raw, place: str) -> Row:
     """Return a row of the source in our columns.
 
     Raises:
-        UnusableError: With the fault that it has: `malformed`, `missing_column`, `not_a_number`, or one of
-            `clean_text`.
+        UnusableError: With the fault that it has, and its column: `malformed`, `missing_column`, `not_a_number`, or one
+            of `clean_text`.
         InputError: If there is a list where a string belongs, or the reverse.
     """
     if raw is None:
         raise UnusableError("malformed")
-    return Row(place, {ours: _value(ours, theirs, raw, place) for ours, theirs in reading.columns.items()})
+    values: dict[str, Value] = {}
+    for ours, theirs in reading.columns.items():
+        try:
+            values[ours] = _value(ours, theirs, raw, place)
+        except UnusableError as error:
+            raise UnusableError(error.reason, error.column or theirs) from None
+    return Row(place, values)
 
 
 def _value(ours: str, theirs: str, raw: dict[str, Any], place: str) -> Value:
     """Return the value of our column `ours`, of the type that its name implies."""
     names = source_columns(theirs)
     parts = [raw.get(name) for name in names]
-    if any(is_missing(part) for part in parts):
-        raise UnusableError("missing_column")
+    for name, part in zip(names, parts, strict=True):
+        if is_missing(part):
+            if name == theirs and ours == "negatives":
+                return ()  # a data set has them for some of its queries
+            raise UnusableError("missing_column", name)
     if is_template(theirs):
         texts = {name: _string(part, ours, name, place) for name, part in zip(names, parts, strict=True)}
         return clean_text(fill(theirs, texts))
