@@ -15,6 +15,7 @@ from anna.corpus.drops import DropLog, near_duplicate_remedy
 from anna.corpus.held_out import HeldOutTask, held_out_texts, load_task
 from anna.corpus.rows import load_distractors, load_rows, sample
 from anna.corpus.sources import Cleaning, HeldOutSource, TrainSource
+from anna.corpus.units import SEARCHED
 from anna.errors import InputError
 from anna.origins import describe
 from anna.seeding import derive_seed
@@ -81,11 +82,11 @@ def load_held_out(
         task = load_task(source, drops, cleaning, num_examples=num_examples)
         dropped = drops.by_reason(source.task, "held_out")
         _log.info(
-            "%s (%s) from %s: %d scored, dropped %s",
+            "%s (%s) from %s: %s, dropped %s",
             source.task,
             source.type,
             describe(source.origin),
-            len(task.units),
+            _scored(task),
             dropped,
         )
         _warn_of_near_duplicates(f"held-out task {source.task}", len(task.docs), dropped)
@@ -197,12 +198,17 @@ def summarise(collections: Sequence[Collection], held_out: Sequence[HeldOutTask]
         "held_out": {
             each.source.task: {
                 "type": each.source.type,
-                "scored": len(each.units),
+                **_scored(each),
                 "drops": drops.by_reason(each.source.task, "held_out"),
             }
             for each in sorted(held_out, key=lambda each: each.source.task)
         },
     }
+
+
+def _scored(task: HeldOutTask) -> dict[str, int]:
+    docs = {"docs": len(task.docs)} if task.source.type in SEARCHED else {}
+    return {"scored": len(task.units), **docs}
 
 
 def _counts(collection: Collection) -> dict[str, int]:

@@ -1,6 +1,7 @@
 import json
 import random
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,9 @@ def test_writes_every_table_and_counts(project: dict[str, Any]) -> None:
     }  # fmt: skip
     for name, path in ingest.EVAL_TABLES.items():
         assert io.read(path, SCHEMAS[name]).num_rows > 0
+    searched = Counter(pq.read_table(ingest.EVAL_TABLES["corpus"])["task"].to_pylist())
+    assert {name: task["docs"] for name, task in metrics["held_out"].items() if "docs" in task} == searched
+    assert set(searched) == {"Zoo", "ZooRanked"}
     examples = pq.read_table(ingest.EVAL_TABLES["examples"])
     assert examples.num_rows == 2 * len(metrics["held_out"])
     for path, schema in (
@@ -237,6 +241,19 @@ def test_one_training_task_is_read_at_a_time(project: dict[str, Any], caplog: py
     assert [place for place, line in enumerate(lines) if line.startswith(f"{read}:")] == [made[0] - 2, made[0] - 1]
     tasks = [line.split(":")[0] for line in lines if ": {'docs'" in line]
     assert tasks == [source["task"] for source in project["train"]]
+
+
+def test_documents_of_queries_left_out_are_searched_as_distractors(
+    project: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    zoo = {**project["held_out"][0], "rows": 3, "distractors": []}
+    with caplog.at_level("INFO"):
+        run({**project, "held_out": [zoo]})
+    assert "sources/zoo.jsonl: {'scored': 3, 'docs': 3}, dropped {" in caplog.text
+    whole = {"origin": zoo["origin"], "format": "jsonl", "columns": {"doc": "doc"}}
+    run({**project, "held_out": [{**zoo, "distractors": [whole]}]})
+    of = io.read_json(ingest.METRICS)["held_out"]["Zoo"]
+    assert (of["scored"], of["docs"]) == (3, 10), "all but the two that are shown"
 
 
 def test_documents_that_no_query_asks_for_join_the_collection(project: dict[str, Any]) -> None:
