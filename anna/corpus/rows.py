@@ -4,8 +4,8 @@ import hashlib
 import heapq
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from anna.corpus import formats
 from anna.corpus.clean import UnusableError, is_missing, plain
@@ -21,6 +21,14 @@ _log = logging.getLogger(__name__)
 
 _SHOWN = 5
 """Values of a column that an error shows."""
+
+
+class _Selection(NamedTuple):
+    """Which rows of a source are meant: by column, the values asked for, as they compare."""
+
+    where: dict[str, frozenset[str]]
+    unless: dict[str, frozenset[str]]
+    require: tuple[str, ...]
 
 
 def load_rows(
@@ -53,12 +61,13 @@ def _load(reading: Reading, drop: Drop, max_faulty_share: float, is_strict: bool
     faults, first = Counter[str](), dict[str, tuple[str, int]]()
     seen: set[str] = set()
     values: dict[str, dict[str, None]] = {}
+    selection = _Selection(_as_text(reading.where), _as_text(reading.unless), reading.require)
     unwanted = [_minus(other, max_faulty_share) for other in reading.minus]
     for number, raw in enumerate(formats.read(reading), start=1):
         place = f"{name} row {number}"
         seen.update(raw or ())
-        _note_values(reading, raw, values)
-        reason = _not_chosen(reading, raw)
+        _note_values(selection, raw, values)
+        reason = _not_chosen(selection, raw)
         if reason:
             drop(reason, f"{place}: {raw}")
             continue
@@ -130,25 +139,29 @@ def load_distractors(
     return docs
 
 
-def _note_values(reading: Reading, raw: formats.Raw, values: dict[str, dict[str, None]]) -> None:
-    """Note, for each column that rows are selected by, the first few values, and the value asked for if it occurs."""
+def _as_text(rule: Mapping[str, Iterable[Any]]) -> dict[str, frozenset[str]]:
+    return {column: frozenset(map(plain, wanted)) for column, wanted in rule.items()}
+
+
+def _note_values(selection: _Selection, raw: formats.Raw, values: dict[str, dict[str, None]]) -> None:
+    """Note, for each column that rows are selected by, the first few values, and those asked for that occur."""
     if raw is None:
         return
-    for column, value in (*reading.where.items(), *reading.unless.items()):
+    for column, wanted in (*selection.where.items(), *selection.unless.items()):
         got, noted = plain(raw.get(column)), values.setdefault(column, {})
-        if got == plain(value) or len(noted) < _SHOWN:
+        if len(noted) < _SHOWN or got in wanted:
             noted[got] = None
 
 
-def _not_chosen(reading: Reading, raw: formats.Raw) -> str | None:
+def _not_chosen(selection: _Selection, raw: formats.Raw) -> str | None:
     """Return the rule of selection that leaves the row out, or None."""
     if raw is None:
         return None
-    if any(plain(raw.get(column)) != plain(value) for column, value in reading.where.items()):
+    if any(plain(raw.get(column)) not in wanted for column, wanted in selection.where.items()):
         return "where"
-    if any(plain(raw.get(column)) == plain(value) for column, value in reading.unless.items()):
+    if any(plain(raw.get(column)) in wanted for column, wanted in selection.unless.items()):
         return "unless"
-    if any(_is_empty(raw.get(column)) for column in reading.require):
+    if any(_is_empty(raw.get(column)) for column in selection.require):
         return "require"
     return None
 
@@ -176,14 +189,15 @@ def _check_selection(reading: Reading, seen: set[str], values: dict[str, dict[st
         if seen and column not in seen:
             raise InputError(f"{name}: no row has a column {column!r}, only {sorted(seen)}; correct it in params.yaml")
     for rule, wanted in (("where", reading.where), ("unless", reading.unless if is_strict else {})):
-        for column, value in wanted.items():
-            noted = values.get(column, {})
-            if noted and plain(value) not in noted:
-                hint = "; YAML reads a bare true or false as a boolean: quote what is text"
+        for column, noted in values.items():
+            absent = [value for value in wanted.get(column, ()) if plain(value) not in noted]
+            if absent:
+                is_bool = any(isinstance(value, bool) for value in absent)
+                hint = "; YAML reads a bare true or false as a boolean: quote what is text" if is_bool else ""
                 first = [text[:SHOWN_CHARACTERS] for text in noted][:_SHOWN]
                 raise InputError(
-                    f"{name}: no row has {value!r} in column {column!r}, whose first values are {first}; "
-                    f"correct {rule}{hint if isinstance(value, bool) else ''}"
+                    f"{name}: no row has {' or '.join(map(repr, absent))} in column {column!r}, whose first values are "
+                    f"{first}; correct {rule}{hint}"
                 )
 
 

@@ -121,6 +121,8 @@ CSV = "text,draft,year\na,no,1.5\nb,yes,2\n"
             r"no row has False in column 'draft', whose first values are \['no', 'yes'\]; correct unless; YAML reads a "
             "bare true or false as a boolean: quote what is text",
         ),
+        ({"where": {"year": [2, 3, 1]}}, r"no row has 3 or 1 in column 'year', .* \['1\.5', '2'\]; correct where$"),
+        ({"unless": {"draft": ["no", "n"]}}, r"no row has 'n' in column 'draft', .*; correct unless$"),
         ({"where": {"draft": "NO"}}, r"no row has 'NO' in column 'draft', .* \['no', 'yes'\]; correct where$"),
         ({"unless": {"draft": "no", "year": 1}}, r"no row has 1 in column 'year', .* \['1\.5', '2'\]; correct unless$"),
     ],
@@ -139,6 +141,20 @@ def test_values_compare_as_text(load: Load) -> None:
     # The value is found in whatever row, also one that another rule leaves out, and beyond the first few values.
     assert len(load(flags, columns={"text": "t"}, where={"t": "c"}, unless={"f": 8})) == 8
     assert len(load(flags, columns={"text": "t"}, where={"t": "c"}, unless={"f": True})) == 9
+
+
+def test_a_list_of_values_selects_rows_with_any(load: Load, drops: Counted) -> None:
+    content = lines(*({"t": f"text {n}", "n": n, "d": n % 2 == 0} for n in (1, 2.0, 3, 4)))
+    content += "\n" + lines({"t": "text five", "n": "5", "d": "maybe"}, {"t": "text none", "n": None, "d": True})
+
+    def chosen(**rules: Any) -> list[str]:
+        return [row.text("text").split()[1] for row in load(content, columns={"text": "t"}, **rules)]
+
+    assert chosen(where={"n": [2, 3, "5"]}) == ["2.0", "3", "five"]
+    assert chosen(unless={"n": [2, 3, "5"]}) == ["1", "4", "none"]
+    assert chosen(where={"n": [1, 2, 3, 4]}, unless={"d": [True, "maybe"]}) == ["1", "3"]
+    assert chosen(where={"d": [False]}) == chosen(where={"d": False}) == ["1", "3"]
+    assert drops == {"where": 3 + 2 + 2 * 4, "unless": 3 + 2}
 
 
 def test_numbers_and_gaps_compare_as_pandas_writes_them(load: Load, drops: Counted) -> None:
