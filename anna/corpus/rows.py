@@ -59,13 +59,15 @@ def _load(reading: Reading, drop: Drop, max_faulty_share: float, is_strict: bool
     name = describe(reading.origin)
     number = usable = 0
     faults, first = Counter[str](), dict[str, tuple[str, int]]()
-    seen: set[str] = set()
+    seen, nested = set[str](), set[str]()
     values: dict[str, dict[str, None]] = {}
     selection = _Selection(_as_text(reading.where), _as_text(reading.unless), reading.require)
     unwanted = [_minus(other, max_faulty_share) for other in reading.minus]
     for number, raw in enumerate(formats.read(reading), start=1):
         place = f"{name} row {number}"
         seen.update(raw or ())
+        if number == 1:
+            nested.update(column for column, value in (raw or {}).items() if isinstance(value, dict))
         _note_values(selection, raw, values)
         reason = _not_chosen(selection, raw)
         if reason:
@@ -76,7 +78,9 @@ def _load(reading: Reading, drop: Drop, max_faulty_share: float, is_strict: bool
         except UnusableError as error:
             faults[error.reason] += 1
             first.setdefault(error.reason, (error.shown, number))
-            drop(error.reason, f"{place}: {error.shown}: {raw}" if error.column else f"{place}: {raw}")
+            # What is missing does not stand in the row; any other fault does.
+            shown = f"{error.shown}: {raw}" if error.reason == "missing_column" else raw
+            drop(error.reason, f"{place}: {shown}")
             continue
         if any(_normal_key(row, columns) in keys for columns, keys in unwanted):
             drop("minus", f"{place}: {raw}")
@@ -86,7 +90,8 @@ def _load(reading: Reading, drop: Drop, max_faulty_share: float, is_strict: bool
     _log.info("%s: %d rows read, %d usable, %d faulty", name, number, usable, faults.total())
     if "undecodable" in faults:
         _warn_of_encoding(name, faults["undecodable"], first["undecodable"][1])
-    _check_selection(reading, seen, values, is_strict)
+    _check_columns(reading, seen, nested)
+    _check_values(reading, values, is_strict)
     if not number:
         raise InputError(f"{name} has no rows; correct the path, or the file")
     _check(reading, usable, faults.total(), first, max_faulty_share)
@@ -181,13 +186,24 @@ def _normal_key(row: Row, columns: Sequence[str]) -> tuple[str, ...]:
     return tuple(normalise(text) for column in columns for text in row.texts(column))
 
 
-def _check_selection(reading: Reading, seen: set[str], values: dict[str, dict[str, None]], is_strict: bool) -> None:
-    """Refuse a column that no row has, and a value of `where` or `unless` that no row has in its column."""
+def _check_columns(reading: Reading, seen: set[str], nested: set[str]) -> None:
+    """Refuse a column that no row has; `nested` are those that hold objects."""
     name = describe(reading.origin)
     mapped = [column for template in reading.columns.values() for column in source_columns(template)]
     for column in (*mapped, *reading.where, *reading.unless, *reading.require):
         if seen and column not in seen:
-            raise InputError(f"{name}: no row has a column {column!r}, only {sorted(seen)}; correct it in params.yaml")
+            is_field = column.partition(".")[0] in nested
+            hint = (
+                "; nested fields cannot be named: flatten the source once, e.g. by polars' unnest" if is_field else ""
+            )
+            raise InputError(
+                f"{name}: no row has a column {column!r}, only {sorted(seen)}; correct it in params.yaml{hint}"
+            )
+
+
+def _check_values(reading: Reading, values: dict[str, dict[str, None]], is_strict: bool) -> None:
+    """Refuse a value of `where` or `unless` that no row has in its column."""
+    name = describe(reading.origin)
     for rule, wanted in (("where", reading.where), ("unless", reading.unless if is_strict else {})):
         for column, noted in values.items():
             absent = [value for value in wanted.get(column, ()) if plain(value) not in noted]

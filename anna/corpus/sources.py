@@ -234,6 +234,11 @@ def is_template(theirs: str) -> bool:
     return "{" in theirs
 
 
+def is_one_column(theirs: str) -> bool:
+    """Return whether this is the name of one column, in braces or not, and nothing else."""
+    return not is_template(theirs) or _PLACE.fullmatch(theirs) is not None
+
+
 def source_columns(theirs: str) -> tuple[str, ...]:
     """Return the source columns that a column name or a template with braces names."""
     return tuple(_PLACE.findall(theirs)) if is_template(theirs) else (theirs,)
