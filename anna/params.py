@@ -1,6 +1,7 @@
 """Typed, frozen sections of `params.yaml`; whatever is unknown or mistyped is one exact error."""
 
 import difflib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -32,6 +33,20 @@ shared and listed by each stage that reads them; `scoring` says how and not what
 
 HELD_OUT = "held_out"
 """The `evaluate.benchmark` that our own tables make up, and that is none of mteb's."""
+
+
+_TEXT = re.compile(r"(?i:yes|no|on|off)|[-+]?0[0-7_]+|[-+]?\d[\d_]*(:[0-5]?\d)+(\.[\d_]*)?")
+"""What YAML 1.1 takes for a boolean, an octal number or one to the base of 60, and YAML 1.2 does not."""
+
+
+class Loader(yaml.SafeLoader):
+    """Reads plain words and numbers as YAML 1.2 does: DVC writes params.yaml so, and "no" without its quotes."""
+
+    def resolve(self, kind: type[yaml.Node], value: Any, implicit: Any) -> Any:
+        """Return the tag of a node that has none."""
+        if kind is yaml.ScalarNode and _TEXT.fullmatch(value):
+            return self.DEFAULT_SCALAR_TAG
+        return super().resolve(kind, value, implicit)  # type: ignore[no-untyped-call]
 
 
 class Strict(BaseModel):
@@ -99,7 +114,7 @@ def _refuse_repeated_keys(text: str) -> None:
     Raises:
         yaml.YAMLError: With both lines, or if the text is no YAML.
     """
-    pending, seen = [yaml.compose(text, yaml.SafeLoader)], set()
+    pending, seen = [yaml.compose(text, Loader)], set()
     while pending:
         node = pending.pop()
         if id(node) in seen or not isinstance(node, yaml.CollectionNode):
@@ -123,7 +138,7 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
         _refuse_repeated_keys(text)
-        tree = yaml.safe_load(text)
+        tree = yaml.load(text, Loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not valid YAML: {one_line(error)}; correct it there") from None
     if not isinstance(tree, dict):

@@ -16,11 +16,16 @@ _LINE_BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)
 
 
 class UnusableError(ValueError):
-    """A row that cannot be used; `reason` is what it is counted under."""
+    """A row that cannot be used; `reason` is what it is counted under, `column` the source's that is at fault."""
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, column: str = "") -> None:
         super().__init__(reason)
-        self.reason = reason
+        self.reason, self.column = reason, column
+
+    @property
+    def shown(self) -> str:
+        """The reason and, where it is known, the column."""
+        return f"{self.reason} {self.column!r}" if self.column else self.reason
 
 
 def clean_text(text: str) -> str:

@@ -1,7 +1,7 @@
 """Whatever is read and not kept, counted by reason."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Literal, Protocol, TypeVar
 
@@ -32,6 +32,13 @@ def keep(
         else:
             kept.append(item)
     return kept
+
+
+def near_duplicate_remedy(dropped: Mapping[str, int]) -> str:
+    """Return what else helps a task that too little is left of, if near duplicates are among what it lost."""
+    if "near_duplicate_document" not in dropped:
+        return ""
+    return ", raise ingest.near_duplicate (null keeps all documents that differ)"
 
 
 class DropLog:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from anna.corpus.dedup import merge_texts
-from anna.corpus.drops import Drop, DropLog, keep
+from anna.corpus.drops import Drop, DropLog, keep, near_duplicate_remedy
 from anna.corpus.ids import text_id
 from anna.corpus.rows import load_distractors, load_rows
 from anna.corpus.sources import Cleaning, HeldOutSource
@@ -121,7 +121,7 @@ def _check(task: HeldOutTask, dropped: dict[str, int]) -> None:
     """Refuse a task that cannot be scored, or not as its type says."""
     place = f"held-out task {task.source.task!r}"
     or_lower = ", lower its train_rows" if task.fitted else ""
-    remedy = f"dropped: {dropped}. Raise its rows{or_lower} or correct its columns"
+    remedy = f"dropped: {dropped}. Raise its rows{or_lower}{near_duplicate_remedy(dropped)} or correct its columns"
     if not task.units and task.fitted:
         raise InputError(
             f"{place}: nothing is left to score, its train_rows {task.source.train_rows} take all {len(task.fitted)} "

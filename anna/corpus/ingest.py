@@ -11,10 +11,11 @@ import pyarrow as pa
 from anna import io, log
 from anna.corpus.collection import Collection, Pair, build_collection, make_pairs
 from anna.corpus.decontaminate import HeldOutTexts
-from anna.corpus.drops import DropLog
+from anna.corpus.drops import DropLog, near_duplicate_remedy
 from anna.corpus.held_out import HeldOutTask, held_out_texts, load_task
 from anna.corpus.rows import load_distractors, load_rows, sample
 from anna.corpus.sources import Cleaning, HeldOutSource, TrainSource
+from anna.corpus.units import SEARCHED
 from anna.errors import InputError
 from anna.origins import describe
 from anna.seeding import derive_seed
@@ -24,6 +25,9 @@ MIN_DOCS = 2
 
 CONTAMINATED = 0.25
 """We warn if more than this share of a training task holds held-out texts."""
+
+NEAR_DUPLICATE = 0.1
+"""We warn if more than this share of a task's documents became another: of a catalogue or of forms nearly all do."""
 
 _log = logging.getLogger(__name__)
 
@@ -76,14 +80,16 @@ def load_held_out(
     tasks: list[HeldOutTask] = []
     for source in log.progress(sources, unit="held-out tasks", desc="ingest"):
         task = load_task(source, drops, cleaning, num_examples=num_examples)
+        dropped = drops.by_reason(source.task, "held_out")
         _log.info(
-            "%s (%s) from %s: %d scored, dropped %s",
+            "%s (%s) from %s: %s, dropped %s",
             source.task,
             source.type,
             describe(source.origin),
-            len(task.units),
-            drops.by_reason(source.task, "held_out"),
+            _scored(task),
+            dropped,
         )
+        _warn_of_near_duplicates(f"held-out task {source.task}", len(task.docs), dropped)
         tasks.append(task)
     return tasks
 
@@ -136,6 +142,7 @@ def _load_collection(
     _check(collection, dropped)
     _log.info("%s: %s, dropped %s", task, _counts(collection), dropped)
     _warn_of_contamination(task, len(pairs) + len(distractors), dropped)
+    _warn_of_near_duplicates(task, len(collection.docs), dropped)
     return collection
 
 
@@ -144,8 +151,8 @@ def _check(collection: Collection, dropped: dict[str, int]) -> None:
         raise InputError(
             f"training task {collection.task!r} is left with {len(collection.docs)} documents and "
             f"{len(collection.queries)} queries that have a positive, expected {MIN_DOCS} and 1 or more; dropped: "
-            f"{dropped}. {'Lower its positive_at, raise' if collection.kind == 'sts' else 'Raise'} its rows or correct "
-            "its columns"
+            f"{dropped}. {'Lower its positive_at, raise' if collection.kind == 'sts' else 'Raise'} its rows"
+            f"{near_duplicate_remedy(dropped)} or correct its columns"
         )
 
 
@@ -159,6 +166,19 @@ def _warn_of_contamination(task: str, read: int, dropped: Mapping[str, int]) -> 
             task,
             contaminated,
             read,
+        )
+
+
+def _warn_of_near_duplicates(name: str, left: int, dropped: Mapping[str, int]) -> None:
+    """Warn if one document stands for many: where all are made by one template, they are near duplicates."""
+    merged = dropped.get("near_duplicate_document", 0)
+    if merged > NEAR_DUPLICATE * (left + merged):
+        _log.warning(
+            "%s: %d of %d documents are near duplicates of others, which stand in their place, also as positives; if "
+            "they should be told apart, raise ingest.near_duplicate in params.yaml (null keeps all that differ)",
+            name,
+            merged,
+            left + merged,
         )
 
 
@@ -178,12 +198,17 @@ def summarise(collections: Sequence[Collection], held_out: Sequence[HeldOutTask]
         "held_out": {
             each.source.task: {
                 "type": each.source.type,
-                "scored": len(each.units),
+                **_scored(each),
                 "drops": drops.by_reason(each.source.task, "held_out"),
             }
             for each in sorted(held_out, key=lambda each: each.source.task)
         },
     }
+
+
+def _scored(task: HeldOutTask) -> dict[str, int]:
+    docs = {"docs": len(task.docs)} if task.source.type in SEARCHED else {}
+    return {"scored": len(task.units), **docs}
 
 
 def _counts(collection: Collection) -> dict[str, int]:

@@ -4,8 +4,8 @@ import hashlib
 import heapq
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from anna.corpus import formats
 from anna.corpus.clean import UnusableError, is_missing, plain
@@ -21,6 +21,14 @@ _log = logging.getLogger(__name__)
 
 _SHOWN = 5
 """Values of a column that an error shows."""
+
+
+class _Selection(NamedTuple):
+    """Which rows of a source are meant: by column, the values asked for, as they compare."""
+
+    where: dict[str, frozenset[str]]
+    unless: dict[str, frozenset[str]]
+    require: tuple[str, ...]
 
 
 def load_rows(
@@ -50,15 +58,18 @@ def load_rows(
 def _load(reading: Reading, drop: Drop, max_faulty_share: float, is_strict: bool = True) -> Iterator[Row]:
     name = describe(reading.origin)
     number = usable = 0
-    faults, first = Counter[str](), dict[str, int]()
-    seen: set[str] = set()
+    faults, first = Counter[str](), dict[str, tuple[str, int]]()
+    seen, nested = set[str](), set[str]()
     values: dict[str, dict[str, None]] = {}
+    selection = _Selection(_as_text(reading.where), _as_text(reading.unless), reading.require)
     unwanted = [_minus(other, max_faulty_share) for other in reading.minus]
     for number, raw in enumerate(formats.read(reading), start=1):
         place = f"{name} row {number}"
         seen.update(raw or ())
-        _note_values(reading, raw, values)
-        reason = _not_chosen(reading, raw)
+        if number == 1:
+            nested.update(column for column, value in (raw or {}).items() if isinstance(value, dict))
+        _note_values(selection, raw, values)
+        reason = _not_chosen(selection, raw)
         if reason:
             drop(reason, f"{place}: {raw}")
             continue
@@ -66,8 +77,10 @@ def _load(reading: Reading, drop: Drop, max_faulty_share: float, is_strict: bool
             row = make_row(reading, raw, place)
         except UnusableError as error:
             faults[error.reason] += 1
-            first.setdefault(error.reason, number)
-            drop(error.reason, f"{place}: {raw}")
+            first.setdefault(error.reason, (error.shown, number))
+            # What is missing does not stand in the row; any other fault does.
+            shown = f"{error.shown}: {raw}" if error.reason == "missing_column" else raw
+            drop(error.reason, f"{place}: {shown}")
             continue
         if any(_normal_key(row, columns) in keys for columns, keys in unwanted):
             drop("minus", f"{place}: {raw}")
@@ -76,8 +89,9 @@ def _load(reading: Reading, drop: Drop, max_faulty_share: float, is_strict: bool
         yield row
     _log.info("%s: %d rows read, %d usable, %d faulty", name, number, usable, faults.total())
     if "undecodable" in faults:
-        _warn_of_encoding(name, faults["undecodable"], first["undecodable"])
-    _check_selection(reading, seen, values, is_strict)
+        _warn_of_encoding(name, faults["undecodable"], first["undecodable"][1])
+    _check_columns(reading, seen, nested)
+    _check_values(reading, values, is_strict)
     if not number:
         raise InputError(f"{name} has no rows; correct the path, or the file")
     _check(reading, usable, faults.total(), first, max_faulty_share)
@@ -130,31 +144,35 @@ def load_distractors(
     return docs
 
 
-def _note_values(reading: Reading, raw: formats.Raw, values: dict[str, dict[str, None]]) -> None:
-    """Note, for each column that rows are selected by, the first few values, and the value asked for if it occurs."""
+def _as_text(rule: Mapping[str, Iterable[Any]]) -> dict[str, frozenset[str]]:
+    return {column: frozenset(map(plain, wanted)) for column, wanted in rule.items()}
+
+
+def _note_values(selection: _Selection, raw: formats.Raw, values: dict[str, dict[str, None]]) -> None:
+    """Note, for each column that rows are selected by, the first few values, and those asked for that occur."""
     if raw is None:
         return
-    for column, value in (*reading.where.items(), *reading.unless.items()):
+    for column, wanted in (*selection.where.items(), *selection.unless.items()):
         got, noted = plain(raw.get(column)), values.setdefault(column, {})
-        if got == plain(value) or len(noted) < _SHOWN:
+        if len(noted) < _SHOWN or got in wanted:
             noted[got] = None
 
 
-def _not_chosen(reading: Reading, raw: formats.Raw) -> str | None:
+def _not_chosen(selection: _Selection, raw: formats.Raw) -> str | None:
     """Return the rule of selection that leaves the row out, or None."""
     if raw is None:
         return None
-    if any(plain(raw.get(column)) != plain(value) for column, value in reading.where.items()):
+    if any(plain(raw.get(column)) not in wanted for column, wanted in selection.where.items()):
         return "where"
-    if any(plain(raw.get(column)) == plain(value) for column, value in reading.unless.items()):
+    if any(plain(raw.get(column)) in wanted for column, wanted in selection.unless.items()):
         return "unless"
-    if any(_is_empty(raw.get(column)) for column in reading.require):
+    if any(_is_empty(raw.get(column)) for column in selection.require):
         return "require"
     return None
 
 
 def _is_empty(value: Any) -> bool:
-    return is_missing(value) or value in ("", [])
+    return is_missing(value) or value == [] or (isinstance(value, str) and not value.strip())
 
 
 def _minus(reading: Reading, max_faulty_share: float) -> tuple[tuple[str, ...], set[tuple[str, ...]]]:
@@ -168,22 +186,34 @@ def _normal_key(row: Row, columns: Sequence[str]) -> tuple[str, ...]:
     return tuple(normalise(text) for column in columns for text in row.texts(column))
 
 
-def _check_selection(reading: Reading, seen: set[str], values: dict[str, dict[str, None]], is_strict: bool) -> None:
-    """Refuse a column that no row has, and a value of `where` or `unless` that no row has in its column."""
+def _check_columns(reading: Reading, seen: set[str], nested: set[str]) -> None:
+    """Refuse a column that no row has; `nested` are those that hold objects."""
     name = describe(reading.origin)
     mapped = [column for template in reading.columns.values() for column in source_columns(template)]
     for column in (*mapped, *reading.where, *reading.unless, *reading.require):
         if seen and column not in seen:
-            raise InputError(f"{name}: no row has a column {column!r}, only {sorted(seen)}; correct it in params.yaml")
+            is_field = column.partition(".")[0] in nested
+            hint = (
+                "; nested fields cannot be named: flatten the source once, e.g. by polars' unnest" if is_field else ""
+            )
+            raise InputError(
+                f"{name}: no row has a column {column!r}, only {sorted(seen)}; correct it in params.yaml{hint}"
+            )
+
+
+def _check_values(reading: Reading, values: dict[str, dict[str, None]], is_strict: bool) -> None:
+    """Refuse a value of `where` or `unless` that no row has in its column."""
+    name = describe(reading.origin)
     for rule, wanted in (("where", reading.where), ("unless", reading.unless if is_strict else {})):
-        for column, value in wanted.items():
-            noted = values.get(column, {})
-            if noted and plain(value) not in noted:
-                hint = "; YAML reads a bare yes, no, on, off, true or false as a boolean: quote what is text"
+        for column, noted in values.items():
+            absent = [value for value in wanted.get(column, ()) if plain(value) not in noted]
+            if absent:
+                is_bool = any(isinstance(value, bool) for value in absent)
+                hint = "; YAML reads a bare true or false as a boolean: quote what is text" if is_bool else ""
                 first = [text[:SHOWN_CHARACTERS] for text in noted][:_SHOWN]
                 raise InputError(
-                    f"{name}: no row has {value!r} in column {column!r}, whose first values are {first}; "
-                    f"correct {rule}{hint if isinstance(value, bool) else ''}"
+                    f"{name}: no row has {' or '.join(map(repr, absent))} in column {column!r}, whose first values are "
+                    f"{first}; correct {rule}{hint}"
                 )
 
 
@@ -198,14 +228,16 @@ def _warn_of_encoding(name: str, count: int, first: int) -> None:
     )
 
 
-def _check(reading: Reading, usable: int, faulty: int, first: dict[str, int], max_faulty_share: float) -> None:
-    """Refuse a source with too many faults, or with no row left; `first` numbers the first row of each fault."""
+def _check(
+    reading: Reading, usable: int, faulty: int, first: dict[str, tuple[str, int]], max_faulty_share: float
+) -> None:
+    """Refuse a source with too many faults, or no row left; `first` shows and numbers the first row of each fault."""
     name = describe(reading.origin)
     if faulty > max_faulty_share * (usable + faulty):
-        reason, number = next(iter(first.items()))
+        reason, (shown, number) = next(iter(first.items()))
         raise InputError(
             f"{name}: {faulty} of {usable + faulty} rows are faulty, more than max_faulty_share {max_faulty_share}; "
-            f"the first is {reason} at {name} row {number}. {_remedy(reading, reason, faulty > usable)}"
+            f"the first is {shown} at {name} row {number}. {_remedy(reading, reason, faulty > usable)}"
         )
     if not usable:
         raise InputError(
@@ -219,4 +251,6 @@ def _remedy(reading: Reading, reason: str, are_most: bool) -> str:
         return f"Most rows are not of format {reading.format!r}: correct the format in params.yaml, or the file"
     if reason == "undecodable":
         return "It is not UTF-8: convert the file, e.g. by: iconv -f cp1252 -t utf-8"
+    if reason in ("missing_column", "empty_text"):
+        return "Leave such rows out by `require`, correct the source or raise ingest.max_faulty_share"
     return "Correct the source or raise ingest.max_faulty_share"

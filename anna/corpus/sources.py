@@ -3,9 +3,9 @@
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from anna.origins import HubOrigin, Origin
 from anna.params import Strict
@@ -38,6 +38,20 @@ COLUMNS: dict[str, tuple[tuple[str, ...], ...]] = {
 holds a list."""
 
 
+def _listed(wanted: Any) -> Any:
+    values = wanted if isinstance(wanted, list | tuple) else (wanted,)
+    if not values or not all(isinstance(value, str | bool | int | float) for value in values):
+        raise ValueError(
+            "expected a value or a list of values: texts, numbers, true or false; rows without a value are left out by "
+            "require"
+        )
+    return tuple(values)
+
+
+Wanted = Annotated[tuple[str | bool | int | float, ...], BeforeValidator(_listed)]
+"""Values that rows are selected by; params.yaml may name one of them, or list several."""
+
+
 class Reading(Strict):
     """How rows are read and selected. Rows that are not selected are counted as drops, by reason."""
 
@@ -54,10 +68,10 @@ class Reading(Strict):
     """Our column -> the source's column, or a template of its columns such as "{title} -- {passage}"."""
     require: tuple[str, ...] = ()
     """Source columns without which a row is not meant for this use."""
-    where: dict[str, str | bool | int | float] = Field(default_factory=dict)
-    """Source column -> the value that a row must have."""
-    unless: dict[str, str | bool | int | float] = Field(default_factory=dict)
-    """Source column -> the value that a row must not have."""
+    where: dict[str, Wanted] = Field(default_factory=dict)
+    """Source column -> the value that a row must have, or a list of values, one of which it must have."""
+    unless: dict[str, Wanted] = Field(default_factory=dict)
+    """Source column -> the value, or the values, that a row must not have."""
     minus: tuple["Reading", ...] = ()
     """Rows to leave out: those that equal one of these in each of its columns."""
     rows: int | None = Field(default=None, gt=0)
@@ -218,6 +232,11 @@ def repeats(header: Sequence[str]) -> list[str]:
 def is_template(theirs: str) -> bool:
     """Return whether this is a template of columns, not the name of one."""
     return "{" in theirs
+
+
+def is_one_column(theirs: str) -> bool:
+    """Return whether this is the name of one column, in braces or not, and nothing else."""
+    return not is_template(theirs) or _PLACE.fullmatch(theirs) is not None
 
 
 def source_columns(theirs: str) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from anna.seeding import derive_seed
 
 LABELLED = ("Classification", "Clustering")
 PAIRS = ("STS", "PairClassification")
+SEARCHED = ("Retrieval", "Reranking")
 
 HIGH_SHARE = 0.8
 """Share of a task's highest score that an in-context example's response must reach (4 of 5 in STS)."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from anna.corpus.clean import UnusableError, clean_text, is_missing, plain
 from anna.corpus.formats import Raw
-from anna.corpus.sources import Reading, fill, is_template, source_columns
+from anna.corpus.sources import Reading, fill, is_one_column, is_template, source_columns
 from anna.errors import InputError
 
 Value = str | float | tuple[str, ...] | tuple[float, ...]
@@ -58,22 +58,33 @@ def make_row(reading: Reading, raw: Raw, place: str) -> Row:
     """Return a row of the source in our columns.
 
     Raises:
-        UnusableError: With the fault that it has: `malformed`, `missing_column`, `not_a_number`, or one of
-            `clean_text`.
+        UnusableError: With the fault that it has, and its column: `malformed`, `missing_column`, `not_a_number`, or one
+            of `clean_text`.
         InputError: If there is a list where a string belongs, or the reverse.
     """
     if raw is None:
         raise UnusableError("malformed")
-    return Row(place, {ours: _value(ours, theirs, raw, place) for ours, theirs in reading.columns.items()})
+    values: dict[str, Value] = {}
+    for ours, theirs in reading.columns.items():
+        try:
+            values[ours] = _value(ours, theirs, raw, place)
+        except UnusableError as error:
+            raise UnusableError(error.reason, error.column or theirs) from None
+    return Row(place, values)
 
 
 def _value(ours: str, theirs: str, raw: dict[str, Any], place: str) -> Value:
     """Return the value of our column `ours`, of the type that its name implies."""
     names = source_columns(theirs)
     parts = [raw.get(name) for name in names]
-    if any(is_missing(part) for part in parts):
-        raise UnusableError("missing_column")
+    for name, part in zip(names, parts, strict=True):
+        if is_missing(part):
+            if name == theirs and ours == "negatives":
+                return ()  # a data set has them for some of its queries
+            raise UnusableError("missing_column", name)
     if is_template(theirs):
+        if not is_one_column(theirs):  # a number may be part of a text, and is no whole one
+            parts = [plain(part) if _is_number(part) else part for part in parts]
         texts = {name: _string(part, ours, name, place) for name, part in zip(names, parts, strict=True)}
         return clean_text(fill(theirs, texts))
     part = parts[0]
@@ -85,6 +96,10 @@ def _value(ours: str, theirs: str, raw: dict[str, Any], place: str) -> Value:
         return _number(part)
     is_class = ours in _CLASSES and isinstance(part, bool | int | float)
     return clean_text(plain(part) if is_class else _string(part, ours, theirs, place))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _string(value: Any, ours: str, theirs: str, place: str) -> str:

@@ -1,4 +1,5 @@
 import random
+import re
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,21 +30,57 @@ def test_rows_lost_for_their_encoding_are_told_however_few(load: Load, caplog: p
     [
         (b'[\n {"text": "a"}\n]\n', "Most rows are not of format 'jsonl': correct the format in params.yaml"),
         (b'{"text": "caf\xe9"}\n{"text": "a"}\n', "It is not UTF-8: convert the file, e.g. by: iconv"),
-        (b'{"text": ""}\n{"text": "a"}\n', "Correct the source or raise ingest.max_faulty_share"),
+        (
+            b'{"text": ""}\n{"text": "a"}\n',
+            "Leave such rows out by `require`, correct the source or raise ingest.max_f",
+        ),
+        (
+            b'{"text": null}\n{"text": "a"}\n',
+            "Leave such rows out by `require`, correct the source or raise ingest.max",
+        ),
+        (b'{"text": ["a"], "score": "high"}\n', "is not_a_number 'score' at .* row 1. Correct the source or raise ing"),
     ],
 )
 def test_too_many_faults_are_refused_with_what_helps(load: Load, content: bytes, remedy: str) -> None:
+    columns = {"score": "score"} if b"score" in content else {"text": "text"}
     with pytest.raises(InputError, match=remedy):
-        load(content, columns={"text": "text"}, max_faulty_share=0.1)
+        load(content, columns=columns, max_faulty_share=0.1)
 
 
 def test_too_many_faults_are_refused(load: Load) -> None:
     content = lines({"t": "a"}, {"t": ""}, {"t": "b"}, {"t": ""})
     with pytest.raises(
-        InputError, match=r"2 of 4 rows are faulty.*0\.4; the first is empty_text at .* row 2\. Correct"
+        InputError, match=r"2 of 4 rows are faulty.*0\.4; the first is empty_text 't' at .* row 2\. Leave"
     ):
         load(content, columns={"text": "t"}, max_faulty_share=0.4)
     assert len(load(content, columns={"text": "t"}, max_faulty_share=0.5)) == 2
+
+
+@pytest.mark.parametrize(
+    ("row", "shown"),
+    [
+        ({"title": None, "text": "a"}, "missing_column 'title'"),
+        ({"text": "a"}, "missing_column 'title'"),
+        ({"title": " ", "text": ""}, "empty_text '{title} {text}'"),
+        ({"title": "a", "text": "a", "pos": ["b", None]}, "missing_column 'pos'"),
+        ({"title": "a", "text": "a", "pos": [""]}, "empty_text 'pos'"),
+        ({"title": "a", "text": "\ud800"}, "undecodable '{title} {text}'"),
+        (None, "malformed"),
+    ],
+)
+def test_a_fault_names_its_column(tmp_path: Path, row: Any, shown: str) -> None:
+    path = tmp_path / "source"
+    path.write_text(lines({"title": "good", "text": "one", "pos": ["b"]}, {"pos": ["b"], **row} if row else 0))
+    columns = {"query": "{title} {text}", "docs": "pos"}
+    origin = {"kind": "files", "path": str(path)}
+    reading = Reading.model_validate({"origin": origin, "format": "jsonl", "columns": columns})
+    dropped = []
+    with pytest.raises(InputError, match=re.escape(f"the first is {shown} at {path} row 2.")):
+        list(load_rows(reading, lambda *drop: dropped.append(drop), task="T", max_faulty_share=0.1))
+    ((reason, example),) = dropped
+    assert reason == shown.split(maxsplit=1)[0]
+    assert example.startswith(f"{path} row 2: {shown}: {{" if reason == "missing_column" else f"{path} row 2: ")
+    assert (reason in example) == (reason == "missing_column")
 
 
 def test_unknown_column_names_those_there_are(load: Load) -> None:
@@ -61,6 +98,7 @@ def test_selection_is_counted_and_is_no_fault(load: Load, drops: Counted) -> Non
             {"t": "excluded", "k": "x", "n": 2, "l": "y"},
             {"t": "no label", "k": "x", "n": 1, "l": None},
             {"t": "empty list", "k": "x", "n": 1, "l": []},
+            {"t": "blank", "k": "x", "n": 1, "l": " \t"},
             {"t": "", "k": "z", "n": 1, "l": "y"},
         ),
         columns={"text": "t"},
@@ -70,7 +108,7 @@ def test_selection_is_counted_and_is_no_fault(load: Load, drops: Counted) -> Non
         max_faulty_share=0.0,
     )
     assert [row.text("text") for row in rows] == ["kept"]
-    assert drops == {"where": 2, "unless": 1, "require": 2}
+    assert drops == {"where": 2, "unless": 1, "require": 3}
 
 
 CSV = "text,draft,year\na,no,1.5\nb,yes,2\n"
@@ -80,10 +118,12 @@ CSV = "text,draft,year\na,no,1.5\nb,yes,2\n"
     ("options", "message"),
     [
         (
-            {"unless": {"draft": False}},  # a bare `no` in YAML
+            {"unless": {"draft": False}},  # a bare `false` in YAML
             r"no row has False in column 'draft', whose first values are \['no', 'yes'\]; correct unless; YAML reads a "
-            "bare yes, no, .* as a boolean: quote what is text",
+            "bare true or false as a boolean: quote what is text",
         ),
+        ({"where": {"year": [2, 3, 1]}}, r"no row has 3 or 1 in column 'year', .* \['1\.5', '2'\]; correct where$"),
+        ({"unless": {"draft": ["no", "n"]}}, r"no row has 'n' in column 'draft', .*; correct unless$"),
         ({"where": {"draft": "NO"}}, r"no row has 'NO' in column 'draft', .* \['no', 'yes'\]; correct where$"),
         ({"unless": {"draft": "no", "year": 1}}, r"no row has 1 in column 'year', .* \['1\.5', '2'\]; correct unless$"),
     ],
@@ -102,6 +142,20 @@ def test_values_compare_as_text(load: Load) -> None:
     # The value is found in whatever row, also one that another rule leaves out, and beyond the first few values.
     assert len(load(flags, columns={"text": "t"}, where={"t": "c"}, unless={"f": 8})) == 8
     assert len(load(flags, columns={"text": "t"}, where={"t": "c"}, unless={"f": True})) == 9
+
+
+def test_a_list_of_values_selects_rows_with_any(load: Load, drops: Counted) -> None:
+    content = lines(*({"t": f"text {n}", "n": n, "d": n % 2 == 0} for n in (1, 2.0, 3, 4)))
+    content += "\n" + lines({"t": "text five", "n": "5", "d": "maybe"}, {"t": "text none", "n": None, "d": True})
+
+    def chosen(**rules: Any) -> list[str]:
+        return [row.text("text").split()[1] for row in load(content, columns={"text": "t"}, **rules)]
+
+    assert chosen(where={"n": [2, 3, "5"]}) == ["2.0", "3", "five"]
+    assert chosen(unless={"n": [2, 3, "5"]}) == ["1", "4", "none"]
+    assert chosen(where={"n": [1, 2, 3, 4]}, unless={"d": [True, "maybe"]}) == ["1", "3"]
+    assert chosen(where={"d": [False]}) == chosen(where={"d": False}) == ["1", "3"]
+    assert drops == {"where": 3 + 2 + 2 * 4, "unless": 3 + 2}
 
 
 def test_numbers_and_gaps_compare_as_pandas_writes_them(load: Load, drops: Counted) -> None:

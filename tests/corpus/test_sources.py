@@ -30,6 +30,14 @@ PAIR = {"text1": "a", "text2": "b", "score": "s"}
         ({"columns": {"text": "{{a}}"}, "format": "csv"}, "has a brace that is not part of a {column}"),
         ({"columns": {**PAIR, "score": "{s}"}, "format": "csv"}, "score: '{s}' is a template, .* name of a column"),
         ({"columns": {}, "format": "csv"}, "at least 1 item"),
+        *(
+            (
+                {"columns": TEXT, "format": "csv", rule: {"a": wanted}},
+                f"{rule}.a\n.*expected a value or a list of values: ",
+            )
+            for rule in ("where", "unless")
+            for wanted in (None, [], {"b": 1}, [1, None], [[1]])
+        ),
         (
             {
                 "columns": TEXT,

@@ -22,8 +22,28 @@ def test_maps_names_templates_and_lists(load: Load) -> None:
 def test_templates_take_any_name_of_a_column(load: Load) -> None:
     rows = load(lines({"a.b": "one", "c[0]": "two {0}", "0": "three"}), columns={"text": "{a.b}, {c[0]}, {0}"})
     assert rows[0].text("text") == "one, two {0}, three"
-    with pytest.raises(InputError, match=r"no row has a column 'a\.x', only \['a'\]"):
-        load(lines({"a": {"x": "nested"}}), columns={"text": "{a.x}"})
+    flatten = "; nested fields cannot be named: flatten the source once, e.g. by polars' unnest"
+    for columns, row, hint in (
+        ({"text": "{a.x}"}, {"a": {"x": "nested"}}, flatten),
+        ({"text": "a.x.y"}, {"a": {"x": {"y": "nested"}}}, flatten),
+        ({"text": "a.x"}, {"a": "flat"}, ""),
+    ):
+        message = rf"no row has a column 'a\.x.*', only \['a'\]; correct it in params.yaml{hint}$"
+        with pytest.raises(InputError, match=message):
+            load(lines(row), columns=columns)
+
+
+def test_numbers_are_text_beside_other_text_alone(load: Load) -> None:
+    content = lines({"t": "Film", "y": 1999, "r": 7.5}, {"t": "Film", "y": 1999.0, "r": -1})
+    rows = load(content, columns={"query": "{t} ({y})", "doc": "year {y}", "text": "{y}{r}"})
+    assert [row.text("query") for row in rows] == ["Film (1999)"] * 2, "pandas makes floats of integers with gaps"
+    assert [(row.text("doc"), row.text("text")) for row in rows] == [("year 1999", "19997.5"), ("year 1999", "1999-1")]
+    for column in ("y", "{y}"):
+        with pytest.raises(InputError, match="got int '1999', expected a string for query; correct the row"):
+            load(content, columns={"query": column})
+    for value in (True, [1], {"a": 1}):
+        with pytest.raises(InputError, match=f"got {type(value).__name__} .*, expected a string for query"):
+            load(lines({"t": "Film", "y": value}), columns={"query": "{t} ({y})"})
 
 
 def test_numbers_and_classes(load: Load) -> None:
@@ -62,6 +82,14 @@ def test_one_fault_in_a_list_takes_the_row(load: Load, drops: Counted, docs: lis
     assert drops == {reason: 1}
     scored = lines({"r": [1, 0.5]}, {"r": [1, None]})
     assert [row.numbers("relevances") for row in load(scored, columns={"relevances": "r"})] == [(1.0, 0.5)]
+
+
+def test_no_negatives_are_none_and_other_lists_are_not(load: Load, drops: Counted) -> None:
+    content = lines(*({"q": "a", "p": ["b"], "n": negatives} for negatives in (["c"], None, [], float("nan"), [None])))
+    content += "\n" + lines({"q": "a", "p": ["b"]}, {"q": "a", "p": None, "n": []})
+    rows = load(content, columns={"query": "q", "docs": "p", "negatives": "n"})
+    assert [row.texts("negatives") for row in rows] == [("c",), (), (), (), ()]
+    assert drops == {"missing_column": 2}
 
 
 def test_classes_that_pandas_wrote_are_those_that_it_read(load: Load, drops: Counted) -> None:

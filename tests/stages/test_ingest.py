@@ -1,6 +1,7 @@
 import json
 import random
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,9 @@ def test_writes_every_table_and_counts(project: dict[str, Any]) -> None:
     }  # fmt: skip
     for name, path in ingest.EVAL_TABLES.items():
         assert io.read(path, SCHEMAS[name]).num_rows > 0
+    searched = Counter(pq.read_table(ingest.EVAL_TABLES["corpus"])["task"].to_pylist())
+    assert {name: task["docs"] for name, task in metrics["held_out"].items() if "docs" in task} == searched
+    assert set(searched) == {"Zoo", "ZooRanked"}
     examples = pq.read_table(ingest.EVAL_TABLES["examples"])
     assert examples.num_rows == 2 * len(metrics["held_out"])
     for path, schema in (
@@ -161,6 +165,41 @@ def test_failure_writes_nothing(project: dict[str, Any]) -> None:
     assert not Path("data").exists()
 
 
+def write_catalogue(name: str, docs: int, others: int = 0) -> dict[str, Any]:
+    """Write one form filled in `docs` times and `others` that are none, and return a source of them with queries."""
+    form = " ".join(f"{name}{number}" for number in range(40))
+    texts = [f"{number} {form}" for number in range(docs)] + [f"{name} other{number}" for number in range(others)]
+    path = Path(f"sources/{name}.jsonl")
+    write_jsonl(path, [{"query": f"query of {text}", "doc": text} for text in texts])
+    columns = {"query": "query", "doc": "doc"}
+    return {"origin": {"kind": "files", "path": str(path)}, "format": "jsonl", "columns": columns, "task": name}
+
+
+def test_one_template_for_many_documents_is_warned_of(
+    project: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    few, many = write_catalogue("Few", 3, others=18), write_catalogue("Many", 9, others=2)
+    project["train"] = [{**source, "kind": "retrieval"} for source in (few, many)]
+    project["held_out"] = [{**write_catalogue("Shelf", 9, others=4), "type": "Retrieval"}]
+    run({**project, "examples_per_task": 0})
+    warned = [record.getMessage() for record in caplog.records if "near duplicates" in record.getMessage()]
+    assert [line.split(" documents")[0] for line in warned] == ["held-out task Shelf: 8 of 13", "Many: 8 of 11"]
+    assert all("raise ingest.near_duplicate in params.yaml (null keeps all" in line for line in warned)
+    drops = {name: of["drops"] for name, of in io.read_json(ingest.METRICS)["train"].items()}
+    assert drops["Few"] == {"near_duplicate_document": 2}, "of 21"
+    caplog.clear()
+    run({**project, "examples_per_task": 0, "near_duplicate": None})
+    assert "near duplicates" not in caplog.text
+
+
+@pytest.mark.parametrize("part", ["train", "held_out"])
+def test_a_task_that_is_one_template_is_refused_with_the_key(project: dict[str, Any], part: str) -> None:
+    kind = {"kind": "retrieval"} if part == "train" else {"type": "Retrieval"}
+    message = r"'near_duplicate_document': 8}\. Raise its rows, raise ingest.near_duplicate \(null keeps .* or correct"
+    with pytest.raises(InputError, match=message):
+        run({**project, "held_out": [], part: [{**write_catalogue("Forms", 9), **kind}], "examples_per_task": 0})
+
+
 def test_too_small_a_task_is_refused(project: dict[str, Any]) -> None:
     write_jsonl(Path("sources/news.jsonl"), [{"text": "alone", "label": "x"}])
     with pytest.raises(InputError, match=r"'News' is left with 1 documents and 0 queries.*query_without_positive"):
@@ -202,6 +241,19 @@ def test_one_training_task_is_read_at_a_time(project: dict[str, Any], caplog: py
     assert [place for place, line in enumerate(lines) if line.startswith(f"{read}:")] == [made[0] - 2, made[0] - 1]
     tasks = [line.split(":")[0] for line in lines if ": {'docs'" in line]
     assert tasks == [source["task"] for source in project["train"]]
+
+
+def test_documents_of_queries_left_out_are_searched_as_distractors(
+    project: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    zoo = {**project["held_out"][0], "rows": 3, "distractors": []}
+    with caplog.at_level("INFO"):
+        run({**project, "held_out": [zoo]})
+    assert "sources/zoo.jsonl: {'scored': 3, 'docs': 3}, dropped {" in caplog.text
+    whole = {"origin": zoo["origin"], "format": "jsonl", "columns": {"doc": "doc"}}
+    run({**project, "held_out": [{**zoo, "distractors": [whole]}]})
+    of = io.read_json(ingest.METRICS)["held_out"]["Zoo"]
+    assert (of["scored"], of["docs"]) == (3, 10), "all but the two that are shown"
 
 
 def test_documents_that_no_query_asks_for_join_the_collection(project: dict[str, Any]) -> None:
