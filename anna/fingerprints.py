@@ -48,15 +48,19 @@ def model_hash(origin: Origin) -> str:
         return f"{origin.sha256} {origin.path}"
     if isinstance(origin, HubOrigin) and hub_mirror("models", origin.repo) is None:
         return f"{origin.repo}@{origin.revision}"
-    return content_hash(fetch_model(origin))
+    return content_hash(fetch_model(origin), "README.md")
 
 
 def content_hash(path: Path, *skip: str) -> str:
-    """Return a hash of a file, or of the names and bytes of all files of a folder but those named `skip`."""
+    """Return a hash of a file, or of the names and bytes of all files of a folder but those named `skip`.
+
+    Hidden files and folders do not count: in `.cache` the hub's client notes when it fetched a copy.
+    """
     if path.is_file():
         return sha256(path)
-    files = sorted(file for file in path.rglob("*") if file.is_file() and file.name not in skip)
-    lines = [f"{file.relative_to(path)} {sha256(file)}" for file in files]
+    names = sorted(file.relative_to(path) for file in path.rglob("*") if file.is_file() and file.name not in skip)
+    shown = (name for name in names if not any(part.startswith(".") for part in name.parts))
+    lines = [f"{name} {sha256(path / name)}" for name in shown]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 

@@ -39,6 +39,9 @@ def test_the_hash_of_a_folder_is_that_of_names_and_bytes(tmp_path: Path) -> None
     one, two = tmp_path / "one", tmp_path / "two"
     assert fingerprints.content_hash(one) != fingerprints.content_hash(two)
     assert fingerprints.content_hash(one, "notes.txt") == fingerprints.content_hash(two, "notes.txt")
+    (two / ".cache" / "huggingface").mkdir(parents=True)
+    (two / ".cache" / "huggingface" / "weights.metadata").write_text("fetched just now")
+    assert fingerprints.content_hash(one, "notes.txt") == fingerprints.content_hash(two, "notes.txt")
     (two / "weights").rename(two / "other")
     assert fingerprints.content_hash(one, "notes.txt") != fingerprints.content_hash(two, "notes.txt")
 
@@ -54,6 +57,7 @@ def test_a_model_on_disk_is_hashed_by_its_bytes(tmp_path: Path, monkeypatch: pyt
     folder.mkdir(parents=True)
     (folder / "weights").write_bytes(b"1")
     expected = fingerprints.content_hash(folder)
+    (folder / "README.md").write_text("its card decides no vector")
     assert fingerprints.model_hash(FilesOrigin(kind="files", path=folder)) == expected
     monkeypatch.setenv(HUB_DIR_VARIABLE, str(tmp_path))  # whatever lies there, its revision was not checked
     assert fingerprints.model_hash(HUB) == expected
