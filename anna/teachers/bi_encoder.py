@@ -1,5 +1,6 @@
 """The vectors of texts by any sentence-transformers model, equal to the last bit in whatever batch."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -54,7 +55,29 @@ def load_model(path: Path, max_tokens: int, dtype: torch.dtype = torch.float32) 
         raise InputError(f"retrieve_dense.max_tokens is {max_tokens}, but {path} takes {longest}; lower it")
     model.max_seq_length = max_tokens
     model.default_prompt_name = None  # else an empty prompt in params.yaml would mean that one
+    _check_last_token(model, path)
     return model.eval()
+
+
+def _check_last_token(model: SentenceTransformer, path: Path) -> None:
+    """Refuse a model that is read at EOS, as its tokenizer's settings say, but gets texts that end in another token.
+
+    transformers 5 no longer heeds `add_eos_token`, and e5-mistral was read at the wrong token (mteb #5237).
+    """
+    settings = path / "tokenizer_config.json"
+    if not any("lasttoken" in getattr(module, "pooling_mode", ()) for module in model) or not settings.is_file():
+        return
+    tokenizer = model.tokenizer
+    if not json.loads(settings.read_text(encoding="utf-8")).get("add_eos_token"):
+        return
+    for text in ("a", "a " * model.max_seq_length):
+        last = tokenizer(text, truncation=True, max_length=model.max_seq_length)["input_ids"][-1]
+        if last != tokenizer.eos_token_id:
+            raise InputError(
+                f"{path} reads a text at its last token, which by its tokenizer_config.json is EOS "
+                f"({tokenizer.eos_token_id}), but this transformers makes it {last}; save its tokenizer with a "
+                "post-processor that appends EOS, or choose another retrieve_dense.model"
+            )
 
 
 def plan_batches(

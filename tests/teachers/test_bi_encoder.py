@@ -1,5 +1,6 @@
 """Vectors by a tiny random model: of unit length, and the same bits in whatever batch."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -106,3 +107,18 @@ def test_a_folder_that_does_not_say_how_it_pools_and_one_without_a_model_are_ref
 def test_more_tokens_than_the_model_takes_are_refused(model_path: Path) -> None:
     with pytest.raises(InputError, match=r"retrieve_dense.max_tokens is 48, but .* takes 32; lower it"):
         bi_encoder.load_model(model_path, 48)
+
+
+@pytest.mark.parametrize(("eos", "is_refused"), [("[SEP]", False), ("[PAD]", True)])
+def test_a_model_that_reads_eos_gets_texts_that_end_in_it(tmp_path: Path, eos: str, is_refused: bool) -> None:
+    """mteb #5237: a library stopped appending the token that the model is read at."""
+    folder = save_bi_encoder(tmp_path)
+    pooling = next(folder.glob("*Pooling*")) / "config.json"
+    pooling.write_text(json.dumps({"embedding_dimension": 16, "pooling_mode": "lasttoken"}))
+    settings = folder / "tokenizer_config.json"
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"add_eos_token": True, "eos_token": eos}))
+    if is_refused:
+        with pytest.raises(InputError, match=r"by its tokenizer_config.json is EOS \(0\), but this transformers .* 3;"):
+            bi_encoder.load_model(folder, 32)
+    else:
+        bi_encoder.load_model(folder, 32)
