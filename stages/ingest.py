@@ -14,7 +14,7 @@ from anna.corpus import examples, ingest
 from anna.corpus.collection import training_tables
 from anna.corpus.drops import DropLog
 from anna.corpus.held_out_tables import SCHEMAS, held_out_tables
-from anna.corpus.sources import HeldOutSource, TrainSource
+from anna.corpus.sources import Cleaning, HeldOutSource, TrainSource
 from anna.params import Params, RandomParams, recorded
 from anna.seeding import derive_seed
 
@@ -29,11 +29,11 @@ class IngestParams(Params):
     section: ClassVar[str] = "ingest"
 
     max_faulty_share: float = Field(ge=0, le=1)
-    """Of a source's rows: how many may be empty, undecodable, malformed or without a value."""
-    near_duplicate: float | None = Field(default=0.8, gt=0, le=1)
+    """Share of a source's rows that may be empty, undecodable, malformed or without a value."""
+    near_duplicate: float | None = Field(gt=0, le=1)
     """Jaccard similarity of 3-word shingles from which two texts count as one; null: equal texts only."""
     validation_share: float = Field(ge=0, lt=1)
-    """Of each task's queries, kept out of training."""
+    """Share of each task's queries that is kept out of training."""
     examples_per_task: int = Field(ge=0)
     """In-context examples set aside from each held-out task, and of each entry of `examples`."""
     train: tuple[TrainSource, ...] = Field(min_length=1)
@@ -41,7 +41,7 @@ class IngestParams(Params):
     held_out: tuple[HeldOutSource, ...] = ()
     """What it is scored on, besides a benchmark of mteb's own."""
     examples: tuple[TrainSource, ...] = ()
-    """Where in-context examples of mteb's own tasks come from, by task; what the task scores is never among them."""
+    """Where in-context examples of mteb's own tasks come from, by task. None is a text that the task scores."""
 
     @field_validator("examples")
     @classmethod
@@ -76,33 +76,14 @@ def main() -> None:
     params, drops = IngestParams.load(), DropLog()
     ingest.check_prompts(params.tasks, PROMPTS.load().values().get("tasks") or {})
     seed = derive_seed(RandomParams.load().seed, "ingest")
-    held_out = ingest.load_held_out(
-        params.held_out,
-        drops,
-        num_examples=params.examples_per_task,
-        max_faulty_share=params.max_faulty_share,
-        near_duplicate=params.near_duplicate,
-        seed=seed,
-    )
-    collections = ingest.load_training(
-        params.train,
-        held_out,
-        drops,
-        max_faulty_share=params.max_faulty_share,
-        near_duplicate=params.near_duplicate,
-        seed=seed,
-    )
+    cleaning = Cleaning(params.max_faulty_share, params.near_duplicate, seed)
+    held_out = ingest.load_held_out(params.held_out, drops, cleaning, num_examples=params.examples_per_task)
+    collections = ingest.load_training(params.train, held_out, drops, cleaning)
     corpus, queries, qrels = training_tables(collections, validation_share=params.validation_share, seed=seed)
     io.write(CORPUS, corpus, schemas.CORPUS)
     io.write(QUERIES, queries, schemas.QUERIES)
     io.write(QRELS, qrels, schemas.QRELS)
-    shown = examples.load_examples(
-        params.examples,
-        scored_texts,
-        count=params.examples_per_task,
-        max_faulty_share=params.max_faulty_share,
-        seed=seed,
-    )
+    shown = examples.load_examples(params.examples, scored_texts, cleaning, count=params.examples_per_task)
     ingest.write_tables(EVAL_TABLES, held_out_tables(held_out, shown), SCHEMAS)
     io.write(DROPS, drops.table(), schemas.INGEST_DROPS)
     io.write_json(METRICS, ingest.summarise(collections, held_out, drops))

@@ -6,13 +6,13 @@ import unicodedata
 from typing import Any
 
 _SURROGATES = re.compile(r"[\ud800-\udfff]")
-"""Stand for bytes that are not UTF-8 (PEP 383), and for broken JSON escapes."""
+"""Lone surrogates: they stand for bytes that are not UTF-8 (PEP 383), and for broken JSON escapes."""
 
 _NOT_TEXT = re.compile(r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u200b\ufeff]")
 """Control characters that are no whitespace, the zero-width space and the byte-order mark."""
 
 _LINE_BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)
-"""The one piece of HTML that is common in otherwise plain text, and whitespace there."""
+"""The one HTML tag that is common in otherwise plain text. It counts as whitespace."""
 
 
 class UnusableError(ValueError):
@@ -32,7 +32,7 @@ def clean_text(text: str) -> str:
     if not text.isascii():
         if _SURROGATES.search(text):
             raise UnusableError("undecodable")
-        # What a removed character kept apart composes only after it is gone.
+        # Removal comes first: NFC composes characters only once nothing stands between them.
         text = unicodedata.normalize("NFC", _NOT_TEXT.sub("", text))
     elif not text.isprintable():
         text = _NOT_TEXT.sub("", text)
@@ -50,7 +50,7 @@ def is_missing(value: Any) -> bool:
 
 
 def plain(value: Any) -> str:
-    """Return a value that rows are told apart by as text, a whole number without a decimal point.
+    """Return as text a value that rows are selected or classed by, a whole number without a decimal point.
 
     pandas makes floats of integers where a column has nulls; 1 and 1.0 are one class all the same.
     """

@@ -1,7 +1,7 @@
 """The training collections: documents, queries and judgements of each task, free of duplicates and held-out texts."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -10,22 +10,26 @@ import pyarrow as pa
 from anna import schemas
 from anna.corpus.decontaminate import HeldOutTexts
 from anna.corpus.dedup import merge_texts
-from anna.corpus.drops import Drop
+from anna.corpus.drops import Drop, keep
 from anna.corpus.ids import text_id
-from anna.corpus.rows import Row
 from anna.corpus.sources import TrainSource
+from anna.corpus.values import Row
 from anna.folding import normalise
 from anna.seeding import derive_seed
 
 
 class Pair(NamedTuple):
-    """A query and a document with their judgement; of a classification task, a text twice, with its class."""
+    """A query and a document with their judgement; in a classification task, one text twice, with its class."""
 
     query: str
     doc: str
     relevance: int
     label: str | None
     place: str
+
+    def shown(self) -> str:
+        """Return what stands for the pair among the drops: its place and its query."""
+        return f"{self.place}: {self.query}"
 
 
 @dataclass
@@ -81,16 +85,16 @@ def build_collection(
         kind: `retrieval`, `sts` or `classification`.
         pairs: All pairs of the task.
         held_out: Texts that no pair and no distractor may hold.
-        drop: Counts what goes. `contaminated` and `near_contaminated` count pairs and distractors,
-            `conflicting_labels`, `positive_is_query` and `duplicate_pair` pairs; `duplicate_document`,
-            `near_duplicate_document` and `duplicate_query` texts that became another; `query_without_positive` queries.
-        distractors: Documents that no pair need hold; none where the task has classes.
+        drop: Counts what goes. Pairs and distractors: `contaminated`, `near_contaminated`. Pairs: `conflicting_labels`,
+            `positive_is_query`, `duplicate_pair`. Texts in whose place another stands: `duplicate_document`,
+            `near_duplicate_document`, `duplicate_query`. Queries: `query_without_positive`.
+        distractors: More documents, whether or not a pair holds them; none where the task has classes.
         near_duplicate: Jaccard similarity from which documents count as one, in (0, 1]; None: equal ones only.
         seed: Draws the positives of classification.
     """
     leaks = held_out.verdicts((*(text for pair in pairs for text in (pair.query, pair.doc)), *distractors))
-    pairs = _without_held_out(pairs, leaks, drop)
-    distractors = _distractors_without_held_out(distractors, leaks, drop)
+    pairs = keep(pairs, lambda pair: leaks.get(pair.query) or leaks.get(pair.doc), Pair.shown, drop)
+    distractors = keep(distractors, leaks.get, str, drop)
     pairs = _without_conflicts(pairs, drop) if kind == "classification" else pairs
     survivor = _merge_documents(task, pairs, distractors, near_duplicate, drop)
     pairs = [pair._replace(doc=survivor[pair.doc]) for pair in pairs]
@@ -104,45 +108,20 @@ def build_collection(
     return collection
 
 
-def _without_held_out(pairs: Iterable[Pair], leaks: Mapping[str, str], drop: Drop) -> list[Pair]:
-    kept = []
-    for pair in pairs:
-        reason = leaks.get(pair.query) or leaks.get(pair.doc)
-        if reason:
-            drop(reason, f"{pair.place}: {pair.query}")
-        else:
-            kept.append(pair)
-    return kept
-
-
-def _distractors_without_held_out(docs: Iterable[str], leaks: Mapping[str, str], drop: Drop) -> list[str]:
-    kept = []
-    for doc in docs:
-        if reason := leaks.get(doc):
-            drop(reason, doc)
-        else:
-            kept.append(doc)
-    return kept
-
-
 def _without_conflicts(pairs: Sequence[Pair], drop: Drop) -> list[Pair]:
     """Drop texts that occur with more than one class: at least one of them is wrong."""
     labels = defaultdict(set)
     for pair in pairs:
         labels[normalise(pair.doc)].add(pair.label)
-    kept = []
-    for pair in pairs:
-        if len(labels[normalise(pair.doc)]) > 1:
-            drop("conflicting_labels", f"{pair.place}: {pair.doc}")
-        else:
-            kept.append(pair)
-    return kept
+    conflicting = {text for text, own in labels.items() if len(own) > 1}
+    reason = "conflicting_labels"
+    return keep(pairs, lambda pair: reason if normalise(pair.doc) in conflicting else None, Pair.shown, drop)
 
 
 def _merge_documents(
     task: str, pairs: Iterable[Pair], distractors: Iterable[str], near_duplicate: float | None, drop: Drop
 ) -> dict[str, str]:
-    """Return the document that stands for each and its duplicates; texts of different classes are never merged."""
+    """Return, for each document, the one that stands for it; texts of different classes are never merged."""
     by_label: defaultdict[str | None, dict[str, str]] = defaultdict(dict)
     for label, doc in (*((pair.label, pair.doc) for pair in pairs), *((None, doc) for doc in distractors)):
         by_label[label][text_id(task, "d", doc)] = doc
@@ -160,15 +139,15 @@ def _merge_queries(task: str, pairs: Sequence[Pair], drop: Drop) -> list[Pair]:
 
 
 def _judge(collection: Collection, pairs: Iterable[Pair], drop: Drop) -> None:
-    """Fill in the queries with a positive and all their judgements; of two of one pair, the higher."""
+    """Add each query that has a positive, with all its judgements; of two judgements of one pair, the higher."""
     judgements: defaultdict[str, dict[str, int]] = defaultdict(dict)
     for pair in pairs:
         judged = judgements[pair.query]
         if normalise(pair.query) == normalise(pair.doc):
-            drop("positive_is_query", f"{pair.place}: {pair.query}")
+            drop("positive_is_query", pair.shown())
             continue
         if pair.doc in judged:
-            drop("duplicate_pair", f"{pair.place}: {pair.query}")
+            drop("duplicate_pair", pair.shown())
         judged[pair.doc] = max(pair.relevance, judged.get(pair.doc, 0))
     for query, judged in judgements.items():
         if not any(judged.values()):

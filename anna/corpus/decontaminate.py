@@ -1,4 +1,4 @@
-"""Training rows that hold a held-out text, so that no score is of something learnt by heart.
+"""Which training texts are held-out texts, too, so that no score is of something learnt by heart.
 
 Reference for exact and shingle overlap: GPT-3, arXiv:2005.14165, appendix C (there 13-grams; here whole texts, because
 queries are short and a quotation is no leak of an answer).
@@ -33,7 +33,7 @@ class HeldOutTexts:
                 found[text] = "contaminated"
             else:
                 rest.append(text)
-        # Without any text there is nothing to be near to, and no sketch to take of millions of others.
+        # Without held-out texts nothing is near one, and millions of texts need no sketch.
         if self._threshold is None or not self._exact:
             return found
         all_bands = bands(rest, self._threshold)

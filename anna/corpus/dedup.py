@@ -1,8 +1,8 @@
 """Exact and near duplicates: which texts say the same.
 
-Near duplicates are found by MinHash in bands and then verified by the exact Jaccard similarity of their shingles, so
-the sketch can only miss. Few texts share a band with another, and only those are looked at one by one; of pairs that do
-so, those are verified that agree in enough minima.
+Near duplicates are found by MinHash in bands and then verified by the exact Jaccard similarity of their shingles. So
+the sketch can miss a pair, but never adds a wrong one. Few texts share a band with another, and only those are looked
+at one by one. Of the pairs that share a band, only those that agree in enough minima are verified.
 """
 
 from collections import defaultdict
@@ -20,16 +20,17 @@ from anna.folding import normalise
 def jaccard(own: UInt32, others: Sequence[UInt32]) -> NDArray[np.float64]:
     """Return |own and other| / |own or other| for each of several sorted sets, in [0, 1]; none is empty."""
     sizes, members = np.array([len(each) for each in others]), np.concatenate(others)
-    is_common = own[np.searchsorted(own[:-1], members)] == members  # what is above all is compared with the last
+    # A member above all of `own` is compared with its last.
+    is_common = own[np.searchsorted(own[:-1], members)] == members
     common = np.add.reduceat(is_common, np.cumsum(sizes) - sizes, dtype=np.int64)
     return np.asarray(common / (len(own) + sizes - common))
 
 
 class NearIndex:
-    """Texts by their place, of which those added are searched for near duplicates of any."""
+    """Texts, each known by its place. Near duplicates of any of them are looked for among those added so far."""
 
     def __init__(self, texts: Sequence[str], all_bands: UInt64, threshold: float) -> None:
-        """Take texts, their bands and the Jaccard similarity from which two count as one, in (0, 1]; add none."""
+        """Take texts, their bands and the Jaccard similarity from which two count as one, in (0, 1]; add none yet."""
         self._texts, self._bands, self._threshold = texts, all_bands, threshold
         self._minima, self._agreeing = minima(texts, threshold), agreeing(threshold)
         self._sharing: defaultdict[tuple[int, int], list[int]] = defaultdict(list)
@@ -54,19 +55,19 @@ class NearIndex:
         return next(compress(likely, similarities >= self._threshold), None)
 
     def _own(self, place: int) -> UInt32:
-        """Return the shingles of the text at `place`; most are never asked for."""
+        """Return the shingles of the text at `place`, made when first asked for: those of most texts never are."""
         if place not in self._shingles:
             self._shingles[place] = shingles(self._texts[place])
         return self._shingles[place]
 
 
 def near_duplicates(texts: Sequence[str], threshold: float) -> dict[int, int]:
-    """Return the place of each text that is a near duplicate, and the place of the first text that it is one of.
+    """Return, by the place of each near duplicate, the place of the first text that it duplicates.
 
-    A text that is one stands for no other, so a chain of small changes is not followed to its end.
+    A near duplicate stands for no other text, so a chain of small changes is not followed to its end.
 
     Args:
-        texts: In the order in which they come before each other.
+        texts: In order: of two near duplicates the earlier stays.
         threshold: Jaccard similarity from which texts are near duplicates, in (0, 1].
     """
     all_bands = bands(texts, threshold)
@@ -92,12 +93,12 @@ def _is_shared(all_bands: UInt64) -> NDArray[np.bool_]:
 
 
 def merge_texts(texts: Mapping[str, str], threshold: float | None, kind: str, drop: Drop) -> dict[str, str]:
-    """Return which text stands for each: the first, by key, that it duplicates.
+    """Return, for each text, the one that stands for it: the first, by key, that it duplicates.
 
     A near duplicate stands for no text but its exact copies.
 
     Args:
-        texts: Text by key, each under one.
+        texts: Text by key; no text has two keys.
         threshold: Jaccard similarity from which texts are near duplicates, in (0, 1]; None for exact ones only.
         kind: What they are called in the reasons `duplicate_<kind>` and `near_duplicate_<kind>`.
         drop: Counts those that became another.

@@ -1,15 +1,17 @@
 """Whatever is read and not kept, counted by reason."""
 
 from collections import Counter
+from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeVar
 
 import pyarrow as pa
 
 Part = Literal["train", "held_out"]
+Item = TypeVar("Item")
 
 EXAMPLE_CHARACTERS = 160
-"""How much of the first case is shown."""
+"""How much of the first case of a reason is shown."""
 
 
 class Drop(Protocol):
@@ -17,6 +19,19 @@ class Drop(Protocol):
 
     def __call__(self, reason: str, example: str) -> None:
         """Count."""
+
+
+def keep(
+    items: Iterable[Item], reason: Callable[[Item], str | None], example: Callable[[Item], str], drop: Drop
+) -> list[Item]:
+    """Return the items that have no `reason` to go; `drop` counts the others and shows the `example` of each."""
+    kept = []
+    for item in items:
+        if found := reason(item):
+            drop(found, example(item))
+        else:
+            kept.append(item)
+    return kept
 
 
 class DropLog:

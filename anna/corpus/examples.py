@@ -9,7 +9,7 @@ from anna import log
 from anna.corpus.clean import UnusableError, clean_text
 from anna.corpus.collection import Pair, make_pairs
 from anna.corpus.rows import load_rows, sample
-from anna.corpus.sources import TrainSource
+from anna.corpus.sources import Cleaning, TrainSource
 from anna.corpus.units import Unit, choose_examples, shuffle
 from anna.folding import normalise
 from anna.prompts import Example
@@ -19,33 +19,28 @@ _log = logging.getLogger(__name__)
 
 
 def load_examples(
-    sources: Sequence[TrainSource],
-    scored_texts: Callable[[str], Iterable[str]],
-    *,
-    count: int,
-    max_faulty_share: float,
-    seed: int,
+    sources: Sequence[TrainSource], scored_texts: Callable[[str], Iterable[str]], cleaning: Cleaning, *, count: int
 ) -> dict[str, list[Example]]:
     """Return up to `count` in-context examples of each task, as training shows them: a query and a positive.
 
     Args:
-        sources: One per task. Of classes, the two are texts of one class.
-        scored_texts: Task name -> every text that the task scores. What holds one of them, but for case, punctuation
-            and spacing, is no example.
+        sources: One per task. Where it has classes, query and positive are two texts of one class.
+        scored_texts: Task name -> every text that the task scores. No example holds one of them, whatever its case,
+            punctuation and spacing.
+        cleaning: How rows are cleaned and drawn. The draw does not depend on the order of the rows.
         count: How many; fewer where the source has no more.
-        max_faulty_share: As in `load_rows`.
-        seed: Of the draw, which does not depend on the order of the rows.
 
     Raises:
         InputError: If a source cannot be read.
     """
     examples: dict[str, list[Example]] = {}
     for source in log.progress(sources, unit="tasks", desc="in-context examples"):
-        rows = load_rows(source, _uncounted, task=source.task, max_faulty_share=max_faulty_share)
-        drawn = sample(rows, source.rows, _uncounted, seed=derive_seed(seed, "train", source.task))
-        units = shuffle(_units(make_pairs(source, drawn, _uncounted)), derive_seed(seed, "examples", source.task))
+        rows = load_rows(source, _uncounted, task=source.task, max_faulty_share=cleaning.max_faulty_share)
+        drawn = sample(rows, source.rows, _uncounted, seed=derive_seed(cleaning.seed, "train", source.task))
+        units = _units(make_pairs(source, drawn, _uncounted))
+        candidates = shuffle(units, derive_seed(cleaning.seed, "examples", source.task))
         avoid = frozenset(_comparable(scored_texts(source.task)))
-        examples[source.task] = choose_examples(units, count, avoid)
+        examples[source.task] = choose_examples(candidates, count, avoid)
         if len(examples[source.task]) < count:
             _log.warning(
                 "%s: %d of %d in-context examples; the other rows hold texts that the task scores, or no positive",
@@ -64,7 +59,7 @@ def _comparable(texts: Iterable[str]) -> Iterator[str]:
 
 
 def _units(pairs: Iterable[Pair]) -> list[Unit]:
-    """Return labelled texts, or queries with all their judged documents, of which one at least is a positive."""
+    """Return labelled texts, or queries with all their judged documents, at least one of them a positive."""
     judged: defaultdict[tuple[str, str], dict[str, float]] = defaultdict(dict)
     for pair in pairs:
         docs = judged[pair.query, pair.label or ""]
@@ -77,4 +72,4 @@ def _units(pairs: Iterable[Pair]) -> list[Unit]:
 
 
 def _uncounted(reason: str, example: str) -> None:
-    """Count nothing: rows read only to take a few examples from are not dropped."""
+    """Count nothing: these rows are read only to take a few examples from them."""

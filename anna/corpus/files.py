@@ -19,7 +19,7 @@ def open_text(path: Path, newline: str | None = None) -> TextIO:
 
     Raises:
         InputError: If it is no file, or UTF-16.
-        OSError, EOFError, zlib.error: Now or while it is read, if it is not what .gz says, or not whole.
+        OSError, EOFError, zlib.error: Now or while it is read, if its name ends in .gz and it is no gzip, or cut off.
     """
     if not path.is_file():
         raise InputError(f"{path} is a folder, expected a file; correct the path or the format in params.yaml")

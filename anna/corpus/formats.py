@@ -29,7 +29,7 @@ Raw = dict[str, Any] | None
 """A source row by the source's own column names; None where it is malformed."""
 
 _SAVED = ("dataset_dict.json", "state.json")
-"""Either lies in a folder that `datasets` saved to disk, and in no copy of a repository."""
+"""A folder that `datasets` saved to disk has one of them, a copy of a repository neither."""
 
 FIELD_CHARACTERS = 2**31 - 1
 """Longest CSV field; the library's own limit is 131,072, and some documents are longer."""
@@ -38,12 +38,12 @@ _QUOTED = re.compile(r'"([^"]|"")*"')
 """A field as csv quotes it."""
 
 MOST_QUOTED = 0.05
-"""Share of the rows of a tsv with such a field above which there is a warning."""
+"""There is a warning if more than this share of the rows of a tsv have such a field."""
 
 _log = logging.getLogger(__name__)
 
 ROWS_AT_ONCE = 1000
-"""Of a data set of the hub, made Python's own."""
+"""How many rows of a data set of the hub become Python objects at a time."""
 
 
 def read(reading: Reading) -> Iterator[Raw]:
@@ -61,7 +61,7 @@ def read(reading: Reading) -> Iterator[Raw]:
     try:
         yield from FORMATS[reading.format](path, reading)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise InputError(f"{path} is not a whole file of gzip ({error}); correct the file or its name") from None
+        raise InputError(f"{path} is not a whole gzip file ({error}); correct the file or its name") from None
 
 
 def _jsonl(path: Path, _: Reading) -> Iterator[Raw]:
@@ -85,7 +85,7 @@ def _csv(path: Path, reading: Reading) -> Iterator[Raw]:
 
 
 def _tsv(path: Path, reading: Reading) -> Iterator[Raw]:
-    """Tab-separated values know no quotes: a quotation mark is one."""
+    """Yield the rows of a tsv, in which a quotation mark is a character like any other."""
     number = quoted = 0
     with open_text(path, newline="") as file:
         for row in _separated(path, csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE), reading):
@@ -112,7 +112,7 @@ def _separated(path: Path, rows: Any, reading: Reading) -> Iterator[Raw]:
         except StopIteration:
             return
         except csv.Error:
-            # A quote that is not closed swallows lines, and none of them says where its row was meant to end.
+            # A quote that is not closed swallows lines. Where its row ends is unknown, so each line is a faulty row.
             yield from [None] * (rows.line_num - line)
             continue
         if header is None:
@@ -143,7 +143,7 @@ def _parquet(path: Path, _: Reading) -> Iterator[Raw]:
 
 
 def _rows(read: Callable[[], list[Raw]], table: pa.Table | pa.RecordBatch) -> list[Raw]:
-    """Return the rows that `read` makes of a table, or makes none of because some text in it is not UTF-8."""
+    """Return the rows of a table by `read`, or one value at a time where `read` fails on text that is not UTF-8."""
     try:
         return read()
     except UnicodeDecodeError:
@@ -224,7 +224,7 @@ def _hub(origin: HubOrigin) -> Iterator[Raw]:
         else:
             cache = str(origins.copy_cache(mirror))
             data = datasets.load_dataset(str(mirror), origin.name, split=origin.split, cache_dir=cache)
-    except Exception as error:  # the library raises a score of types; each means the same to the user
+    except Exception as error:  # the library raises many types; all mean the same to the user
         cause = " ".join(str(error).split())[:300]
         raise InputError(
             f"data set {place} did not load ({type(error).__name__}: {cause}); check repo, name, revision, split and "

@@ -4,10 +4,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from anna.corpus.dedup import merge_texts
-from anna.corpus.drops import Drop, DropLog
+from anna.corpus.drops import Drop, DropLog, keep
 from anna.corpus.ids import text_id
 from anna.corpus.rows import load_distractors, load_rows
-from anna.corpus.sources import HeldOutSource
+from anna.corpus.sources import Cleaning, HeldOutSource
 from anna.corpus.units import LABELLED, PAIRS, Unit, choose_examples, make_units, shuffle, take_in_turn
 from anna.errors import InputError
 from anna.folding import normalise
@@ -15,7 +15,7 @@ from anna.prompts import Example
 from anna.seeding import derive_seed
 
 FEWEST = 2
-"""Documents, or classes, among which there is anything to tell apart."""
+"""Documents, classes or scores that a task needs: among fewer there is nothing to tell apart."""
 
 
 @dataclass
@@ -24,89 +24,79 @@ class HeldOutTask:
 
     source: HeldOutSource
     units: list[Unit]
-    """Scored; of classification, the texts that the classifier is fitted on are not among them."""
+    """What is scored; in classification, without the texts that the classifier is fitted on."""
     examples: list[Example]
     fitted: list[Unit] = field(default_factory=list)
     """Of classification: what the classifier is fitted on."""
     distractors: list[str] = field(default_factory=list)
     """Of retrieval: documents that no query asks for."""
 
+    @property
+    def docs(self) -> set[str]:
+        """Every text that scored ones are judged with: documents searched, second texts of pairs, summaries."""
+        return {other for unit in self.units for other in unit.others}.union(self.distractors)
 
-def load_task(
-    source: HeldOutSource,
-    drops: DropLog,
-    *,
-    num_examples: int,
-    max_faulty_share: float,
-    near_duplicate: float | None,
-    seed: int,
-) -> HeldOutTask:
+
+def load_task(source: HeldOutSource, drops: DropLog, cleaning: Cleaning, *, num_examples: int) -> HeldOutTask:
     """Return a held-out task, read, sampled and split into what is scored and what is shown.
 
     Args:
         source: Where its rows come from.
-        drops: Counts all others: besides the reasons of `load_rows` and `make_units`, `example` units that are shown or
-            share a text with one that is, and distractors that are, `beyond_rows`, and, of retrieval,
-            `duplicate_document` and `near_duplicate_document`.
+        drops: Counts what is left out, by the reasons of `load_rows`, `make_units` and these. `example`: a unit that
+            is shown or shares a text with one that is, or a distractor that is shown. `beyond_rows`: what `rows` leaves
+            out. Of retrieval, `duplicate_document` and `near_duplicate_document`.
+        cleaning: How its rows are cleaned and drawn.
         num_examples: In-context examples to set aside.
-        max_faulty_share: As in `load_rows`.
-        near_duplicate: Jaccard similarity from which documents of a collection count as one, in (0, 1]; None: equal
-            ones only.
-        seed: Of every draw; streams are told apart by task and use.
 
     Raises:
         InputError: If there are not enough rows for the examples and for a score.
     """
     drop = drops.of(source.task, "held_out")
-    pool = _pool(source, drops, max_faulty_share, seed)
-    examples = _examples(source, pool, drops, count=num_examples, max_faulty_share=max_faulty_share, seed=seed)
+    pool = _pool(source, drops, cleaning)
+    examples = _examples(source, pool, drops, cleaning, num_examples)
     shown = frozenset(normalise(text) for example in examples for text in example)
-    units = []
-    for unit in pool:
-        if unit.texts.isdisjoint(shown):
-            units.append(unit)
-        else:
-            drop("example", unit.text)
+    units = keep(pool, lambda unit: None if unit.texts.isdisjoint(shown) else "example", lambda unit: unit.text, drop)
     fitted = take_in_turn(units, source.train_rows) if source.train_rows else []
     is_fitted = frozenset(fitted)
     units = [unit for unit in units if unit not in is_fitted]
     for unit in units[source.rows :] if source.rows else ():
         drop("beyond_rows", unit.text)
-    distractors = load_distractors(source, drop, max_faulty_share=max_faulty_share, seed=seed)
-    distractors = _without_shown(distractors, shown, drop)
+    distractors = load_distractors(source, drop, max_faulty_share=cleaning.max_faulty_share, seed=cleaning.seed)
+    distractors = keep(distractors, lambda doc: "example" if normalise(doc) in shown else None, str, drop)
     task = HeldOutTask(source, units[: source.rows], examples, fitted, distractors)
     if source.type == "Retrieval":
-        _merge_documents(task, near_duplicate, drop)
+        _merge_documents(task, cleaning.near_duplicate, drop)
     _check(task, drops.by_reason(source.task, "held_out"))
     return task
 
 
-def _pool(source: HeldOutSource, drops: DropLog, max_faulty_share: float, seed: int) -> list[Unit]:
+def _pool(source: HeldOutSource, drops: DropLog, cleaning: Cleaning) -> list[Unit]:
     """Return all that can be scored or shown, in the order in which it is drawn."""
     drop = drops.of(source.task, "held_out")
-    units = make_units(source, load_rows(source, drop, task=source.task, max_faulty_share=max_faulty_share), drop)
+    rows = load_rows(source, drop, task=source.task, max_faulty_share=cleaning.max_faulty_share)
+    units = make_units(source, rows, drop)
     if not units:
         hint = ", and `relevant`: compared as text, a JSON true as 'True'" if source.type == "Reranking" else ""
         raise InputError(
             f"held-out task {source.task!r}: nothing is left to score; dropped: "
             f"{drops.by_reason(source.task, 'held_out')}. Correct its columns{hint}"
         )
-    return shuffle(units, derive_seed(seed, "held_out", source.task))
+    return shuffle(units, derive_seed(cleaning.seed, "held_out", source.task))
 
 
 def _examples(
-    source: HeldOutSource, pool: Sequence[Unit], drops: DropLog, *, count: int, max_faulty_share: float, seed: int
+    source: HeldOutSource, pool: Sequence[Unit], drops: DropLog, cleaning: Cleaning, count: int
 ) -> list[Example]:
     avoid: frozenset[str] = frozenset()
     candidates = pool
     if source.examples is not None:
-        # Every row of the task is scored, so no example may hold a text of any.
+        # All rows of the task are scored, so no example may hold a text of theirs.
         avoid = frozenset[str]().union(*(unit.texts for unit in pool))
         other = source.model_copy(update={"origin": source.examples})
-        drops = DropLog()  # of rows read only to take a few examples from: they are not the task's
+        drops = DropLog()  # a log apart: these rows only give examples and are not the task's own
         drop = drops.of(source.task, "held_out")
-        rows = load_rows(other, drop, task=source.task, max_faulty_share=max_faulty_share, is_strict=False)
-        candidates = shuffle(make_units(other, rows, drop), derive_seed(seed, "examples", source.task))
+        rows = load_rows(other, drop, task=source.task, max_faulty_share=cleaning.max_faulty_share, is_strict=False)
+        candidates = shuffle(make_units(other, rows, drop), derive_seed(cleaning.seed, "examples", source.task))
     examples = choose_examples(candidates, count, avoid)
     if len(examples) < count:
         raise InputError(
@@ -117,20 +107,9 @@ def _examples(
     return examples
 
 
-def _without_shown(docs: Iterable[str], shown: frozenset[str], drop: Drop) -> list[str]:
-    kept = []
-    for doc in docs:
-        if normalise(doc) in shown:
-            drop("example", doc)
-        else:
-            kept.append(doc)
-    return kept
-
-
 def _merge_documents(task: HeldOutTask, near_duplicate: float | None, drop: Drop) -> None:
     """Put one document in place of its duplicates, so that no copy of a relevant one counts as wrong."""
-    docs = {other for unit in task.units for other in unit.others}.union(task.distractors)
-    texts = {text_id(task.source.task, "d", doc): doc for doc in docs}
+    texts = {text_id(task.source.task, "d", doc): doc for doc in task.docs}
     survivor = merge_texts(texts, near_duplicate, "document", drop)
     for place, unit in enumerate(task.units):
         others = tuple(sorted({survivor[other] for other in unit.others}))
@@ -139,7 +118,7 @@ def _merge_documents(task: HeldOutTask, near_duplicate: float | None, drop: Drop
 
 
 def _check(task: HeldOutTask, dropped: dict[str, int]) -> None:
-    """Refuse a task that gives no score, or one of another type."""
+    """Refuse a task that cannot be scored, or not as its type says."""
     place = f"held-out task {task.source.task!r}"
     or_lower = ", lower its train_rows" if task.fitted else ""
     remedy = f"dropped: {dropped}. Raise its rows{or_lower} or correct its columns"
@@ -155,15 +134,14 @@ def _check(task: HeldOutTask, dropped: dict[str, int]) -> None:
     unknown = {unit.label for unit in task.units} - {unit.label for unit in task.fitted}
     if task.source.type == "Classification" and unknown:
         raise InputError(f"{place}: no text of classes {sorted(unknown)} to fit on; raise its train_rows")
-    docs = {other for unit in task.units for other in unit.others}.union(task.distractors)
-    if task.source.type == "Retrieval" and len(docs) < FEWEST:
-        raise InputError(f"{place}: has {len(docs)} document, expected {FEWEST} or more; {remedy}")
+    if task.source.type == "Retrieval" and len(task.docs) < FEWEST:
+        raise InputError(f"{place}: has {len(task.docs)} document, expected {FEWEST} or more; {remedy}")
     if task.source.type in PAIRS:
         _check_scores(task, place, remedy)
 
 
 def _check_scores(task: HeldOutTask, place: str, remedy: str) -> None:
-    """Refuse pairs that cannot be told apart, and those of another type: `evaluate` goes by their scores."""
+    """Refuse pairs that cannot be told apart, or whose scores are of another type of task: `evaluate` goes by them."""
     scores = sorted({unit.scores[0] for unit in task.units})
     if len(scores) < FEWEST:
         raise InputError(f"{place}: its pairs all have score {scores[0]}, expected two or more scores; {remedy}")
@@ -184,8 +162,7 @@ def held_out_texts(tasks: Iterable[HeldOutTask]) -> set[str]:
     """Return every text that a task is scored on, fitted on, or shows."""
     texts: set[str] = set()
     for task in tasks:
-        for unit in (*task.units, *task.fitted):
-            texts.update((unit.text, *unit.others))
-        texts.update(task.distractors)
+        texts |= task.docs
+        texts.update(unit.text for unit in (*task.units, *task.fitted))
         texts.update(text for example in task.examples for text in example)
     return texts

@@ -26,7 +26,7 @@ SCHEMAS = {
 def held_out_tables(
     tasks: Iterable[HeldOutTask], examples: Mapping[str, Sequence[Example]] | None = None
 ) -> dict[str, pa.Table]:
-    """Return the tables of data/eval by name, one that no task fills empty; `examples` are of mteb's own tasks."""
+    """Return all tables of data/eval by name, empty where no task fills them; `examples` are of mteb's own tasks."""
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in SCHEMAS}
     shown = dict(examples or {})
     for task in tasks:
@@ -50,9 +50,8 @@ def _rows(task: HeldOutTask) -> dict[str, list[dict[str, Any]]]:
         return {"pairs": [_pair(name, unit) for unit in task.units]}
     if task.source.type == "Summarization":
         return {"summaries": [_summaries(name, unit) for unit in task.units]}
-    docs = sorted({other for unit in task.units for other in unit.others}.union(task.distractors))
     return {
-        "corpus": [{"task": name, "doc_id": text_id(name, "d", doc), "text": doc} for doc in docs],
+        "corpus": [{"task": name, "doc_id": text_id(name, "d", doc), "text": doc} for doc in sorted(task.docs)],
         "queries": [
             {"task": name, "query_id": text_id(name, "q", unit.text), "text": unit.text} for unit in task.units
         ],

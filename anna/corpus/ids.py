@@ -1,4 +1,4 @@
-"""Ids made from a task's name and a text: stable under any order of the input, and the same on every machine."""
+"""Ids made from a task's name and a text: the same for any order of the input, and on every machine."""
 
 import hashlib
 

@@ -14,7 +14,7 @@ from anna.corpus.decontaminate import HeldOutTexts
 from anna.corpus.drops import DropLog
 from anna.corpus.held_out import HeldOutTask, held_out_texts, load_task
 from anna.corpus.rows import load_distractors, load_rows, sample
-from anna.corpus.sources import HeldOutSource, TrainSource
+from anna.corpus.sources import Cleaning, HeldOutSource, TrainSource
 from anna.errors import InputError
 from anna.origins import describe
 from anna.seeding import derive_seed
@@ -23,7 +23,7 @@ MIN_DOCS = 2
 """A collection of one document has no negative."""
 
 CONTAMINATED = 0.25
-"""From which share of held-out texts in a training task we warn."""
+"""We warn if more than this share of a training task holds held-out texts."""
 
 _log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ def check_prompts(tasks: Iterable[str], prompts: Container[str]) -> None:
     """Refuse tasks without a prompt at once: `train` would do so too, but after the teachers have run.
 
     Raises:
-        InputError: With all of them.
+        InputError: If there is any; it names all.
     """
     missing = sorted({task for task in tasks if task not in prompts})
     if missing:
@@ -70,25 +70,12 @@ def check_sources(
 
 
 def load_held_out(
-    sources: Sequence[HeldOutSource],
-    drops: DropLog,
-    *,
-    num_examples: int,
-    max_faulty_share: float,
-    near_duplicate: float | None,
-    seed: int,
+    sources: Sequence[HeldOutSource], drops: DropLog, cleaning: Cleaning, *, num_examples: int
 ) -> list[HeldOutTask]:
     """Return the held-out tasks, whose names differ; see `load_task` for arguments and errors."""
     tasks: list[HeldOutTask] = []
     for source in log.progress(sources, unit="held-out tasks", desc="ingest"):
-        task = load_task(
-            source,
-            drops,
-            num_examples=num_examples,
-            max_faulty_share=max_faulty_share,
-            near_duplicate=near_duplicate,
-            seed=seed,
-        )
+        task = load_task(source, drops, cleaning, num_examples=num_examples)
         _log.info(
             "%s (%s) from %s: %d scored, dropped %s",
             source.task,
@@ -102,43 +89,32 @@ def load_held_out(
 
 
 def load_training(
-    sources: Sequence[TrainSource],
-    held_out: Sequence[HeldOutTask],
-    drops: DropLog,
-    *,
-    max_faulty_share: float,
-    near_duplicate: float | None,
-    seed: int,
+    sources: Sequence[TrainSource], held_out: Sequence[HeldOutTask], drops: DropLog, cleaning: Cleaning
 ) -> list[Collection]:
     """Return one collection per training task, without any text of `held_out`.
 
-    Sources of one task, which are of one kind, make one collection; the rows of one task are held at a time. See
+    Sources of one task, which are of one kind, make one collection. Memory holds the rows of one task at a time. See
     `load_rows` and `build_collection` for arguments and errors.
 
     Raises:
         InputError: If a task is left with fewer than two documents or no query that has a positive.
     """
-    texts = HeldOutTexts(held_out_texts(held_out), near_duplicate)
+    texts = HeldOutTexts(held_out_texts(held_out), cleaning.near_duplicate)
     by_task: defaultdict[str, list[TrainSource]] = defaultdict(list)
     for source in sources:
         by_task[source.task].append(source)
     return [
-        _load_collection(own, texts, drops, max_faulty_share=max_faulty_share, near_duplicate=near_duplicate, seed=seed)
+        _load_collection(own, texts, drops, cleaning)
         for own in log.progress(by_task.values(), unit="training tasks", desc="ingest")
     ]
 
 
 def _load_collection(
-    sources: Sequence[TrainSource],
-    held_out: HeldOutTexts,
-    drops: DropLog,
-    *,
-    max_faulty_share: float,
-    near_duplicate: float | None,
-    seed: int,
+    sources: Sequence[TrainSource], held_out: HeldOutTexts, drops: DropLog, cleaning: Cleaning
 ) -> Collection:
     """Return the collection of the sources of one task."""
     task, pairs, distractors = sources[0].task, list[Pair](), list[str]()
+    max_faulty_share, near_duplicate, seed = cleaning
     drop = drops.of(task, "train")
     for source in sources:
         rows = load_rows(source, drop, task=task, max_faulty_share=max_faulty_share)
@@ -174,7 +150,7 @@ def _check(collection: Collection, dropped: dict[str, int]) -> None:
 
 
 def _warn_of_contamination(task: str, read: int, dropped: Mapping[str, int]) -> None:
-    """Say that much of a task is what a held-out task is scored on: probably they have a source in common."""
+    """Warn if a held-out task is scored on much of a training task: probably the two have a source in common."""
     contaminated = sum(dropped.get(reason, 0) for reason in ("contaminated", "near_contaminated"))
     if contaminated > CONTAMINATED * read:
         _log.warning(

@@ -2,7 +2,7 @@
 
 Texts of a high Jaccard similarity are likely to have the same smallest values under several hash functions (Broder
 1997). A band is a few such values together; texts that are alike share at least one of them (Leskovec et al., Mining of
-Massive Datasets, chapter 3). Where texts share a template many share a band, and far fewer agree in enough minima.
+Massive Datasets, chapter 3). Where texts share a template, many share a band, but far fewer agree in enough minima.
 
 Legend: N texts, B bands, P minima of a text, S shingles of all texts of a block.
 """
@@ -27,15 +27,15 @@ _FACTORS = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F), np.uin
 """Odd numbers, from xxHash, that mix the hashes of a shingle's words by their place."""
 
 PERMUTATIONS = 128
-"""Hash functions at most: what more of them find is not worth their time."""
+"""Hash functions at most; more would find too little for the time they take."""
 
 PERMUTATION_SEED = 1
 
 MAX_MISSED = 1e-3
-"""Probability with which a pair right at the threshold may be missed; false alarms cost time alone."""
+"""Probability with which a pair right at the threshold may be missed; false alarms only cost time."""
 
 TEXTS_AT_ONCE = 2048
-"""Whose shingles stay in a processor's cache."""
+"""Texts of a block, few enough that their shingles stay in a processor's cache."""
 
 
 def shingles(text: str) -> UInt32:
@@ -44,7 +44,7 @@ def shingles(text: str) -> UInt32:
 
 
 def _shingles(texts: Sequence[str]) -> tuple[UInt32, NDArray[np.int64]]:
-    """Return the hashes of the runs of three words of every text in turn, (S,), and where those of a text begin, (N,).
+    """Return the hashes of the runs of three words of all texts in turn, (S,), and where those of each begin, (N,).
 
     A text of fewer words is filled up with empty ones.
     """
@@ -63,11 +63,12 @@ def _shingles(texts: Sequence[str]) -> tuple[UInt32, NDArray[np.int64]]:
 
 
 def bands(texts: Sequence[str], threshold: float) -> UInt64:
-    """Return the bands of each text, (N, B): texts that are alike have at least one in common, in its column.
+    """Return the bands of each text, (N, B): texts that are alike agree in at least one column.
 
     Args:
         texts: Any texts.
-        threshold: Jaccard similarity of shingles, in (0, 1], from which a pair is missed at most with `MAX_MISSED`.
+        threshold: Jaccard similarity of shingles, in (0, 1]; a pair that reaches it is missed with a probability of
+            `MAX_MISSED` at most.
     """
     num_bands, rows = shape(threshold)
     found = np.zeros((len(texts), num_bands), dtype=np.uint64)
@@ -79,7 +80,7 @@ def bands(texts: Sequence[str], threshold: float) -> UInt64:
 
 
 def minima(texts: Sequence[str], threshold: float) -> UInt32:
-    """Return what the bands of each text are made of, (N, P): two texts agree in a column with their similarity."""
+    """Return the minima that bands are made of, (N, P). Two texts agree in each with probability their similarity."""
     num_bands, rows = shape(threshold)
     found = np.empty((len(texts), num_bands * rows), dtype=np.uint32)
     for block, minima_PN in _minima(texts, num_bands * rows):
@@ -88,18 +89,18 @@ def minima(texts: Sequence[str], threshold: float) -> UInt32:
 
 
 def _minima(texts: Sequence[str], number: int) -> Iterator[tuple[slice, UInt32]]:
-    """Yield a block of texts, and the smallest values of their shingles under so many hash functions, (P, N)."""
+    """Yield blocks of texts, each with the smallest values of its shingles under `number` hash functions, (P, N)."""
     factors, terms = (drawn[:number] for drawn in _permutations())
     for begin in range(0, len(texts), TEXTS_AT_ONCE):
         block = slice(begin, begin + TEXTS_AT_ONCE)
         runs, starts = _shingles(texts[block])
-        # Multiplying by an odd number and adding one, modulo 2 ** 32, is a permutation of all hashes.
+        # Times an odd number, plus any number, modulo 2 ** 32: a permutation of all hashes.
         values = (runs * factor + term for factor, term in zip(factors, terms, strict=True))
         yield block, np.stack([np.minimum.reduceat(each, starts) for each in values])
 
 
 def shape(threshold: float) -> tuple[int, int]:
-    """Return how many bands of how many rows: the longest rows that miss at most MAX_MISSED at the threshold.
+    """Return how many bands of how many rows: the most rows with which at most MAX_MISSED is missed at the threshold.
 
     A pair of similarity s shares no band with probability (1 - s^rows)^bands.
     """
@@ -111,9 +112,10 @@ def shape(threshold: float) -> tuple[int, int]:
 
 
 def agreeing(threshold: float) -> int:
-    """Return in how many minima texts must agree to be compared: the most that, with bands, miss at most MAX_MISSED.
+    """Return in how many minima texts must agree to be compared: as many as can be, at most MAX_MISSED missed in all.
 
-    A pair of similarity s agrees in each with probability s, which makes their number binomial.
+    What the bands miss counts too. A pair of similarity s agrees in each minimum with probability s, so the number in
+    which it agrees is binomial.
     """
     num_bands, rows = shape(threshold)
     number = num_bands * rows

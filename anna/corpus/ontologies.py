@@ -14,8 +14,8 @@ from anna.errors import InputError
 from anna.folding import normalise
 
 MAX_OVERLAP = 1 / 3
-"""Jaccard similarity of two names' words up to which they count as worded differently; more would give the answer
-of `synonym_pairs` away."""
+"""Two names count as worded differently up to this Jaccard similarity of their words; more would give the answer of
+`synonym_pairs` away."""
 
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
 _ESCAPE = re.compile(r"\\(.)")
@@ -98,8 +98,8 @@ def synonyms(terms: Iterable[Term]) -> Iterator[dict[str, Any]]:
 def synonym_pairs(terms: list[Term]) -> Iterator[dict[str, Any]]:
     """Yield rows {name, synonym, is_own} in pairs: a name with a synonym of its own, then with one of a sibling.
 
-    Both are worded differently from the name, and of the siblings' synonyms the one is taken whose overlap with the
-    name is nearest to the own synonym's, so that shared words do not give the answer away.
+    Both are worded differently from the name. Of the siblings' synonyms, the one is taken whose overlap with the name
+    is nearest to that of the term's own synonym, so that shared words do not give the answer away.
     """
     siblings = _siblings(terms)
     for term in terms:

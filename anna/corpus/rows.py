@@ -1,76 +1,32 @@
-"""A source's rows in our columns: selected, mapped, checked, cleaned and sampled, with every other row counted."""
+"""The rows of a source: read, selected, checked as a whole and sampled, with every other row counted."""
 
 import hashlib
 import heapq
-import json
 import logging
-import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from anna.corpus import formats
-from anna.corpus.clean import UnusableError, clean_text, is_missing, plain
+from anna.corpus.clean import UnusableError, is_missing, plain
 from anna.corpus.drops import Drop
-from anna.corpus.sources import HeldOutSource, Reading, TrainSource, fill, is_template, source_columns
+from anna.corpus.sources import HeldOutSource, Reading, TrainSource, source_columns
+from anna.corpus.values import SHOWN_CHARACTERS, Row, make_row
 from anna.errors import InputError
 from anna.folding import normalise
 from anna.origins import describe
 from anna.seeding import derive_seed
 
-Value = str | float | tuple[str, ...] | tuple[float, ...]
-
 _log = logging.getLogger(__name__)
-
-_TEXT_LISTS = ("docs", "negatives", "summaries")
-_CLASSES = ("label", "relevance")
 
 _SHOWN = 5
 """Values of a column that an error shows."""
-
-_SHOWN_CHARACTERS = 60
-"""How much of a value an error shows."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One row of a source."""
-
-    place: str
-    """Which source, and which of its rows, counted from 1."""
-    values: dict[str, Value]
-    """By our column."""
-
-    def text(self, name: str) -> str:
-        """Return a column that holds one text or class name."""
-        return str(self.values[name])
-
-    def texts(self, name: str) -> tuple[str, ...]:
-        """Return a column of texts, one or a list; none where the source has no such column."""
-        value = self.values.get(name, ())
-        return tuple(str(item) for item in value) if isinstance(value, tuple) else (str(value),)
-
-    @property
-    def docs(self) -> tuple[str, ...]:
-        """Its documents, whether the source has one in a row or a list."""
-        return (*self.texts("doc"), *self.texts("docs"))
-
-    def numbers(self, name: str) -> tuple[float, ...]:
-        """Return a column of numbers, one or a list."""
-        value = self.values[name]
-        return tuple(float(item) for item in value) if isinstance(value, tuple) else (float(value),)
-
-    @property
-    def content(self) -> str:
-        """The values alone, as one string: what sampling depends on."""
-        return json.dumps(self.values, sort_keys=True)
 
 
 def load_rows(
     reading: Reading, drop: Drop, *, task: str, max_faulty_share: float, is_strict: bool = True
 ) -> Iterator[Row]:
-    """Yield all usable rows of a source, one at a time; what concerns it as a whole is checked after the last.
+    """Yield all usable rows of a source, one at a time; the source as a whole is checked after the last.
 
     Args:
         reading: The source; its `rows` is not applied.
@@ -78,11 +34,12 @@ def load_rows(
             `missing_column`, `undecodable`, `empty_text` and `not_a_number` are faults.
         task: What the rows are for; errors name it, as one file or data set may be the source of several.
         max_faulty_share: Share of the chosen rows that may have a fault, in [0, 1].
-        is_strict: Whether some row must have each value of `unless`; not where the declaration is of another source.
+        is_strict: Whether a value of `unless` that no row has is refused; False if `unless` was declared for another
+            source.
 
     Raises:
-        InputError: If the source cannot be read, has no such column, no row with a value that rows are selected by, a
-            list where a string belongs or the reverse, too many faulty rows, or none that is left.
+        InputError: If the source cannot be read, lacks a column, has no row with a value that `where` or `unless`
+            names, has a list where a string belongs or the reverse, has too many faulty rows, or has no row left.
     """
     try:
         yield from _load(reading, drop, max_faulty_share, is_strict)
@@ -106,7 +63,7 @@ def _load(reading: Reading, drop: Drop, max_faulty_share: float, is_strict: bool
             drop(reason, f"{place}: {raw}")
             continue
         try:
-            row = Row(place, _values(reading, raw, place))
+            row = make_row(reading, raw, place)
         except UnusableError as error:
             faults[error.reason] += 1
             first.setdefault(error.reason, number)
@@ -127,10 +84,11 @@ def _load(reading: Reading, drop: Drop, max_faulty_share: float, is_strict: bool
 
 
 def sample(rows: Iterable[Row], size: int | None, drop: Drop, *, seed: int) -> list[Row]:
-    """Return `size` different rows, those whose content hashes lowest; null for all.
+    """Return `size` different rows, those whose content hashes lowest; all if `size` is None.
 
-    The choice depends on seed and content alone: neither on the order of the rows nor on what else there is. Repeated
-    rows are counted as `duplicate_row`, those left over as `beyond_rows`. Of the others no more than a digest is held.
+    Whether a row ranks before another depends on seed and content alone, not on the order of the rows or on what other
+    rows there are. Repeated rows are counted as `duplicate_row`, those left over as `beyond_rows`. Of rows that are not
+    chosen, memory holds no more than a digest.
     """
     seen: set[bytes] = set()
     ranked = _ranked(rows, seen, drop, seed)
@@ -144,7 +102,7 @@ def sample(rows: Iterable[Row], size: int | None, drop: Drop, *, seed: int) -> l
 
 
 def _ranked(rows: Iterable[Row], seen: set[bytes], drop: Drop, seed: int) -> Iterator[tuple[int, bytes, Row]]:
-    """Yield each different row behind what it is ranked by; the digests of all contents join `seen`."""
+    """Yield each different row after what it is ranked by, and add the digest of its content to `seen`."""
     for row in rows:
         content = row.content
         digest = hashlib.blake2b(content.encode(), digest_size=16).digest()
@@ -173,7 +131,7 @@ def load_distractors(
 
 
 def _note_values(reading: Reading, raw: formats.Raw, values: dict[str, dict[str, None]]) -> None:
-    """Add the row's values that rows are selected by, and a few others, to the `values` of each column."""
+    """Note, for each column that rows are selected by, the first few values, and the value asked for if it occurs."""
     if raw is None:
         return
     for column, value in (*reading.where.items(), *reading.unless.items()):
@@ -183,7 +141,7 @@ def _note_values(reading: Reading, raw: formats.Raw, values: dict[str, dict[str,
 
 
 def _not_chosen(reading: Reading, raw: formats.Raw) -> str | None:
-    """Return which rule of selection leaves the row out, if one does."""
+    """Return the rule of selection that leaves the row out, or None."""
     if raw is None:
         return None
     if any(plain(raw.get(column)) != plain(value) for column, value in reading.where.items()):
@@ -199,67 +157,8 @@ def _is_empty(value: Any) -> bool:
     return is_missing(value) or value in ("", [])
 
 
-def _values(reading: Reading, raw: formats.Raw, place: str) -> dict[str, Value]:
-    if raw is None:
-        raise UnusableError("malformed")
-    return {ours: _value(ours, theirs, raw, place) for ours, theirs in reading.columns.items()}
-
-
-def _value(ours: str, theirs: str, raw: dict[str, Any], place: str) -> Value:
-    """Return the value of our column `ours`, of the type that its name implies."""
-    names = source_columns(theirs)
-    parts = [raw.get(name) for name in names]
-    if any(is_missing(part) for part in parts):
-        raise UnusableError("missing_column")
-    if is_template(theirs):
-        texts = {name: _string(part, ours, name, place) for name, part in zip(names, parts, strict=True)}
-        return clean_text(fill(theirs, texts))
-    part = parts[0]
-    if ours in _TEXT_LISTS:
-        return tuple(clean_text(_string(item, ours, theirs, place)) for item in _list(part, ours, theirs, place))
-    if ours == "relevances":
-        return tuple(_number(item) for item in _list(part, ours, theirs, place))
-    if ours == "score":
-        return _number(part)
-    is_class = ours in _CLASSES and isinstance(part, bool | int | float)
-    return clean_text(plain(part) if is_class else _string(part, ours, theirs, place))
-
-
-def _string(value: Any, ours: str, theirs: str, place: str) -> str:
-    if isinstance(value, str):
-        return value
-    remedy = (
-        f"map the column to {ours}s" if isinstance(value, list) and f"{ours}s" in _TEXT_LISTS else "correct the row"
-    )
-    raise InputError(f"{place}, column {theirs!r}: got {_show(value)}, expected a string for {ours}; {remedy}")
-
-
-def _list(value: Any, ours: str, theirs: str, place: str) -> Sequence[Any]:
-    if isinstance(value, list | tuple):
-        if any(is_missing(item) for item in value):
-            raise UnusableError("missing_column")
-        return value
-    listed = json.dumps([str(value)[:_SHOWN_CHARACTERS]])
-    remedy = "map the column to doc" if ours == "docs" else f"write it as a list, such as {listed}"
-    raise InputError(f"{place}, column {theirs!r}: got {_show(value)}, expected a list for {ours}; {remedy}")
-
-
-def _number(value: Any) -> float:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        raise UnusableError("not_a_number") from None
-    if not math.isfinite(number):
-        raise UnusableError("not_a_number")
-    return number
-
-
-def _show(value: Any) -> str:
-    return f"{type(value).__name__} {str(value)[:_SHOWN_CHARACTERS]!r}"
-
-
 def _minus(reading: Reading, max_faulty_share: float) -> tuple[tuple[str, ...], set[tuple[str, ...]]]:
-    """Return the columns that rows to leave out are known by, and their values."""
+    """Return the columns by which rows to leave out are known, and the values of those rows in them."""
     columns = tuple(sorted(reading.columns))
     rows = _load(reading, lambda reason, example: None, max_faulty_share)
     return columns, {_normal_key(row, columns) for row in rows}
@@ -281,7 +180,7 @@ def _check_selection(reading: Reading, seen: set[str], values: dict[str, dict[st
             noted = values.get(column, {})
             if noted and plain(value) not in noted:
                 hint = "; YAML reads a bare yes, no, on, off, true or false as a boolean: quote what is text"
-                first = [text[:_SHOWN_CHARACTERS] for text in noted][:_SHOWN]
+                first = [text[:SHOWN_CHARACTERS] for text in noted][:_SHOWN]
                 raise InputError(
                     f"{name}: no row has {value!r} in column {column!r}, whose first values are {first}; "
                     f"correct {rule}{hint if isinstance(value, bool) else ''}"
@@ -289,7 +188,7 @@ def _check_selection(reading: Reading, seen: set[str], values: dict[str, dict[st
 
 
 def _warn_of_encoding(name: str, count: int, first: int) -> None:
-    """Say that rows are left out for their encoding: it is those with accents, which are no random sample."""
+    """Warn of rows left out for their encoding: they are those with accents, and no random sample."""
     _log.warning(
         "%s: %d rows are not UTF-8 and are left out, the first of them row %s; convert the file, e.g. by: "
         "iconv -f cp1252 -t utf-8",
@@ -300,7 +199,7 @@ def _warn_of_encoding(name: str, count: int, first: int) -> None:
 
 
 def _check(reading: Reading, usable: int, faulty: int, first: dict[str, int], max_faulty_share: float) -> None:
-    """Refuse a source with too many faults, whose `first` rows are known by reason, or with no row left."""
+    """Refuse a source with too many faults, or with no row left; `first` numbers the first row of each fault."""
     name = describe(reading.origin)
     if faulty > max_faulty_share * (usable + faulty):
         reason, number = next(iter(first.items()))
@@ -315,7 +214,7 @@ def _check(reading: Reading, usable: int, faulty: int, first: dict[str, int], ma
 
 
 def _remedy(reading: Reading, reason: str, are_most: bool) -> str:
-    """Return what is likely to help against faults of which the first has this reason, and which most rows may have."""
+    """Return what is likely to help, by the reason of the first fault and whether most rows are faulty."""
     if reason == "malformed" and are_most:
         return f"Most rows are not of format {reading.format!r}: correct the format in params.yaml, or the file"
     if reason == "undecodable":

@@ -1,9 +1,9 @@
-"""What params say of a source: where its rows lie, how they are read, and which of our columns theirs become."""
+"""What params say of sources: where rows lie, how they are read and cleaned, and which of our columns theirs become."""
 
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, NamedTuple, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
@@ -16,7 +16,7 @@ _PLACE = re.compile(r"\{([^{}]*)\}")
 """A column in a template, whatever its name is."""
 
 ALL = "all"
-"""No task's name: `anna margins` and the report call all tasks together so."""
+"""What `anna margins` and the report call all tasks together, so no task can have this name."""
 
 _PAIRS = (("text1", "text2", "score"),)
 _LABELLED = (("text", "label"),)
@@ -34,7 +34,7 @@ COLUMNS: dict[str, tuple[tuple[str, ...], ...]] = {
     "Summarization": (("source", "good", "bad"), ("source", "summaries", "relevances")),
     "distractors": (("doc",), ("docs",)),
 }
-"""The sets of our columns that each kind of training source and type of held-out task can be filled from. A plural name
+"""By kind of training source and type of held-out task: the sets of our columns, any of which will do. A plural name
 holds a list."""
 
 
@@ -139,7 +139,8 @@ class TrainSource(Reading):
     task: TaskName
     """Name of the task; selects the collection searched and the instruction."""
     kind: Literal["retrieval", "sts", "classification"]
-    """How positives are made: given; pairs from a similarity on; another text of the class."""
+    """Where positives come from: the rows (`retrieval`), pairs from a similarity on (`sts`), another text of the class
+    (`classification`)."""
     positive_at: float | None = None
     """Of `sts`: the similarity from which a pair is a positive."""
     distractors: tuple[Reading, ...] = ()
@@ -173,8 +174,8 @@ class HeldOutSource(Reading):
     distractors: tuple[Reading, ...] = ()
     """Of Retrieval: documents that no query of the task asks for."""
     examples: Origin | None = None
-    """Where in-context examples come from, read as `origin` is, when the task is scored whole; null: from its own rows,
-    which are then not scored."""
+    """Where in-context examples come from if all rows of the task are scored, read as `origin` is; null: from its own
+    rows, which are then not scored."""
 
     @model_validator(mode="after")
     def _type_fits(self) -> Self:
@@ -192,14 +193,25 @@ class HeldOutSource(Reading):
     def _examples_fit(self) -> Self:
         if self.examples and isinstance(self.examples, HubOrigin) != isinstance(self.origin, HubOrigin):
             raise ValueError(
-                f"examples: are of kind {self.examples.kind} and origin of kind {self.origin.kind}, but are read as it "
-                "is; take both from the hub, or neither"
+                f"examples: are of kind {self.examples.kind} and origin of kind {self.origin.kind}, but both are read "
+                "in one way; take both from the hub, or neither"
             )
         return self
 
 
+class Cleaning(NamedTuple):
+    """How the rows of every source are cleaned and drawn."""
+
+    max_faulty_share: float
+    """Share of a source's chosen rows that may have a fault, in [0, 1]."""
+    near_duplicate: float | None
+    """Jaccard similarity from which texts count as one, in (0, 1]; None: equal ones only."""
+    seed: int
+    """Of every draw; streams are told apart by task and use."""
+
+
 def repeats(header: Sequence[str]) -> list[str]:
-    """Return the names that a header has more than once; columns without a name cannot be asked for, and may."""
+    """Return the names that a header has more than once. The empty name may repeat: no one can ask for its columns."""
     return sorted(name for name, times in Counter(header).items() if name and times > 1)
 
 

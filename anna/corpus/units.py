@@ -7,8 +7,8 @@ from itertools import chain, islice, zip_longest
 from typing import NamedTuple
 
 from anna.corpus.drops import Drop
-from anna.corpus.rows import Row
 from anna.corpus.sources import HeldOutSource
+from anna.corpus.values import Row
 from anna.folding import normalise
 from anna.prompts import Example
 from anna.seeding import derive_seed
@@ -17,10 +17,10 @@ LABELLED = ("Classification", "Clustering")
 PAIRS = ("STS", "PairClassification")
 
 HIGH_SHARE = 0.8
-"""Of the highest score of a task: what an in-context example's response must reach (4 of 5 in STS)."""
+"""Share of a task's highest score that an in-context example's response must reach (4 of 5 in STS)."""
 
 _WHOLE = re.compile(r"^(-?\d+)\.0+$")
-"""A whole number as pandas writes it; a row's number has no decimal point then."""
+"""A whole number as pandas writes it (1.0); in a row of ours it has no decimal point (1)."""
 
 
 class Unit(NamedTuple):
@@ -45,11 +45,11 @@ def make_units(source: HeldOutSource, rows: Iterable[Row], drop: Drop) -> list[U
     """Return the units of a source's rows, whatever their order.
 
     Args:
-        source: Its type says how rows are grouped: by text for queries, sources and classes, not at all for pairs.
+        source: Its type says how rows are grouped: by text for queries, sources and classes; pairs are not grouped.
         rows: Usable rows.
-        drop: Counts `duplicate_pair` and `duplicate_text` rows that repeat another, `conflicting_labels` texts with two
-            classes, `no_document` rows whose lists are all empty, `unequal_lists` rows whose lists differ in length,
-            and `one_sided` queries and sources for which there is nothing to tell apart.
+        drop: Counts rows that repeat another (`duplicate_pair`, `duplicate_text`), texts with two classes
+            (`conflicting_labels`), rows whose lists are all empty (`no_document`) or differ in length
+            (`unequal_lists`), and queries and sources for which there is nothing to tell apart (`one_sided`).
     """
     if source.type in LABELLED:
         return _labelled(rows, drop)
@@ -98,7 +98,7 @@ def _judgements(source: HeldOutSource, rows: Iterable[Row], drop: Drop) -> Itera
 
 
 def _group(judgements: Iterable[tuple[Row, str, str, float]], drop: Drop) -> dict[str, dict[str, float]]:
-    """Return text -> other -> score, in order of the texts; of two judgements of one pair, the higher."""
+    """Return text -> other -> score, sorted by the texts; of two judgements of one pair, the higher."""
     grouped: defaultdict[str, dict[str, float]] = defaultdict(dict)
     for row, text, other, score in judgements:
         if other in grouped[text]:
@@ -127,10 +127,10 @@ def shuffle(units: Iterable[Unit], seed: int) -> list[Unit]:
 
 
 def choose_examples(units: Sequence[Unit], count: int, avoid: frozenset[str]) -> list[Example]:
-    """Return up to `count` in-context examples, of different texts and, as far as there are, of different classes.
+    """Return up to `count` in-context examples, of different texts, and of different classes as far as there are any.
 
     Args:
-        units: Candidates; the first that will do are taken, and of those behind them no text is looked at.
+        units: Candidates, of which the first that will do are taken; the texts of those after them are not looked at.
         count: How many.
         avoid: Normalised texts that no example may hold.
 
@@ -165,7 +165,8 @@ def _scored_examples(units: Sequence[Unit], avoid: frozenset[str]) -> Iterator[E
 
 def _class_examples(units: Iterable[Unit], avoid: frozenset[str]) -> Iterator[Example]:
     usable = [_usable(members, avoid) for members in _by_class(units)]
-    twos = [zip(members, members, strict=False) for members in usable]  # an iterator with itself: of one, two at once
+    # An iterator zipped with itself gives two of its items at once.
+    twos = [zip(members, members, strict=False) for members in usable]
     for turn in zip_longest(*twos):
         for unit, other in filter(None, turn):
             yield Example(unit.text, other.text)

@@ -52,6 +52,8 @@ class Texts(NamedTuple):
     """Text by doc_id."""
     positives: Mapping[str, frozenset[str]]
     """Every labelled positive by query_id."""
+    spared: Mapping[str, frozenset[str]] = MappingProxyType({})
+    """By query_id, documents that the filter found too close to its positive to be negatives of it."""
     labels: Mapping[str, str] = MappingProxyType({})
     """Class by query_id and doc_id; nothing of tasks without classes."""
     vectors: Mapping[str, NDArray[np.float32]] = MappingProxyType({})
@@ -136,13 +138,17 @@ def chain(members: Sequence[Group], order: np.ndarray) -> np.ndarray:
 def draw_examples(
     members: Sequence[Group], batch: Sequence[Group], max_examples: int, stream: np.random.Generator
 ) -> tuple[Group, ...]:
-    """Return k groups of the task, k uniform in 0..max_examples, none with a query or a shown document of `batch`."""
+    """Return k groups of the task, k uniform in 0..max_examples, none of which would show a text of `batch`."""
     num_examples = int(stream.integers(0, max_examples + 1))
-    queries = {group.query_id for group in batch}
-    docs = {doc_id for group in batch for doc_id in group.doc_ids}
+    embedded = {_text(text_id) for group in batch for text_id in (group.query_id, *group.doc_ids)}
     drawn = (members[number] for number in _shuffled(len(members), stream))
-    allowed = (group for group in drawn if group.query_id not in queries and group.doc_ids[0] not in docs)
+    allowed = (group for group in drawn if embedded.isdisjoint((_text(group.query_id), _text(group.doc_ids[0]))))
     return tuple(islice(allowed, num_examples))
+
+
+def _text(text_id: str) -> str:
+    """Return the hash that an id ends in: a query and a document of one text, as symmetric tasks have, share it."""
+    return text_id.rpartition(":")[2]
 
 
 def _shuffled(count: int, stream: np.random.Generator) -> Iterator[int]:
@@ -190,6 +196,8 @@ class Layout(NamedTuple):
     """Columns of documents that are no negatives of a group's query though in its batch, in ascending order."""
     text_ids: list[str]
     """Queries of all ranks, by rank, then their documents, by column."""
+    contents: list[int]
+    """A number for each of these, the same where texts differ in nothing but case, punctuation and spacing."""
     own: list[int]
     """Which of these the rank embeds, queries first."""
     sizes: Sizes
@@ -198,8 +206,9 @@ class Layout(NamedTuple):
 def lay_out(batch: Batch, rank: int, world_size: int, texts: Texts) -> Layout:
     """Return a rank's part of a batch, which embeds each document once, as many on each rank.
 
-    Masked for a query are other queries' documents that are labelled positives of it, are of its class, or have its own
-    text (a question that is asked twice; retrieval leaves it out, too).
+    Masked for a query are other queries' documents that are labelled positives of it, that the filter found too close
+    to its positive, that are of its class, or that have its own text (a question that is asked twice; retrieval leaves
+    it out, too).
 
     Args:
         batch: The batch of all ranks.
@@ -214,28 +223,45 @@ def lay_out(batch: Batch, rank: int, world_size: int, texts: Texts) -> Layout:
     sizes = Sizes([len(block) for block in query_blocks], [len(block) for block in doc_blocks])
     first_query, first_doc = sum(sizes.queries[:rank]), len(batch.groups) + sum(sizes.docs[:rank])
     place = {doc_id: column for column, doc_id in enumerate(text_ids[len(batch.groups) :])}
+    contents = _contents(text_ids, len(batch.groups), texts)
+    own = [*range(first_query, first_query + len(share)), *range(first_doc, first_doc + len(doc_blocks[rank]))]
     return Layout(
         share=share,
         doc_ids=doc_blocks[rank],
         columns=[[place[doc_id] for doc_id in group.doc_ids] for group in share],
-        is_masked=_not_negative(share, place, texts),
+        is_masked=_not_negative(share, contents[first_query:], place, contents[len(batch.groups) :], texts),
         text_ids=text_ids,
-        own=[*range(first_query, first_query + len(share)), *range(first_doc, first_doc + len(doc_blocks[rank]))],
+        contents=contents,
+        own=own,
         sizes=sizes,
     )
 
 
-def _not_negative(share: Sequence[Group], place: Mapping[str, int], texts: Texts) -> list[list[int]]:
-    by_text: dict[str, list[str]] = {}
+def _contents(text_ids: Sequence[str], num_queries: int, texts: Texts) -> list[int]:
+    known: dict[str, int] = {}
+    said = [texts.queries[query_id] for query_id in text_ids[:num_queries]]
+    said += [texts.docs[doc_id] for doc_id in text_ids[num_queries:]]
+    return [known.setdefault(normalise(text), len(known)) for text in said]
+
+
+def _not_negative(
+    share: Sequence[Group],
+    query_contents: Sequence[int],
+    place: Mapping[str, int],
+    doc_contents: Sequence[int],
+    texts: Texts,
+) -> list[list[int]]:
+    by_content: dict[int, list[str]] = {}
     by_label: dict[str, list[str]] = {}
-    for doc_id in place:
-        by_text.setdefault(normalise(texts.docs[doc_id]), []).append(doc_id)
+    for doc_id, column in place.items():
+        by_content.setdefault(doc_contents[column], []).append(doc_id)
         if doc_id in texts.labels:
             by_label.setdefault(texts.labels[doc_id], []).append(doc_id)
     masked = []
-    for group in share:
-        relevant = {*by_text.get(normalise(texts.queries[group.query_id]), ())}
-        relevant |= place.keys() & texts.positives.get(group.query_id, frozenset())
+    for number, group in enumerate(share):
+        relevant = {*by_content.get(query_contents[number], ())}
+        for known in (texts.positives, texts.spared):
+            relevant |= place.keys() & known.get(group.query_id, frozenset())
         if group.query_id in texts.labels:
             relevant.update(by_label.get(texts.labels[group.query_id], ()))
         masked.append(sorted(place[doc_id] for doc_id in relevant.difference(group.doc_ids)))

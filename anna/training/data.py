@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from anna.errors import InputError
 from anna.training.batches import Group, Texts
 
+_TOO_CLOSE = ("above_positive", "inside_margin", "duplicate_of_positive")
+"""Reasons of the filter by which a document is no negative of a query, labelled or not."""
+
 
 def training_groups(groups: pa.Table, queries: pa.Table) -> list[Group]:
     """Return the groups of the training split.
@@ -65,7 +68,7 @@ def training_texts(
     """Return what `groups` name: texts, classes, positives of their queries and the teacher's vectors.
 
     Positives are the labelled ones and, in the training split, what the filter has relabelled: validation counts what
-    people have judged.
+    people have judged. What the filter found too close to a positive is to be no negative in a batch either.
 
     Args:
         groups: Of both splits. What they do not name stays out of memory: a corpus is larger than what it trains.
@@ -78,23 +81,29 @@ def training_texts(
     query_ids = pa.array(sorted({group.query_id for group in groups}), pa.string())
     queries_asked = queries.filter(pc.is_in(queries["query_id"], query_ids))
     trained_on = queries_asked.filter(pc.equal(queries_asked["split"], "train"))["query_id"]
-    is_added = pc.and_(pc.equal(drops["reason"], "relabelled"), pc.is_in(drops["query_id"], trained_on))
+    judged = drops.filter(pc.is_in(drops["query_id"], trained_on))
     is_labelled = pc.and_(pc.greater(qrels["relevance"], 0), pc.is_in(qrels["query_id"], query_ids))
-    relevant = pa.concat_tables(
-        [table.select(["query_id", "doc_id"]) for table in (qrels.filter(is_labelled), drops.filter(is_added))],
-        promote_options="permissive",
-    )
-    listed = relevant.group_by("query_id").aggregate([("doc_id", "list")])
-    positives = {row["query_id"]: frozenset(row["doc_id_list"]) for row in listed.to_pylist()}
-    named = {doc_id for group in groups for doc_id in group.doc_ids}.union(*positives.values())
+    relabelled = judged.filter(pc.equal(judged["reason"], "relabelled"))
+    positives = _docs_by_query(qrels.filter(is_labelled), relabelled)
+    grouped = {doc_id for group in groups for doc_id in group.doc_ids}
+    is_too_close = pc.is_in(judged["reason"], pa.array(_TOO_CLOSE))
+    is_met = pc.is_in(judged["doc_id"], pa.array(sorted(grouped), pa.string()))
+    named = grouped.union(*positives.values())
     docs = corpus.filter(pc.is_in(corpus["doc_id"], pa.array(sorted(named), pa.string())))
     return Texts(
         queries=_column_by_id(queries_asked, "query_id", "text"),
         docs=_column_by_id(docs, "doc_id", "text"),
         positives=positives,
+        spared=_docs_by_query(judged.filter(pc.and_(is_too_close, is_met))),
         labels=_column_by_id(queries_asked, "query_id", "label") | _column_by_id(docs, "doc_id", "label"),
         vectors=_by_id(vectors, pa.concat_arrays([query_ids, pa.array(sorted(named), pa.string())])),
     )
+
+
+def _docs_by_query(*tables: pa.Table) -> dict[str, frozenset[str]]:
+    pairs = pa.concat_tables([table.select(["query_id", "doc_id"]) for table in tables], promote_options="permissive")
+    listed = pairs.group_by("query_id").aggregate([("doc_id", "list")])
+    return {row["query_id"]: frozenset(row["doc_id_list"]) for row in listed.to_pylist()}
 
 
 def _column_by_id(table: pa.Table, id_name: str, name: str) -> dict[str, str]:

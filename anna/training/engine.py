@@ -132,7 +132,7 @@ def weights(module: nn.Module, *, is_trained: bool) -> dict[str, Tensor]:
     return copies
 
 
-def check_moved(before: dict[str, Tensor], after: dict[str, Tensor], step: int) -> float:
+def check_moved(before: dict[str, Tensor], after: dict[str, Tensor], step: int, decay: float = 1.0) -> float:
     """Return the relative size of the update over all trained weights, after refusing one that is not an update.
 
     In bfloat16, which a GPU keeps them in, a small step of a weight may not show; there it is enough that one moved. So
@@ -142,21 +142,24 @@ def check_moved(before: dict[str, Tensor], after: dict[str, Tensor], step: int) 
         before: Weights before the first step.
         after: The same after `step` steps.
         step: At least 1.
+        decay: What weight decay alone has made of 1 by then: a weight without a gradient shrinks by it, too.
 
     Raises:
-        InputError: If any weight is NaN or infinite, or no value changed in some trained weight: the adapter that was
-            saved would be the untrained one (peft #1402), or worthless (ainode #186).
+        InputError: If any weight is NaN or infinite, or no gradient changed a value of some trained weight: the adapter
+            that was saved would be the untrained one (peft #1402), or worthless (ainode #186).
     """
     moved = total = 0.0
     still = []
     for name, new in after.items():
         if not torch.isfinite(new).all():
             raise InputError(f"weight {name} has NaN or infinite values after training; lower train.learning_rate")
-        change = (new.double() - before[name].double()).pow(2).sum().item()
-        if change == 0.0:
+        old = before[name].double()
+        if _is_still(old, new.double(), decay):
             still.append(name)
-        moved, total = moved + change, total + before[name].double().pow(2).sum().item()
-    unexplained = [name for name in still if not moved or (after[name].dtype == torch.float32 and step > 1)]
+        moved, total = moved + (new.double() - old).pow(2).sum().item(), total + old.pow(2).sum().item()
+    unexplained = [
+        name for name in still if len(still) == len(after) or (after[name].dtype == torch.float32 and step > 1)
+    ]
     if unexplained:
         raise InputError(
             f"weight {unexplained[0]} did not move in training ({len(still)} of {len(after)} did not); nothing is "
@@ -171,6 +174,11 @@ def check_moved(before: dict[str, Tensor], after: dict[str, Tensor], step: int) 
             still[0],
         )
     return float((moved / max(total, 1e-12)) ** 0.5)
+
+
+def _is_still(old: Tensor, new: Tensor, decay: float) -> bool:
+    """Return whether no value changed, or all by nothing but weight decay, to a tenth of it: each step rounds."""
+    return torch.equal(old, new) or bool(((new - decay * old).abs() <= 0.1 * (1 - decay) * old.abs()).all())
 
 
 def is_adapted(encoder: Encoder) -> bool:

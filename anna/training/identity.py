@@ -46,7 +46,7 @@ def identify(
         held_out: What it is validated on.
         texts: What both name.
     """
-    positives = ((query_id, sorted(texts.positives[query_id])) for query_id in sorted(texts.positives))
+    judged = ((name, sorted(docs[name])) for docs in (texts.positives, texts.spared) for name in sorted(docs))
     vectors = (part for name in sorted(texts.vectors) for part in (name, texts.vectors[name].tobytes()))
     return {
         **flatten(recipe.model_dump(mode="json", exclude=_WITHOUT_EFFECT), "train"),
@@ -55,7 +55,7 @@ def identify(
         "data.groups": digest(groups),
         "data.validation": digest(held_out),
         "data.texts": digest(
-            chain(*(sorted(part.items()) for part in (texts.queries, texts.docs, texts.labels)), positives)
+            chain(*(sorted(part.items()) for part in (texts.queries, texts.docs, texts.labels)), judged)
         ),
         "data.vectors": digest(vectors),
         "weights": digest_weights(encoder.backbone.state_dict()),

@@ -88,7 +88,7 @@ def distilled_batch(
         own_emb_MD: Unit vectors of this rank's texts, (M, D).
         emb_ND: Unit vectors of all texts of the batch, (N, D).
         teacher_MN: The dense teacher's cosines, (M, N).
-        is_self_MN: Where a text meets itself, which is left out.
+        is_self_MN: Where a text meets itself or a twin, which is left out; not all of a row.
         temperature: Divides the student's cosines. > 0.
         teacher_temperature: Divides the teacher's. > 0.
 

@@ -1,6 +1,7 @@
 """One training run from groups to a saved encoder."""
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import islice
@@ -27,6 +28,7 @@ from anna.training.last_layer import prepare_last_layer
 from anna.training.loop import best_step, train
 from anna.training.memory import check_memory
 from anna.training.recipe import TrainParams
+from anna.training.schedule import learning_rate
 from anna.training.validation import HeldOut, sample, score
 
 _log = logging.getLogger(__name__)
@@ -136,7 +138,9 @@ def train_encoder(
     after = engines.weights(encoder.backbone, is_trained=True) if kept == len(records) else checkpoints.best(kept)
     frozen = {} if recipe.method == "lora" else engines.weights(encoder.backbone, is_trained=False)
     if rank == 0:
-        update = engines.check_moved(before, after, kept)
+        rates = (learning_rate(n, len(batches), recipe.learning_rate, recipe.warmup_steps) for n in range(kept))
+        decay = math.prod(1 - recipe.weight_decay * rate for rate in rates)
+        update = engines.check_moved(before, after, kept, decay)
         _log.info("saving the weights after step %d of %d", kept, len(records))
         save_encoder(outputs.encoder, encoder, frozen | after)
         save_records(outputs, records, summary(records, told, len(data.groups), kept, update))

@@ -40,7 +40,7 @@ class Relations(NamedTuple):
     cosines: Tensor
     """(M, A)."""
     is_self: Tensor
-    """Where a text meets itself, (M, A)."""
+    """Where a text meets itself, or its twin: the same but for case, punctuation and spacing, (M, A)."""
 
 
 def take(engine: Any, encoder: Encoder, batch: Batch, texts: Texts, recipe: TrainParams) -> dict[str, float]:
@@ -162,7 +162,10 @@ def _relations(layout: Layout, texts: Texts, device: torch.device) -> Relations:
     """Return the relations of the rank's texts, its queries first, with all texts."""
     vectors_AD = torch.from_numpy(np.stack([texts.vectors[text_id] for text_id in layout.text_ids]))
     own_M = torch.tensor(layout.own)
-    is_self_MA = own_M[:, None] == torch.arange(len(vectors_AD))
+    content_A = torch.tensor(layout.contents)
+    is_twin_MA = content_A[own_M][:, None] == content_A
+    # A twin would take nearly all of the teacher's probability and teach nothing; it stays where there is nothing else.
+    is_self_MA = (own_M[:, None] == torch.arange(len(content_A))) | is_twin_MA & ~is_twin_MA.all(dim=1, keepdim=True)
     return Relations((vectors_AD[own_M] @ vectors_AD.T).to(device), is_self_MA.to(device))
 
 

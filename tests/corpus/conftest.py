@@ -1,5 +1,6 @@
 """What the tests of ingestion share."""
 
+import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -7,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from anna.corpus.rows import Row, load_rows
+from anna.corpus.rows import load_rows
 from anna.corpus.sources import Reading
+from anna.corpus.values import Row
 
 
 class Counted(Counter[str]):
@@ -16,6 +18,11 @@ class Counted(Counter[str]):
 
     def __call__(self, reason: str, example: str) -> None:
         self[reason] += 1
+
+
+def lines(*rows: Any) -> str:
+    """Return the rows as the text of a JSONL file."""
+    return "\n".join(json.dumps(row) for row in rows)
 
 
 @pytest.fixture

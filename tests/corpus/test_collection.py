@@ -7,8 +7,8 @@ import pytest
 from anna.corpus.collection import Collection, Pair, build_collection, make_pairs, training_tables
 from anna.corpus.decontaminate import HeldOutTexts
 from anna.corpus.ids import text_id
-from anna.corpus.rows import Row
 from anna.corpus.sources import TrainSource
+from anna.corpus.values import Row
 from anna.folding import normalise
 from tests.corpus.conftest import Counted
 

@@ -8,7 +8,7 @@ import pytest
 
 from anna.corpus.examples import load_examples
 from anna.corpus.held_out_tables import held_out_tables
-from anna.corpus.sources import TrainSource
+from anna.corpus.sources import Cleaning, TrainSource
 from anna.prompts import Example
 
 
@@ -35,7 +35,7 @@ def source(folder: Path, rows: list[dict[str, Any]], kind: str = "retrieval", **
 def load(
     *sources: TrainSource, scored: set[str] | None = None, count: int = 2, seed: int = 1
 ) -> dict[str, list[Example]]:
-    return load_examples(sources, lambda task: scored or set(), count=count, max_faulty_share=0.0, seed=seed)
+    return load_examples(sources, lambda task: scored or set(), Cleaning(0.0, None, seed), count=count)
 
 
 def asked(number: int) -> dict[str, Any]:

@@ -124,9 +124,7 @@ def test_what_gzip_has_compressed_is_read(tmp_path: Path, kind: str, content: st
     assert read(path, kind) == [{"text": "é"}]
     for broken in (content.encode(), gzip.compress(content.encode())[:-9], path.read_bytes()[:-8] + bytes(8)):
         path.write_bytes(broken)
-        with pytest.raises(
-            InputError, match=rf"^{path} is not a whole file of gzip \(.*\); correct the file or its name"
-        ):
+        with pytest.raises(InputError, match=rf"^{path} is not a whole gzip file \(.*\); correct the file or its name"):
             read(path, kind)
 
 

@@ -7,7 +7,7 @@ import pytest
 from anna.corpus.drops import DropLog
 from anna.corpus.held_out import HeldOutTask, held_out_texts, load_task
 from anna.corpus.held_out_tables import held_out_tables
-from anna.corpus.sources import HeldOutSource
+from anna.corpus.sources import Cleaning, HeldOutSource
 from anna.errors import InputError
 from anna.folding import normalise
 from tests.corpus.conftest import Counted
@@ -34,7 +34,7 @@ def load(
         }
     )
     log = DropLog()
-    task = load_task(source, log, num_examples=count, max_faulty_share=0.0, near_duplicate=0.8, seed=1)
+    task = load_task(source, log, Cleaning(0.0, 0.8, seed=1), num_examples=count)
     drops.update(log.by_reason("T", "held_out"))
     return task
 

@@ -82,7 +82,8 @@ def test_an_example_source_has_no_distractors() -> None:
         "columns": {"query": "q", "doc": "d"},
     }
     train["distractors"] = [DOCS]
-    params = {"max_faulty_share": 0, "validation_share": 0, "examples_per_task": 1, "train": [train]}
+    shares = {"max_faulty_share": 0, "near_duplicate": None, "validation_share": 0}
+    params = {**shares, "examples_per_task": 1, "train": [train]}
     assert IngestParams.model_validate(params).train[0].distractors
     with pytest.raises(
         ValidationError, match="T: has distractors, which no example is taken from; delete `distractors`"

@@ -3,9 +3,9 @@ from typing import Any
 
 import pytest
 
-from anna.corpus.rows import Row
 from anna.corpus.sources import HeldOutSource
 from anna.corpus.units import Unit, choose_examples, make_units, shuffle, take_in_turn
+from anna.corpus.values import Row
 from anna.prompts import Example
 from tests.corpus.conftest import Counted
 

@@ -13,6 +13,7 @@ from mteb.cache import ResultCache
 
 from anna import scores
 from anna.corpus.examples import load_examples
+from anna.corpus.sources import Cleaning
 from anna.evaluation import contenders, run
 from anna.evaluation.encoding import EncodeSettings
 from anna.evaluation.tasks import select_tasks
@@ -38,7 +39,7 @@ def first_examples() -> dict[str, Example]:
     ingest = IngestParams.load(PRESET)
     sources = [source for source in ingest.examples if source.origin.kind == "files"]
     with contextlib.chdir(PRESET.parents[1]):
-        written = load_examples(sources, lambda task: (), count=1, max_faulty_share=0.0, seed=1)
+        written = load_examples(sources, lambda task: (), Cleaning(0.0, None, seed=1), count=1)
     drawn = {source.task: DRAWN for source in ingest.examples if source not in sources}
     return drawn | {task: Example(query[:40], response[:40]) for task, [(query, response)] in written.items()}
 

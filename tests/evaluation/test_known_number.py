@@ -8,6 +8,7 @@ from datasets import concatenate_datasets
 from anna.corpus.drops import DropLog
 from anna.corpus.held_out import load_task
 from anna.corpus.held_out_tables import held_out_tables
+from anna.corpus.sources import Cleaning
 from anna.evaluation import run
 from anna.evaluation.tasks import EvalTables, held_out_tasks
 from anna.params import RandomParams
@@ -31,14 +32,9 @@ def test_minilm_scores_what_is_published_on_sts_benchmark(tmp_path):
     ingest = IngestParams.load()
     source = next(source for source in ingest.held_out if source.task == "STSBenchmark")
     drops = DropLog()
-    task = load_task(
-        source.model_copy(update={"rows": None}),
-        drops,
-        num_examples=ingest.examples_per_task,
-        max_faulty_share=ingest.max_faulty_share,
-        near_duplicate=ingest.near_duplicate,
-        seed=derive_seed(RandomParams.load().seed, "ingest"),
-    )
+    cleaning = Cleaning(ingest.max_faulty_share, ingest.near_duplicate, derive_seed(RandomParams.load().seed, "ingest"))
+    unsampled = source.model_copy(update={"rows": None})
+    task = load_task(unsampled, drops, cleaning, num_examples=ingest.examples_per_task)
     assert len(task.units) == 1379 - 1
     assert drops.by_reason("STSBenchmark", "held_out") == {"duplicate_pair": 1}, "the file has one pair twice"
     tables = held_out_tables([task])

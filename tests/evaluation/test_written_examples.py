@@ -12,7 +12,7 @@ import yaml
 
 from anna.corpus.clean import clean_text
 from anna.corpus.examples import load_examples
-from anna.corpus.sources import TrainSource
+from anna.corpus.sources import Cleaning, TrainSource
 from anna.folding import normalise
 from stages.ingest import IngestParams
 
@@ -60,9 +60,8 @@ def test_a_preset_shows_as_many_of_them_as_it_says_from_the_project_root(
     monkeypatch.chdir(ROOT)
     params, sources = IngestParams.load(preset), written(preset)
     assert {(source.origin.path, source.licence) for source in sources} == {(FILE, "apache-2.0")}
-    got = load_examples(
-        sources, lambda task: (), count=params.examples_per_task, max_faulty_share=params.max_faulty_share, seed=17
-    )
+    cleaning = Cleaning(params.max_faulty_share, params.near_duplicate, seed=17)
+    got = load_examples(sources, lambda task: (), cleaning, count=params.examples_per_task)
     assert {task: len(examples) for task, examples in got.items()} == dict.fromkeys(TASKS, params.examples_per_task)
     shown = {(task, *example) for task, examples in got.items() for example in examples}
     assert shown <= {(row["task"], row["query"], row["response"]) for row in ROWS}

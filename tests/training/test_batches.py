@@ -32,6 +32,21 @@ def test_an_epoch_holds_every_group_once_and_one_task_per_batch() -> None:
     assert all(4 <= size <= 12 for size in sizes)
 
 
+def test_no_example_shows_a_text_that_the_batch_embeds_on_the_other_side() -> None:
+    """In a symmetric task a text is a query in one group and a document in another; ids end in the text's hash."""
+    members = [
+        Group(f"a:q:{n:02d}", "a", (f"a:d:{(n + 1) % 40:02d}", f"a:d:{(n + 7) % 40:02d}"), ()) for n in range(40)
+    ]
+    batches = plan_epoch(members, batch_queries=4, max_examples=5, chained=False, seed=0, epoch=0)
+    shown = 0
+    for batch in batches:
+        embedded = {name[-2:] for group in batch.groups for name in (group.query_id, *group.doc_ids)}
+        for example in batch.examples:
+            assert not embedded & {example.query_id[-2:], example.doc_ids[0][-2:]}
+            shown += 1
+    assert shown > 5
+
+
 def test_a_chain_leads_from_a_hard_negative_to_the_query_that_it_answers() -> None:
     members = [
         Group("q0", "a", ("d0", "d9", "d2"), (0.6, 0.2, 0.2)),  # d9 answers no query
@@ -126,11 +141,14 @@ def test_masks_are_those_of_every_query_beside_every_document(seed: int) -> None
         queries=said,
         docs=said,
         positives={f"q{n}": frozenset(f"d{doc}" for doc in random.permutation(30)[:3]) for n in range(0, 12, 2)},
+        spared={f"q{n}": frozenset(f"d{doc}" for doc in random.permutation(30)[:3]) for n in range(0, 12, 3)},
         labels={name: "xyz"[random.integers(3)] for name in names if random.random() < 0.4},
     )
     batch, found = Batch("a", tuple(members), ()), set()
     for rank in range(3):
         layout = lay_out(batch, rank, 3, known)
+        texts_of = [normalise(said[text_id]) for text_id in layout.text_ids]
+        assert [layout.contents.index(content) for content in layout.contents] == [*map(texts_of.index, texts_of)]
         for group, masked in zip(layout.share, layout.is_masked, strict=True):
             query = group.query_id
             expected = [
@@ -139,6 +157,7 @@ def test_masks_are_those_of_every_query_beside_every_document(seed: int) -> None
                 if doc not in group.doc_ids
                 and (
                     doc in known.positives.get(query, ())
+                    or doc in known.spared.get(query, ())
                     or normalise(said[doc]) == normalise(said[query])
                     or (query in known.labels and known.labels[query] == known.labels.get(doc))
                 )

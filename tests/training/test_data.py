@@ -126,11 +126,40 @@ def test_the_relabelled_are_positives_of_the_training_split() -> None:
         drops=pa.Table.from_pylist(rows, schema=schemas.DROPS),
     )
     assert texts.positives == {"q0": frozenset({"d1", "d2"}), "q1": frozenset({"d1"}), "q2": frozenset({"d9"})}
+    assert texts.spared == {}  # no group has d3
     batch = Batch("A", (Group("q0", "A", ("d1", "d5"), (0.6, 0.4)), Group("q3", "A", ("d2", "d3"), (0.6, 0.4))), ())
     named = {"queries": {"q0": "query 0", "q3": "query 3"}, "docs": {f"d{n}": f"doc {n}" for n in range(6)}}
     layout = lay_out(batch, 0, 1, texts._replace(**named))
     assert layout.doc_ids == ["d1", "d5", "d2", "d3"]
     assert layout.is_masked == [[2], []]  # in q0's batch as another query's positive, but no negative of q0
+
+
+@pytest.mark.parametrize("reason", ["above_positive", "inside_margin", "duplicate_of_positive"])
+def test_what_the_filter_found_too_close_is_no_negative_in_a_batch_either(reason: str) -> None:
+    rows = [
+        {"query_id": query, "doc_id": doc, "reason": why, "margin": 0.1, "score": 1.0}
+        for query, doc, why in (
+            ("q0", "d3", reason),
+            ("q0", "d4", "beyond_quota"),
+            ("q0", "d7", reason),  # of no group
+            ("q1", "d1", reason),  # of the validation split
+        )
+    ]
+    groups = [Group("q0", "A", ("d1", "d2"), (0.6, 0.4)), Group("q2", "A", ("d3", "d4"), (0.6, 0.4))]
+    texts = training_texts(
+        groups,
+        corpus=pa.Table.from_pylist(
+            [{"doc_id": f"d{n}", "task": "A", "text": f"doc {n}", "label": None} for n in range(1, 8)],
+            schema=schemas.CORPUS,
+        ),
+        queries=queries(),
+        qrels=schemas.QRELS.empty_table(),
+        drops=pa.Table.from_pylist(rows, schema=schemas.DROPS),
+    )
+    assert texts.spared == {"q0": frozenset({"d3"})}
+    layout = lay_out(Batch("A", tuple(groups), ()), 0, 1, texts)
+    assert layout.doc_ids == ["d1", "d2", "d3", "d4"]
+    assert layout.is_masked == [[2], []]
 
 
 def test_examples_keep_their_order() -> None:

@@ -24,6 +24,21 @@ def test_weights_that_did_not_move_are_refused_by_name() -> None:
         check_moved(before, {"lora_A": torch.ones(2) * 2, "lora_B": torch.zeros(2)}, 2)
 
 
+def test_weight_decay_is_no_movement() -> None:
+    """AdamW shrinks a weight without a gradient, too; each step rounds in float32."""
+    before = {"read": torch.linspace(-1, 1, 50), "unread": torch.linspace(-1, 1, 50)}
+    after = {name: weight.clone() for name, weight in before.items()}
+    for rate in (3e-4, 2e-4, 1e-4):
+        for weight in after.values():
+            weight.mul_(1 - rate * 0.01)
+    after["read"][7] += 1e-4
+    decay = (1 - 3e-6) * (1 - 2e-6) * (1 - 1e-6)
+    with pytest.raises(InputError, match=r"weight unread did not move in training \(1 of 2 did not\)"):
+        check_moved(before, after, 3, decay)
+    after["unread"][0] += 1e-4
+    assert check_moved(before, after, 3, decay) > 0
+
+
 def test_half_of_an_adapter_moves_at_the_first_step() -> None:
     before = {"lora_A": torch.ones(2), "lora_B": torch.zeros(2)}
     assert check_moved(before, {"lora_A": torch.ones(2), "lora_B": torch.ones(2)}, 1) == 1.0

@@ -10,7 +10,7 @@ from anna.modeling.encoder import Encoder, num_tokens
 from anna.prompts import Example
 from anna.training import engine as engines
 from anna.training import losses, step
-from anna.training.batches import Batch
+from anna.training.batches import Batch, Group, lay_out
 from anna.training.checks import check_dims, check_prompts
 from anna.training.losses import combined_loss
 from anna.training.recipe import TrainParams
@@ -55,6 +55,26 @@ def test_a_prompt_counts_as_often_as_it_is_computed(tiny_encoder: Encoder, batch
     once, each = (num_tokens([side]) for side in queries)
     assert each == sum(len(row) for row in queries[0].rows)
     assert once == each - 4 * queries[0].num_shared < each - 40
+
+
+def test_a_twin_is_left_out_of_what_the_teacher_compares_a_text_with() -> None:
+    texts = toy_texts()
+    texts = texts._replace(
+        docs={**texts.docs, "d0": "One, two", "d1": "one two"}, queries={**texts.queries, "q01": "ONE TWO"}
+    )
+    groups = (Group("q00", "Capitals", ("d0", "d2"), ()), Group("q01", "Capitals", ("d1", "d3"), ()))
+    layout = lay_out(Batch("Capitals", groups, ()), 0, 1, texts)
+    assert layout.text_ids == ["q00", "q01", "d0", "d2", "d1", "d3"]
+    is_self = step._relations(layout, texts, torch.device("cpu")).is_self
+    alike = torch.tensor([0, 1, 1, 2, 1, 3])
+    assert torch.equal(is_self, alike[:, None] == alike)
+
+
+def test_where_all_texts_are_twins_each_is_compared_with_the_others() -> None:
+    texts = toy_texts()
+    texts = texts._replace(docs={**texts.docs, "d0": "same"}, queries={**texts.queries, "q00": "Same"})
+    layout = lay_out(Batch("Capitals", (Group("q00", "Capitals", ("d0",), ()),), ()), 0, 1, texts)
+    assert torch.equal(step._relations(layout, texts, torch.device("cpu")).is_self, torch.eye(2, dtype=torch.bool))
 
 
 def test_queries_and_documents_of_a_symmetric_task_share_one_prompt(tiny_encoder: Encoder) -> None:

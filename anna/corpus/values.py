@@ -1,0 +1,120 @@
+"""One row of a source in our columns: its values mapped, of the type that each column implies, and cleaned."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from anna.corpus.clean import UnusableError, clean_text, is_missing, plain
+from anna.corpus.formats import Raw
+from anna.corpus.sources import Reading, fill, is_template, source_columns
+from anna.errors import InputError
+
+Value = str | float | tuple[str, ...] | tuple[float, ...]
+
+_TEXT_LISTS = ("docs", "negatives", "summaries")
+_CLASSES = ("label", "relevance")
+
+SHOWN_CHARACTERS = 60
+"""How much of a value an error shows."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a source."""
+
+    place: str
+    """Which source, and which of its rows, counted from 1."""
+    values: dict[str, Value]
+    """By our column."""
+
+    def text(self, name: str) -> str:
+        """Return a column that holds one text or class name."""
+        return str(self.values[name])
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        """Return a column of texts, one or a list; none where the source has no such column."""
+        value = self.values.get(name, ())
+        return tuple(str(item) for item in value) if isinstance(value, tuple) else (str(value),)
+
+    @property
+    def docs(self) -> tuple[str, ...]:
+        """Its documents, whether the source has one in a row or a list."""
+        return (*self.texts("doc"), *self.texts("docs"))
+
+    def numbers(self, name: str) -> tuple[float, ...]:
+        """Return a column of numbers, one or a list."""
+        value = self.values[name]
+        return tuple(float(item) for item in value) if isinstance(value, tuple) else (float(value),)
+
+    @property
+    def content(self) -> str:
+        """The values alone, as one string: what sampling depends on."""
+        return json.dumps(self.values, sort_keys=True)
+
+
+def make_row(reading: Reading, raw: Raw, place: str) -> Row:
+    """Return a row of the source in our columns.
+
+    Raises:
+        UnusableError: With the fault that it has: `malformed`, `missing_column`, `not_a_number`, or one of
+            `clean_text`.
+        InputError: If there is a list where a string belongs, or the reverse.
+    """
+    if raw is None:
+        raise UnusableError("malformed")
+    return Row(place, {ours: _value(ours, theirs, raw, place) for ours, theirs in reading.columns.items()})
+
+
+def _value(ours: str, theirs: str, raw: dict[str, Any], place: str) -> Value:
+    """Return the value of our column `ours`, of the type that its name implies."""
+    names = source_columns(theirs)
+    parts = [raw.get(name) for name in names]
+    if any(is_missing(part) for part in parts):
+        raise UnusableError("missing_column")
+    if is_template(theirs):
+        texts = {name: _string(part, ours, name, place) for name, part in zip(names, parts, strict=True)}
+        return clean_text(fill(theirs, texts))
+    part = parts[0]
+    if ours in _TEXT_LISTS:
+        return tuple(clean_text(_string(item, ours, theirs, place)) for item in _list(part, ours, theirs, place))
+    if ours == "relevances":
+        return tuple(_number(item) for item in _list(part, ours, theirs, place))
+    if ours == "score":
+        return _number(part)
+    is_class = ours in _CLASSES and isinstance(part, bool | int | float)
+    return clean_text(plain(part) if is_class else _string(part, ours, theirs, place))
+
+
+def _string(value: Any, ours: str, theirs: str, place: str) -> str:
+    if isinstance(value, str):
+        return value
+    remedy = (
+        f"map the column to {ours}s" if isinstance(value, list) and f"{ours}s" in _TEXT_LISTS else "correct the row"
+    )
+    raise InputError(f"{place}, column {theirs!r}: got {_show(value)}, expected a string for {ours}; {remedy}")
+
+
+def _list(value: Any, ours: str, theirs: str, place: str) -> Sequence[Any]:
+    if isinstance(value, list | tuple):
+        if any(is_missing(item) for item in value):
+            raise UnusableError("missing_column")
+        return value
+    listed = json.dumps([str(value)[:SHOWN_CHARACTERS]])
+    remedy = "map the column to doc" if ours == "docs" else f"write it as a list, such as {listed}"
+    raise InputError(f"{place}, column {theirs!r}: got {_show(value)}, expected a list for {ours}; {remedy}")
+
+
+def _number(value: Any) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise UnusableError("not_a_number") from None
+    if not math.isfinite(number):
+        raise UnusableError("not_a_number")
+    return number
+
+
+def _show(value: Any) -> str:
+    return f"{type(value).__name__} {str(value)[:SHOWN_CHARACTERS]!r}"

@@ -1,0 +1,112 @@
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from anna.corpus.values import Row
+from anna.errors import InputError
+from tests.corpus.conftest import Counted, lines
+
+Load = Callable[..., list[Row]]
+
+
+def test_maps_names_templates_and_lists(load: Load) -> None:
+    rows = load(
+        lines({"q": " a  query ", "t": "Title", "p": ["one", "two"], "b": "body"}),
+        columns={"query": "q", "doc": "{t} -- {b}", "negatives": "p"},
+    )
+    assert rows[0].values == {"query": "a query", "doc": "Title -- body", "negatives": ("one", "two")}
+    assert (rows[0].texts("doc"), rows[0].texts("docs")) == (("Title -- body",), ())
+
+
+def test_templates_take_any_name_of_a_column(load: Load) -> None:
+    rows = load(lines({"a.b": "one", "c[0]": "two {0}", "0": "three"}), columns={"text": "{a.b}, {c[0]}, {0}"})
+    assert rows[0].text("text") == "one, two {0}, three"
+    with pytest.raises(InputError, match=r"no row has a column 'a\.x', only \['a'\]"):
+        load(lines({"a": {"x": "nested"}}), columns={"text": "{a.x}"})
+
+
+def test_numbers_and_classes(load: Load) -> None:
+    rows = load(lines({"s": "4.5", "c": 3, "r": True}), columns={"score": "s", "label": "c", "relevance": "r"})
+    assert rows[0].numbers("score") == (4.5,)
+    assert (rows[0].text("label"), rows[0].text("relevance")) == ("3", "True")
+
+
+def test_every_fault_has_its_reason_and_the_others_stay(load: Load, drops: Counted) -> None:
+    content = b"\n".join(
+        [
+            b'{"t": "good", "s": 1}',
+            b'{"t": "caf\xe9", "s": 1}',
+            b'{"t": "  ", "s": 1}',
+            b'{"s": 1}',
+            b'{"t": null, "s": 1}',
+            b'{"t": "x", "s": "high"}',
+            b'{"t": "x", "s": Infinity}',
+            b'{"t": "x", "s": NaN}',
+            b'{"t": NaN, "s": 1}',
+            b"{broken",
+        ]
+    )
+    rows = load(content, columns={"text": "t", "score": "s"})
+    assert [row.values for row in rows] == [{"text": "good", "score": 1.0}]
+    assert drops == {"undecodable": 1, "empty_text": 1, "missing_column": 4, "not_a_number": 2, "malformed": 1}
+
+
+@pytest.mark.parametrize(
+    ("docs", "reason"),
+    [(["x", None, "y"], "missing_column"), (["x", float("nan")], "missing_column"), (["x", ""], "empty_text")],
+)
+def test_one_fault_in_a_list_takes_the_row(load: Load, drops: Counted, docs: list[Any], reason: str) -> None:
+    rows = load(lines({"q": "a", "p": ["x", "y"]}, {"q": "b", "p": docs}), columns={"query": "q", "docs": "p"})
+    assert [row.values for row in rows] == [{"query": "a", "docs": ("x", "y")}]
+    assert drops == {reason: 1}
+    scored = lines({"r": [1, 0.5]}, {"r": [1, None]})
+    assert [row.numbers("relevances") for row in load(scored, columns={"relevances": "r"})] == [(1.0, 0.5)]
+
+
+def test_classes_that_pandas_wrote_are_those_that_it_read(load: Load, drops: Counted) -> None:
+    content = lines(*({"t": f"text {value}", "c": value} for value in (1, 1.0, float("nan"), -0.0, 0.5, "1.0")))
+    rows = load(content, columns={"text": "t", "label": "c", "relevance": "c"})
+    assert [row.text("label") for row in rows] == ["1", "1", "0", "0.5", "1.0"], "a text stays as it is"
+    assert [row.text("relevance") for row in rows] == [row.text("label") for row in rows]
+    assert drops == {"missing_column": 1}
+
+
+@pytest.mark.parametrize(
+    ("row", "columns", "message"),
+    [
+        (
+            {"q": "q", "p": "doc"},
+            {"query": "q", "docs": "p"},
+            r"row 1, column 'p': got str 'doc', expected a list for docs; map",
+        ),
+        (
+            {"q": "q", "p": ["d"]},
+            {"query": "q", "doc": "p"},
+            r"row 1, column 'p': got list .*expected a string for doc; map",
+        ),
+        (
+            {"q": ["q"], "p": "d"},
+            {"query": "q", "doc": "p"},
+            r"column 'q': got list .*expected a string for query; correct",
+        ),
+        (
+            {"q": "q", "p": ["d", 3]},
+            {"query": "q", "docs": "p"},
+            r"column 'p': got int '3', expected a string for docs",
+        ),
+        ({"q": "q", "n": "d"}, {"query": "q", "negatives": "n"}, r"expected a list for negatives; write it as a list"),
+        ({"q": {"a": 1}}, {"query": "q"}, r"column 'q': got dict"),
+        (
+            {"q": "q", "n": "d" * 999 + "e"},
+            {"query": "q", "negatives": "n"},
+            r"got str 'd{60}', expected a list for negatives; write it as a list, such as \[\"d{60}\"\]$",
+        ),
+        ({"t": "x", "r": 1.0}, {"source": "t", "relevances": "r"}, r"got float '1\.0', expected a list for relevances"),
+    ],
+)
+def test_a_string_for_a_list_or_the_reverse_is_refused(
+    load: Load, row: dict[str, Any], columns: dict[str, str], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        load(lines(row), columns=columns)
