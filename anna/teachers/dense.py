@@ -83,20 +83,18 @@ class DenseParams(Params):
 class DenseTeacher:
     """Gives the vector of any text, and loads its model only for texts that it has not seen before."""
 
-    def __init__(
-        self, params: DenseParams, counts: Counter[str], root: Path = store.ROOT, where: Engine | None = None
-    ) -> None:
+    def __init__(self, params: DenseParams, counts: Counter[str], where: Engine, root: Path = store.ROOT) -> None:
         """Name the model; nothing is loaded yet.
 
         Args:
-            params: Model and limits.
+            params: Model, prompts and limits.
             counts: Gets how many vectors were `reused` and how many `computed`.
+            where: What computes.
             root: Folder of all stores.
-            where: What computes; None: this process.
         """
-        self.engine = where or engine.Local()
+        self.params, self.engine = params, where
+        self.spec = engine.ModelSpec("dense", partial(_describe, params), partial(_load, params))
         self._counts, self._root = counts, root
-        self._spec = engine.ModelSpec("dense", partial(_describe, params), partial(_load, params))
 
     def encode(self, texts: Sequence[str], prompt: str) -> store.Parts:
         """Yield places in `texts`, which are distinct, and their unit vectors: known ones, then the rest in batches.
@@ -105,7 +103,7 @@ class DenseTeacher:
             texts: Bare texts.
             prompt: Put before each text.
         """
-        return engine.fetch(self.engine, self._spec, [(prompt, text) for text in texts], self._counts, self._root)
+        return engine.fetch(self.engine, self.spec, [(prompt, text) for text in texts], self._counts, self._root)
 
     def fill(self, items: Iterable[tuple[str, str]]) -> None:
         """Compute all vectors at once that `encode` will be asked for in parts; it counts them as computed, too.
@@ -114,7 +112,7 @@ class DenseTeacher:
             items: (prompt, text), in any order.
         """
         counts = Counter[str]()
-        for _ in engine.fetch(self.engine, self._spec, list(dict.fromkeys(items)), counts, self._root):
+        for _ in engine.fetch(self.engine, self.spec, list(dict.fromkeys(items)), counts, self._root):
             pass
         self._counts.update(computed=counts["computed"], reused=-counts["computed"])
 
@@ -122,8 +120,9 @@ class DenseTeacher:
         """Return the unit vectors of `texts`, (N, D); equal texts are computed once."""
         return store.values_of(texts, lambda distinct: self.encode(distinct, prompt))
 
-    def cosines(self, pairs: Items, query_prompt: str, doc_prompt: str) -> NDArray[np.float32]:
+    def cosines(self, pairs: Items) -> NDArray[np.float32]:
         """Return the cosine of each (query, document), (N,)."""
+        query_prompt, doc_prompt = self.params.query_prompt, self.params.doc_prompt
         queries, docs = ([pair[side] for pair in pairs] for side in (0, 1))
         self.fill([(query_prompt, text) for text in queries] + [(doc_prompt, text) for text in docs])
         query_emb_ND, doc_emb_ND = self.embed(queries, query_prompt), self.embed(docs, doc_prompt)

@@ -32,9 +32,9 @@ SCORED_BY = {
 """The module that loads a teacher, and those that it loads it with: these and all that they reach give its scores."""
 
 SEEN = {
-    "bi_encoder.VERSION": (3, "937f9ee16d8b6a21"),
-    "scoring.VERSIONS['cross_encoder']": (3, "0c950c7823fba42c"),
-    "scoring.VERSIONS['query_likelihood']": (3, "c49ca46e34931999"),
+    "bi_encoder.VERSION": (3, "196030044eed53e0"),
+    "scoring.VERSIONS['cross_encoder']": (3, "50bf2d1ac64767ba"),
+    "scoring.VERSIONS['query_likelihood']": (3, "7fcc83963c604e0f"),
 }
 """Version, and hash of the code of that version."""
 
