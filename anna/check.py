@@ -18,6 +18,7 @@ from anna.known_shapes import local_shape
 from anna.origins import FilesOrigin, describe
 from anna.params import HELD_OUT, STAGES, Params, Recorded, did_you_mean
 from anna.teachers.bi_encoder import MODULES
+from anna.training.checks import check_last_layer
 
 
 def check(path: Path) -> dict[str, Any]:
@@ -40,7 +41,7 @@ def check(path: Path) -> dict[str, Any]:
             partial(check_prompts, ingest.tasks, prompts.tasks),
             partial(_check_scored, ingest, evaluate, prompts.tasks),
             partial(_check_lengths, train, evaluate, prompts),
-            partial(_check_last_layer, train, found["student"]),
+            partial(check_last_layer, train, found["student"]),
             partial(_check_sizes, train, found["student"]),
         )
         faults = [f"{path}: {fault}" for fault in _faults(together)]
@@ -154,26 +155,6 @@ def _check_lengths(train: Any, evaluate: Any, prompts: Any) -> None:
                 f"{name} is {tokens}, but prompts.max_tokens, the longest input, is {prompts.max_tokens}; lower the "
                 "one, or raise the other"
             )
-
-
-def _check_last_layer(train: Any, student: Any) -> None:
-    """Refuse students whose last layer cannot start or be trained as params say."""
-    if student.last_layer == "weighted_mean":
-        for name, value, needed in (
-            ("train.method", train.method, "full"),
-            ("student.pooling", student.pooling, "last_token"),
-            ("student.attention", student.attention, "causal"),
-        ):
-            if value != needed:
-                raise InputError(
-                    f"student.last_layer is weighted_mean, which needs {name} {needed}, but that is {value}; set "
-                    "student.last_layer to pretrained, or change that"
-                )
-    if train.last_layer_first and student.pooling != "last_token":
-        raise InputError(
-            f"train.last_layer_first is for students read at their last token, but student.pooling is "
-            f"{student.pooling}; set train.last_layer_first to null, or change that"
-        )
 
 
 def _check_sizes(train: Any, student: Any) -> None:

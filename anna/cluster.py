@@ -24,7 +24,7 @@ from ray.data import ActorPoolStrategy, DataContext
 from anna import log
 from anna.allocation import keep_freed_memory
 from anna.engine import Items, ModelSpec
-from anna.errors import InputError
+from anna.errors import InputError, one_line
 from anna.shards import Values
 
 T = TypeVar("T")
@@ -97,7 +97,7 @@ def joined(address: str | None) -> Iterator[None]:
     except (OSError, RuntimeError, ValueError) as error:
         raise InputError(
             f"scoring.address is {address!r}, but no cluster of this Ray answers there "
-            f"({' '.join(str(error).split())}); start one with `ray start --head`, or set scoring.address to null"
+            f"({one_line(error)}); start one with `ray start --head`, or set scoring.address to null"
         ) from None
     try:
         yield

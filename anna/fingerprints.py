@@ -1,5 +1,6 @@
-"""Hashes of what decides a result: models, settings and texts. Results are stored under them."""
+"""Hashes of what decides a result: models, settings, texts and code. Results are stored under them."""
 
+import ast
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
@@ -57,6 +58,20 @@ def content_hash(path: Path, *skip: str) -> str:
     files = sorted(file for file in path.rglob("*") if file.is_file() and file.name not in skip)
     lines = [f"{file.relative_to(path)} {sha256(file)}" for file in files]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def code_hash(path: Path) -> str:
+    """Return a hash of the Python code of a file; comments, docstrings and layout do not count."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            node.body = [part for part in body if not _is_text(part)]  # type: ignore[attr-defined]
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+
+
+def _is_text(node: ast.AST) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
 def library_versions() -> dict[str, str]:

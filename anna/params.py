@@ -1,13 +1,14 @@
 """Typed, frozen sections of `params.yaml`; whatever is unknown or mistyped is one exact error."""
 
 import difflib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from anna.errors import InputError
+from anna.errors import InputError, one_line
 
 PARAMS_FILE = Path("params.yaml")
 
@@ -124,7 +125,7 @@ def _read(path: Path) -> dict[str, Any]:
         _refuse_repeated_keys(text)
         tree = yaml.safe_load(text)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}; correct it there") from None
+        raise InputError(f"{path} is not valid YAML: {one_line(error)}; correct it there") from None
     if not isinstance(tree, dict):
         raise InputError(f"{path} holds {type(tree).__name__}, expected a mapping of sections {list(SECTIONS)}")
     for name in tree:
@@ -189,7 +190,7 @@ def _names(cls: type[BaseModel]) -> list[str]:
     return names
 
 
-def did_you_mean(name: str, known: list[str] | tuple[str, ...]) -> str:
-    """Return in brackets which known name is close to a mistyped one, or nothing."""
-    close = difflib.get_close_matches(name, known, n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
+def did_you_mean(name: str, known: Sequence[str], most: int = 1) -> str:
+    """Return in brackets which known names, so many at most, are close to a mistyped one, or nothing."""
+    close = difflib.get_close_matches(name, known, n=most)
+    return f" (did you mean {' or '.join(map(repr, close))}?)" if close else ""

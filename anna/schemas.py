@@ -1,7 +1,8 @@
 """Every table of the pipeline: columns, meaning, key and order, in one place.
 
 A schema's metadata names the table, its unique key and its sort order; `anna.io` enforces all three on writing and on
-reading. Columns are not nullable unless null has a meaning, and then the meaning is written here.
+reading. Columns are not nullable unless null has a meaning, and then the meaning is written here. Of the CSV files that
+training writes the columns' names are here.
 """
 
 import pyarrow as pa
@@ -157,3 +158,23 @@ EVAL_SUMMARIES = _table(
     _field("summaries", _list(STR), "machine summaries"),
     _field("relevance", _list(F32), "human judgement of each, 1 faithful to 0 not"),
 )
+
+CURVE = (
+    "step",
+    "queries",
+    "loss",
+    "info_nce",
+    "soft_label_ce",
+    "batch_soft_label_ce",
+    "soft_label_entropy",
+    "similarity_gap",
+    "tokens",
+    "tokens_saved",
+    "learning_rate",
+    "gradient_norm",
+    "task",
+)
+"""Of the training curve: what is the same when the run is repeated, so neither speed nor memory."""
+
+VALIDATION = ("step", "queries", "ndcg_at_10")
+"""Of the validations."""

@@ -112,7 +112,12 @@ def table(scores: Sequence[Score]) -> str:
             means[name]["mean"] = mean_over_categories(group)
     rows = [[line, *(_cell(of_model.get(line)) for of_model in means.values())] for line in [*lines, "mean"]]
     head = ["", *means]
-    return tabulate([head, *rows], tablefmt="plain", disable_numparse=True, colglobalalign="right", colalign=("left",))
+    return align([head, *rows])
+
+
+def align(rows: Sequence[Sequence[str]]) -> str:
+    """Return lines in columns: names to the left, numbers to the right."""
+    return tabulate(rows, tablefmt="plain", disable_numparse=True, colglobalalign="right", colalign=("left",))
 
 
 def column(model: str, mode: str) -> str:

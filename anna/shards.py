@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from anna import io
+from anna.errors import one_line
 from anna.fingerprints import KEY_BYTES, Keys
 
 Int = NDArray[np.int64]
@@ -28,7 +29,7 @@ class DamagedError(Exception):
 
     def __init__(self, path: Path, reason: object) -> None:
         """Store which shard, and what is wrong with it."""
-        super().__init__(f"{path} is damaged ({' '.join(str(reason).split())})")
+        super().__init__(f"{path} is damaged ({one_line(reason)})")
         self.path = path
 
 

@@ -44,9 +44,6 @@ JOIN_AT = 32
 LARGEST_JOINED = 2**30
 """Bytes from which a shard is left as it is."""
 
-DAY = 86_400
-"""Seconds after which a temporary file is taken for that of a killed process."""
-
 _log = logging.getLogger(__name__)
 
 
@@ -151,10 +148,7 @@ class Store:
         with self._alone() as is_alone:
             if not is_alone:
                 return
-            for path in self.folder.glob(".*.tmp"):
-                with suppress(FileNotFoundError):
-                    if time.time() - path.stat().st_mtime > DAY:
-                        path.unlink()
+            io.remove_left(self.folder.glob(".*.tmp"))
             for paths in _alike(self._shards()):
                 try:
                     shards.join(paths, self._new_path())

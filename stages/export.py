@@ -12,6 +12,7 @@ from pydantic import Field
 
 from anna import io, log, schemas
 from anna.modeling import export
+from anna.modeling.encoder_config import CARD_FILE
 from anna.modeling.student import StudentParams
 from anna.params import Params, recorded
 from anna.reporting import card
@@ -45,7 +46,7 @@ def main() -> None:
     expected = export.embed(encoder, texts)
     export.export(encoder, MODEL)
     made = card.Made.read(MODEL, {section.section: section.load().values() for section in TOLD})
-    io.write_text(MODEL / card.CARD_FILE, card.render(made))
+    io.write_text(MODEL / CARD_FILE, card.render(made))
     worst = export.compare(expected, texts, MODEL, params.min_cosine)
     io.write_json(METRICS, {"texts": sum(map(len, texts.values())), "smallest_cosine": round(worst, 6)})
 

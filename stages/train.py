@@ -13,6 +13,7 @@ from anna.modeling.encoder_config import PromptParams
 from anna.modeling.student import StudentParams
 from anna.training import data, launch, run
 from anna.training.recipe import TrainParams
+from anna.training.results import Outputs
 
 CORPUS, QUERIES = Path("data/corpus.parquet"), Path("data/queries.parquet")
 QRELS, GROUPS, DROPS = Path("data/qrels.parquet"), Path("data/groups.parquet"), Path("data/drops.parquet")
@@ -55,7 +56,7 @@ def main() -> None:
         student=StudentParams.load(),
         prompts=PromptParams.load(),
         recipe=params,
-        outputs=run.Outputs(ENCODER, METRICS, CURVE, VALIDATION),
+        outputs=Outputs(ENCODER, METRICS, CURVE, VALIDATION),
         scratch=run.Scratch(CHECKPOINTS, LIVE),
     )
 

@@ -57,3 +57,19 @@ def test_a_model_on_disk_is_hashed_by_its_bytes(tmp_path: Path, monkeypatch: pyt
     assert fingerprints.model_hash(FilesOrigin(kind="files", path=folder)) == expected
     monkeypatch.setenv(HUB_DIR_VARIABLE, str(tmp_path))  # whatever lies there, its revision was not checked
     assert fingerprints.model_hash(HUB) == expected
+
+
+@pytest.mark.parametrize(
+    ("source", "is_same"),
+    [
+        ('"""M."""\ndef f(x):\n    """D."""\n    # C\n    return x + 1\n\nNAME = "n"\n"""N."""\n', True),
+        ('def f(\n    x,\n):\n    return x + 1\n\n\nNAME = "n"\n', True),
+        ('def f(x):\n    return x + 2\n\nNAME = "n"\n', False),
+        ('def f(x):\n    return x + 1\n\nNAME = "m"\n', False),
+    ],
+)
+def test_comments_and_docstrings_are_no_code(tmp_path: Path, source: str, is_same: bool) -> None:
+    plain, other = tmp_path / "plain.py", tmp_path / "other.py"
+    plain.write_text('def f(x):\n    return x + 1\n\nNAME = "n"\n', encoding="utf-8")
+    other.write_text(source, encoding="utf-8")
+    assert (fingerprints.code_hash(plain) == fingerprints.code_hash(other)) is is_same

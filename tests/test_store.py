@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from anna import shards, store
+from anna import io, shards, store
 from anna.errors import InputError
 from anna.fingerprints import Keys, text_keys
 from anna.shards import Int, Values
@@ -216,7 +216,7 @@ def test_leftovers_of_killed_writers_are_ignored_and_go_after_a_day(tmp_path: Pa
     old, new = read.store.folder / ".x.parquet.1.tmp", read.store.folder / ".y.parquet.2.tmp"
     for path in (old, new):
         path.write_bytes(b"half a shard")
-    os.utime(old, (time.time() - 2 * store.DAY,) * 2)
+    os.utime(old, (time.time() - 2 * io.DAY,) * 2)
     again = Reader(tmp_path)
     again(["a", "b"])
     assert again.computed == [["b"]]

@@ -20,11 +20,11 @@ from anna.errors import InputError
 from anna.evaluation import encoding, mteb_model, tasks
 from anna.evaluation.encoding import EncodeSettings
 from anna.evaluation.mteb_model import CachedEmbedder, Embed, PromptedModel, Search, SearchModel
+from anna.fingerprints import code_hash
 from anna.modeling import attention, batching, checkpoint, encoder, encoder_config, flex, packing, pooling, split
 from anna.modeling import student as initial
 from anna.modeling.encoder_config import EncoderConfig
 from anna.modeling.student import StudentParams
-from anna.origins import sha256
 from anna.scores import WITH_EXAMPLES, ZERO_SHOT
 
 SCORING_CODE = (
@@ -43,7 +43,7 @@ SCORING_CODE = (
     mteb_model,
     tasks,
 )
-"""Modules that decide a score; an edit there makes every stored result miss."""
+"""Modules that decide a score; another line of code there makes every stored result miss."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def _prompted(spec: ModelSpec, folder: Path, settings: EncodeSettings, where: En
     def identify(task: str, mode: str) -> Mapping[str, Any]:
         prompt = {"prefix": prefix_of(task, mode), "symmetric": config.task(task).symmetric}
         reads = {"limit": config.max_tokens, "pooling": config.pooling, "attention": config.attention}
-        return {**spec.decisive, **prompt, **reads, "code": code_hash()}
+        return {**spec.decisive, **prompt, **reads, "code": _scoring_code()}
 
     modes = (ZERO_SHOT, WITH_EXAMPLES) if settings.with_examples else (ZERO_SHOT,)
     models = {mode: PromptedModel(spec.kind, mode, embedder, prefix_by_side(mode)) for mode in modes}
@@ -140,13 +140,13 @@ def dense(decisive: Mapping[str, Any], prompts: tuple[str, str], embed: Embed, *
         decisive: What decides its vectors, besides prompts and code.
         prompts: What it wants before a search query and before a document; may be "".
         embed: Embeds texts after a prompt.
-        code: Modules behind `embed`; their source is part of what results are stored under.
+        code: Modules behind `embed`; their code is part of what results are stored under.
     """
     embedder = CachedEmbedder(embed)
     by_side = {PromptType.query: prompts[0], PromptType.document: prompts[1], None: ""}
 
     def identify(task: str, mode: str) -> Mapping[str, Any]:
-        return {**decisive, "prompts": prompts, "code": code_hash(*code)}
+        return {**decisive, "prompts": prompts, "code": _scoring_code(*code)}
 
     model = PromptedModel("teacher", ZERO_SHOT, embedder, lambda task, side: by_side[side])
     return Contender("teacher", {ZERO_SHOT: model}, identify, None, embedder)
@@ -162,14 +162,14 @@ def bm25(search: Search, settings: Mapping[str, Any], *code: Any) -> Contender:
     """
 
     def identify(task: str, mode: str) -> Mapping[str, Any]:
-        return {**settings, "code": code_hash(*code)}
+        return {**settings, "code": _scoring_code(*code)}
 
     models = {ZERO_SHOT: SearchModel("bm25", ZERO_SHOT, search)}
     return Contender("bm25", models, identify, frozenset({"Retrieval"}), None)
 
 
 @cache
-def code_hash(*more: Any) -> str:
-    """Return a hash of the source of all code that decides a score, and of the modules `more`."""
+def _scoring_code(*more: Any) -> str:
+    """Return a hash of all code that decides a score, and of that of the modules `more`."""
     files = [inspect.getfile(thing) for thing in (*SCORING_CODE, *more)]
-    return hashlib.sha256("".join(sha256(Path(file)) for file in files).encode()).hexdigest()
+    return hashlib.sha256("".join(code_hash(Path(file)) for file in files).encode()).hexdigest()

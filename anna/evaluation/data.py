@@ -8,7 +8,7 @@ import mteb
 from mteb.abstasks import AbsTaskRetrieval
 from mteb.abstasks.abstask import AbsTask
 
-from anna.errors import InputError
+from anna.errors import InputError, one_line
 from anna.origins import HUB_DIR_VARIABLE, copy_cache, hub_mirror
 
 
@@ -33,11 +33,10 @@ def load_data(task: AbsTask) -> None:
             datasets.config.HF_DATASETS_CACHE = copy_cache(mirror)  # mteb's loaders take no other
         task.load_data()
     except Exception as error:  # the hub client raises a score of types; each means the same to the user
-        reason = " ".join(str(error).split())[:300]
         raise InputError(
-            f"data of mteb task {task.metadata.name!r} did not arrive from {mirror or 'the hub'} ({reason}); check the "
-            f"network, put a copy of the repository at ${HUB_DIR_VARIABLE}/datasets/{repo}, or set evaluate.benchmark: "
-            "held_out"
+            f"data of mteb task {task.metadata.name!r} did not arrive from {mirror or 'the hub'} ({one_line(error)}); check "
+            f"the network, put a copy of the repository at ${HUB_DIR_VARIABLE}/datasets/{repo}, or set "
+            "evaluate.benchmark: held_out"
         ) from None
     finally:
         datasets.config.HF_DATASETS_CACHE = cache

@@ -13,13 +13,10 @@ from anna import store
 from anna.engine import Engine, Items, Model, ModelSpec
 from anna.fingerprints import content_hash, model_hash
 from anna.modeling.encoder import Encoder
-from anna.modeling.encoder_config import CONFIG_FILE, EncoderConfig
+from anna.modeling.encoder_config import CARD_FILE, CONFIG_FILE, EncoderConfig
 from anna.modeling.hardware import Dtype, compute_dtype, pick_device
 from anna.modeling.student import StudentParams
 from anna.shards import Values
-
-_CARD_FILE = "README.md"
-"""The model card: words, which decide no vector."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +58,7 @@ def _spec(
 
 
 def _exported(folder: Path) -> dict[str, Any]:
-    return {"content": content_hash(folder, CONFIG_FILE, _CARD_FILE)}
+    return {"content": content_hash(folder, CONFIG_FILE, CARD_FILE)}
 
 
 def _base(params: StudentParams) -> dict[str, Any]:

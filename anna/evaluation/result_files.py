@@ -8,7 +8,7 @@ from mteb.abstasks.abstask import AbsTask
 from mteb.results import TaskResult
 from pydantic import ValidationError
 
-from anna.errors import InputError
+from anna.errors import InputError, one_line
 from anna.evaluation.leaderboard import BENCHMARK
 
 
@@ -43,8 +43,7 @@ def _score(path: Path, task: AbsTask) -> float:
         result = TaskResult.from_disk(path)
     except (ValidationError, ValueError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise InputError(
-            f"{path} is not a result in mteb's format ({' '.join(str(error).split())[:200]}); score the task again, or "
-            "remove the file"
+            f"{path} is not a result in mteb's format ({one_line(error)}); score the task again, or remove the file"
         ) from None
     wanted = task.metadata.dataset["revision"]
     if result.dataset_revision != wanted:

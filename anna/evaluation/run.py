@@ -21,8 +21,8 @@ from anna.errors import InputError
 from anna.evaluation import data
 from anna.evaluation.contenders import Contender
 from anna.evaluation.mteb_model import PromptedModel, SearchModel
-from anna.fingerprints import content_hash
-from anna.origins import hub_mirror, sha256
+from anna.fingerprints import code_hash, content_hash
+from anna.origins import hub_mirror
 from anna.scores import Score
 
 _LIBRARIES = (
@@ -176,7 +176,7 @@ def _fingerprint(contender: Contender, task: AbsTask, mode: str, copied: str | N
         "task": [metadata.name, metadata.type, metadata.main_score, metadata.dataset, task.seed],
         "parts": [list(task.hf_subsets), list(task.eval_splits)],
         "copy": copied,
-        "run": [sha256(Path(file)) for file in (__file__, data.__file__)],
+        "run": [code_hash(Path(file)) for file in (__file__, data.__file__)],
         "libraries": {name: version(name) for name in _LIBRARIES},
     }
     return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).hexdigest()

@@ -1,6 +1,5 @@
 """The tasks to score: the held-out tables as tasks of mteb's own classes, or one of mteb's benchmarks by name."""
 
-import difflib
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,7 +23,7 @@ from mteb.abstasks.task_metadata import TaskMetadata
 
 from anna import io, schemas
 from anna.errors import InputError
-from anna.params import HELD_OUT
+from anna.params import HELD_OUT, did_you_mean
 
 _SPLIT = "test"
 
@@ -78,7 +77,7 @@ def _named(tasks: list[AbsTask], benchmark: str, names: Sequence[str] | None) ->
     known = {task.metadata.name: task for task in tasks}
     for name in names:
         if name not in known:
-            close = _close(name, list(known))
+            close = did_you_mean(name, list(known), most=3)
             raise InputError(f"evaluate.tasks: {name!r} is no task of {benchmark!r}{close}; it has {sorted(known)}")
     return [task for name, task in known.items() if name in names]
 
@@ -222,7 +221,7 @@ def _loaded(base: type[AbsTask], metadata: TaskMetadata, dataset: Any, **setting
 def _benchmark_tasks(name: str) -> list[AbsTask]:
     known = [benchmark.name for benchmark in mteb.get_benchmarks()]
     if name not in known:
-        close = _close(name, [HELD_OUT, *known])
+        close = did_you_mean(name, [HELD_OUT, *known], most=3)
         raise InputError(
             f"evaluate.benchmark: {name!r} is neither {HELD_OUT!r} nor one of mteb's benchmarks{close}; correct it"
         )
@@ -238,8 +237,3 @@ def _check_scorable(benchmark: str, tasks: Sequence[AbsTask]) -> None:
             f"evaluate.benchmark: of {benchmark!r} these cannot be scored: {', '.join([*other, *means])} (not of texts "
             "alone, or means over other tasks); name the others in evaluate.tasks"
         )
-
-
-def _close(name: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    return f" (did you mean {' or '.join(map(repr, close))}?)" if close else ""

@@ -17,9 +17,9 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from anna.errors import InputError
+from anna.errors import InputError, one_line
 from anna.modeling.hardware import Quantize, tell_deepspeed
-from anna.origins import made_once, sha256
+from anna.origins import dequantised_name, made_once
 
 _log = logging.getLogger(__name__)
 
@@ -82,8 +82,9 @@ def _load(
         model = kind.from_pretrained(folder, dtype=dtype, local_files_only=True, use_safetensors=True, **options)
         return model, AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise InputError(f"{folder} holds no model of safetensors and tokenizer.json ({reason}); correct it") from None
+        raise InputError(
+            f"{folder} holds no model of safetensors and tokenizer.json ({one_line(error)}); correct it"
+        ) from None
 
 
 def _converted(path: Path) -> Path:
@@ -105,7 +106,7 @@ def _converted(path: Path) -> Path:
         _as_mistral(model).save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
 
-    return made_once(f"{path.stem}-{sha256(path)[:12]}", convert)
+    return made_once(dequantised_name(path), convert)
 
 
 def _as_mistral(model: PreTrainedModel) -> PreTrainedModel:

@@ -14,6 +14,8 @@ from anna.params import Params, Strict
 from anna.prompts import Example, query_prefix
 
 CONFIG_FILE = "encoder.json"
+CARD_FILE = "README.md"
+"""The model card, where the hub looks for it: words, which decide no vector."""
 ADAPTER_FOLDER = "adapter"
 """Where a LoRA adapter lies in an encoder's folder; without one, the folder holds whole weights."""
 

@@ -16,9 +16,6 @@ from anna.origins import HubOrigin, Origin, describe
 from anna.params import HELD_OUT
 from anna.reporting import style, templates
 
-CARD_FILE = "README.md"
-"""Its name in a model's folder, where the hub looks for it."""
-
 SECTIONS = ("ingest", "retrieve_dense", "rerank", "label", "filter", "train", "student")
 """Sections of params that the card tells of."""
 

@@ -8,32 +8,17 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from anna import schemas
 from anna.errors import InputError
 
 Floats = NDArray[np.float64]
-
-CURVE_COLUMNS = (
-    "step",
-    "queries",
-    "loss",
-    "info_nce",
-    "soft_label_ce",
-    "batch_soft_label_ce",
-    "soft_label_entropy",
-    "similarity_gap",
-    "tokens",
-    "tokens_saved",
-    "learning_rate",
-    "gradient_norm",
-    "task",
-)
 
 
 class Curve(NamedTuple):
     """The training curve, one entry per step."""
 
     values: Mapping[str, Floats]
-    """By name, all of `CURVE_COLUMNS` but the task."""
+    """By name, all of `schemas.CURVE` but the task."""
     tasks: Sequence[str]
 
     def __len__(self) -> int:
@@ -55,11 +40,11 @@ def read_curve(path: Path) -> Curve:
     Raises:
         InputError: If the file is missing or not a training curve.
     """
-    rows = list(read_rows(path, CURVE_COLUMNS))
-    columns = list(zip(*rows, strict=True)) if rows else [()] * len(CURVE_COLUMNS)
+    rows = list(read_rows(path, schemas.CURVE))
+    columns = list(zip(*rows, strict=True)) if rows else [()] * len(schemas.CURVE)
     values = {
         name: np.array([number(path, value) for value in column])
-        for name, column in zip(CURVE_COLUMNS[:-1], columns, strict=False)
+        for name, column in zip(schemas.CURVE[:-1], columns, strict=False)
     }
     return Curve(values, list(columns[-1]))
 
@@ -70,7 +55,7 @@ def read_validation(path: Path) -> Validation:
     Raises:
         InputError: If the file is missing or not a table of validations.
     """
-    rows = [[number(path, value) for value in row] for row in read_rows(path, ("step", "queries", "ndcg_at_10"))]
+    rows = [[number(path, value) for value in row] for row in read_rows(path, schemas.VALIDATION)]
     _, queries, ndcg = np.array(rows).reshape(-1, 3).T
     return Validation(queries, ndcg)
 

@@ -6,7 +6,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
-from tabulate import tabulate
 
 from anna.errors import InputError
 from anna.margins import ALL, Calibration, Kept
@@ -14,6 +13,7 @@ from anna.reporting import style
 from anna.reporting.marks import WIDTH
 from anna.reporting.plots import Plot, drawing, plot
 from anna.reporting.style import light
+from anna.scores import align
 
 UNITS = {
     "adaptive": "share of the way from the positive down to the query's background",
@@ -100,14 +100,14 @@ def table(calibration: Calibration, task: str = ALL) -> str:
         f"rule {calibration.rule}, margin in its unit: {UNITS[calibration.rule]}; * as set",
         "",
         f"{task}: {style.count(calibration.of(task)[0].queries)} queries",
-        _align([head, *rows]),
+        align([head, *rows]),
         "pass/query: candidates that pass, before the quota; gap: hardest negative below the positive, in fused score",
         "",
         "Queries that give a group",
-        _align(_by_task(calibration, lambda row: f"{100 * row.groups / row.queries:.0f} %")),
+        align(_by_task(calibration, lambda row: f"{100 * row.groups / row.queries:.0f} %")),
         "",
         "Candidates that pass, per query",
-        _align(_by_task(calibration, lambda row: f"{row.passing / row.queries:.1f}")),
+        align(_by_task(calibration, lambda row: f"{row.passing / row.queries:.1f}")),
     ]
     return "\n".join(told)
 
@@ -164,8 +164,3 @@ def _by_task(calibration: Calibration, text: Callable[[Kept], str]) -> list[list
 
 def _name(margin: float, calibration: Calibration) -> str:
     return f"{'*' if margin == calibration.margin else ''}{margin:g}"
-
-
-def _align(rows: Sequence[Sequence[str]]) -> str:
-    """Return lines in columns: names to the left, numbers to the right."""
-    return tabulate(rows, tablefmt="plain", disable_numparse=True, colglobalalign="right", colalign=("left",))

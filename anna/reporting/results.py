@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from tabulate import tabulate
 
 from anna.reporting import style
 from anna.reporting.curves import Curve, Floats
 from anna.reporting.gather import Facts
+from anna.scores import align
 
 
 class Card(NamedTuple):
@@ -99,7 +99,7 @@ def text_table(facts: Facts) -> str:
     if not rows:
         return "no scores"
     head = ["", *(style.column_name(column) for column in columns(facts))]
-    return tabulate([head, *rows], tablefmt="plain", disable_numparse=True, colglobalalign="right", colalign=("left",))
+    return align([head, *rows])
 
 
 def _card(name: str, role: str, scores: Mapping[str, float]) -> Card:

@@ -17,7 +17,7 @@ from sentence_transformers import SentenceTransformer
 
 from anna import fingerprints, log, store
 from anna.errors import InputError
-from anna.modeling.encoder_config import EncoderConfig
+from anna.modeling.encoder_config import CARD_FILE, EncoderConfig
 
 BATCH = 64
 """Documents encoded, and kept, at once."""
@@ -69,7 +69,7 @@ def _encode_docs(
 ) -> NDArray[np.float32]:
     """Return the vectors of `texts`, (N, D), those of an earlier search from the store."""
     decisive = {
-        "model": fingerprints.content_hash(model, "README.md"),  # the card decides no vector
+        "model": fingerprints.content_hash(model, CARD_FILE),
         "prompt": prompt_name,
         "device": encoder.device.type,
         "libraries": fingerprints.library_versions(),

@@ -74,32 +74,14 @@ def train_alone(encoder: Encoder, groups: Sequence[Group], texts: Texts, recipe:
     if not encoder.reads_early:
         raise InputError(
             f"train.last_layer_first is for decoders whose last layer computes EOS alone; this is a "
-            f"{encoder.backbone.config.model_type} with pooling {encoder.config.pooling}. Set it to null"
+            f"{encoder.backbone.config.model_type}, for which that is not known. Set it to null"
         )
     order = seeding.rng(recipe.seed, "last layer first").permutation(len(groups))
     chosen = [groups[number] for number in order[: most(groups, recipe, encoder.backbone.config.hidden_size)]]
     if len(chosen) < len(groups):
         _log.info("the last layer alone is trained on %d of %d groups", len(chosen), len(groups))
     library = read(encoder, chosen, texts, recipe)
-    weights = [*encoder.backbone.layers[-1].parameters(), *encoder.backbone.norm.parameters()]
-    optimizer = engines.adamw(weights, alone.learning_rate, recipe.weight_decay)
-    batches = plan(chosen, recipe, alone)
-    losses = []
-    for number, batch in log.progress(list(enumerate(batches)), unit="step", desc="training the last layer"):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(number, len(batches), alone.learning_rate, recipe.warmup_steps)
-        value = loss(encoder, batch, library, texts, recipe)
-        optimizer.zero_grad()
-        value.backward()  # type: ignore[no-untyped-call]
-        norm = torch.nn.utils.clip_grad_norm_(weights, recipe.max_gradient_norm)
-        if not norm.isfinite():
-            raise InputError(
-                f"step {number + 1} of the last layer alone ({batch.task}): gradient norm {norm.item()}; nothing is "
-                f"saved. Lower train.last_layer_first.learning_rate ({alone.learning_rate})"
-            )
-        optimizer.step()
-        losses.append(value.item())
-    optimizer.zero_grad()
+    losses = _descend(encoder, plan(chosen, recipe, alone), library, texts, recipe, peak=alone.learning_rate)
     tenth = max(1, len(losses) // 10)
     first, last = (round(sum(part) / tenth, 4) for part in (losses[:tenth], losses[-tenth:]))
     _log.info(
@@ -112,6 +94,31 @@ def train_alone(encoder: Encoder, groups: Sequence[Group], texts: Texts, recipe:
         "loss_first_tenth": first,
         "loss_last_tenth": last,
     }
+
+
+def _descend(
+    encoder: Encoder, batches: Sequence[Batch], library: Library, texts: Texts, recipe: TrainParams, *, peak: float
+) -> list[float]:
+    """Take one step per batch, up to the learning rate `peak`, and return their losses."""
+    weights = [*encoder.backbone.layers[-1].parameters(), *encoder.backbone.norm.parameters()]
+    optimizer = engines.adamw(weights, peak, recipe.weight_decay)
+    losses = []
+    for number, batch in log.progress(list(enumerate(batches)), unit="step", desc="training the last layer"):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(number, len(batches), peak, recipe.warmup_steps)
+        value = loss(encoder, batch, library, texts, recipe)
+        optimizer.zero_grad()
+        value.backward()  # type: ignore[no-untyped-call]
+        norm = torch.nn.utils.clip_grad_norm_(weights, recipe.max_gradient_norm)
+        if not norm.isfinite():
+            raise InputError(
+                f"step {number + 1} of the last layer alone ({batch.task}): gradient norm {norm.item()}; nothing is "
+                f"saved. Lower train.last_layer_first.learning_rate ({peak})"
+            )
+        optimizer.step()
+        losses.append(value.item())
+    optimizer.zero_grad()
+    return losses
 
 
 def most(groups: Sequence[Group], recipe: TrainParams, num_dims: int) -> int:

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from anna.errors import InputError
 from anna.modeling.encoder import Encoder
+from anna.modeling.student import StudentParams
 from anna.training.batches import Batch, Texts
 from anna.training.recipe import TrainParams
 from anna.training.step import batch_prefix
@@ -17,6 +18,26 @@ class _Prompt(NamedTuple):
     """What has this prompt, for people."""
     remedy: str
     """The parameter that makes it shorter."""
+
+
+def check_last_layer(recipe: TrainParams, student: StudentParams) -> None:
+    """Refuse students whose last layer cannot start or be trained as params say, as far as params alone tell."""
+    if student.last_layer == "weighted_mean":
+        for name, value, needed in (
+            ("train.method", recipe.method, "full"),
+            ("student.pooling", student.pooling, "last_token"),
+            ("student.attention", student.attention, "causal"),
+        ):
+            if value != needed:
+                raise InputError(
+                    f"student.last_layer is weighted_mean, which needs {name} {needed}, but that is {value}; set "
+                    "student.last_layer to pretrained, or change that"
+                )
+    if recipe.last_layer_first and student.pooling != "last_token":
+        raise InputError(
+            f"train.last_layer_first is for students read at their last token, but student.pooling is "
+            f"{student.pooling}; set train.last_layer_first to null, or change that"
+        )
 
 
 def check_dims(dims: Sequence[int], hidden_size: int) -> None:

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from anna.fingerprints import code_hash
 from anna.modeling.encoder import Encoder
 from anna.modeling.student import StudentParams
-from anna.origins import sha256
 from anna.training.batches import Group, Texts
 from anna.training.recipe import TrainParams
 from anna.training.validation import HeldOut
@@ -60,7 +60,7 @@ def identify(
         "data.vectors": digest(vectors),
         "weights": digest_weights(encoder.backbone.state_dict()),
         "dtype": str(encoder.dtype),
-        "code": digest(sha256(path) for path in code()),
+        "code": digest(code_hash(path) for path in code()),
         "libraries": {name: version(name) for name in _LIBRARIES},
     }
 

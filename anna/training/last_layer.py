@@ -87,20 +87,15 @@ def start_as_mean(
         groups: That it is trained on.
         batches: The run's own, whose prompts leave room for a text (`checks.check_prompts`).
         texts: What both name.
-        recipe: How it is trained.
+        recipe: How it is trained: whole (`checks.check_last_layer`).
 
     Raises:
-        InputError: If the recipe does not save whole weights, there is a single group, or as `readout.start`.
+        InputError: If there is a single group, or as `readout.start`.
     """
     if len(groups) < 2:
         raise InputError(
             "student.last_layer is weighted_mean, which is fitted to how texts differ, but there is a single training "
             "group; raise `rows` in ingest.train, loosen filter.margin, or set it to pretrained"
-        )
-    if recipe.method != "full":
-        raise InputError(
-            f"student.last_layer is weighted_mean, but train.method is {recipe.method}, which saves an adapter to the "
-            "checkpoint's own weights; set the one to pretrained, or the other to full"
         )
     order = seeding.rng(recipe.seed, "last layer").permutation(len(groups))
     chosen = [groups[number] for number in order[:COUNTED]]

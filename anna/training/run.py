@@ -6,61 +6,32 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
-from anna import io, seeding
+from anna import seeding
 from anna.footprint import recomputed_layers
 from anna.modeling.encoder import Encoder
-from anna.modeling.encoder_config import ADAPTER_FOLDER, EncoderConfig, PromptParams, task_prompts
+from anna.modeling.encoder_config import EncoderConfig, PromptParams, task_prompts
 from anna.modeling.fused import can_fuse, fuse
 from anna.modeling.hardware import compute_dtype
 from anna.modeling.student import StudentParams, load_student, recompute
 from anna.origins import describe, fetch_model
 from anna.training import engine as engines
 from anna.training.batches import Batch, Group, Texts, check_world, plan_epochs
-from anna.training.checkpoint import Checkpoints, Record, hold
-from anna.training.checks import check_dims, check_prompts
+from anna.training.checkpoint import Checkpoints, hold
+from anna.training.checks import check_dims, check_last_layer, check_prompts
 from anna.training.identity import conditions, identify
 from anna.training.last_layer import prepare_last_layer
 from anna.training.loop import best_step, train
 from anna.training.memory import check_memory
 from anna.training.recipe import TrainParams
+from anna.training.results import Outputs, save_encoder, save_records, summary
 from anna.training.schedule import learning_rate
 from anna.training.validation import HeldOut, sample, score
 
 _log = logging.getLogger(__name__)
-
-
-CURVE = (
-    "step",
-    "queries",
-    "loss",
-    "info_nce",
-    "soft_label_ce",
-    "batch_soft_label_ce",
-    "soft_label_entropy",
-    "similarity_gap",
-    "tokens",
-    "tokens_saved",
-    "learning_rate",
-    "gradient_norm",
-    "task",
-)
-"""Columns of the curve: what is the same when the run is repeated, so neither speed nor memory."""
-
-VALIDATION = ("step", "queries", "ndcg_at_10")
-
-
-class Outputs(NamedTuple):
-    """Where a run leaves its results; nothing appears there before it has succeeded."""
-
-    encoder: Path
-    metrics: Path
-    curve: Path
-    validation: Path
 
 
 class Scratch(NamedTuple):
@@ -96,10 +67,12 @@ def train_encoder(
     """Train the student, from the run's last checkpoint if it was killed, and save encoder, metrics and curves.
 
     Raises:
-        InputError: If another process trains in this project, the student cannot fit into memory, a task that is
-            trained or held out has no prompt, a prompt is too long, a batch is too small for the ranks, the checkpoint
-            cannot be continued exactly, or training went wrong: nothing is saved then.
+        InputError: If another process trains in this project, the student's last layer cannot start or be trained as
+            params say, the student cannot fit into memory, a task that is trained or held out has no prompt, a prompt
+            is too long, a batch is too small for the ranks, the checkpoint cannot be continued exactly, or training
+            went wrong: nothing is saved then.
     """
+    check_last_layer(recipe, student)
     rank, world_size = engines.init_distributed()
     lock = hold(scratch.checkpoints.with_suffix(".lock")) if rank == 0 else None
     torch.manual_seed(seeding.derive_seed(recipe.seed, "torch", rank))
@@ -229,56 +202,3 @@ def plan(groups: Sequence[Group], recipe: TrainParams) -> list[Batch]:
         max_examples=recipe.max_examples,
     )
     return list(islice(batches, recipe.max_steps))
-
-
-def save_encoder(folder: Path, encoder: Encoder, state: dict[str, Tensor]) -> None:
-    """Save weights (whole model or adapter), tokenizer and encoder.json, atomically."""
-    with io.atomic(folder) as temporary:
-        place = temporary / ADAPTER_FOLDER if engines.is_adapted(encoder) else temporary
-        encoder.backbone.save_pretrained(place, state_dict=state)
-        (place / "README.md").unlink(missing_ok=True)  # peft's empty model card
-        encoder.tokenizer.save_pretrained(temporary)
-        encoder.config.save(temporary)
-
-
-def save_records(outputs: Outputs, records: Sequence[Record], summary: Mapping[str, Any]) -> None:
-    """Save the curve, the validations and the metrics, each atomically."""
-    validated = [record for record in records if "ndcg_at_10" in record]
-    if "ndcg_at_10_before" in records[0]:
-        validated.insert(0, {"step": 0, "queries": 0, "ndcg_at_10": records[0]["ndcg_at_10_before"]})
-    for path, columns, rows in ((outputs.curve, CURVE, records), (outputs.validation, VALIDATION, validated)):
-        io.write_csv(path, columns, [[row[name] for name in columns] for row in rows])
-    io.write_json(outputs.metrics, summary)
-
-
-def summary(
-    records: Sequence[Mapping[str, Any]], told: Mapping[str, float], num_groups: int, kept: int, update: float
-) -> dict[str, Any]:
-    """Return the run's metrics: means over its first and its last tenth, tokens, and what of the weights was saved.
-
-    Args:
-        records: One per step.
-        told: Of the last layer's training before them.
-        num_groups: Groups trained on.
-        kept: Step whose weights are saved.
-        update: How far they moved, relative to their size.
-    """
-    tenth = max(1, len(records) // 10)
-
-    def mean(name: str, part: Sequence[Mapping[str, Any]]) -> float:
-        return round(sum(float(record[name]) for record in part) / len(part), 4)
-
-    return {
-        **({"last_layer_first": dict(told)} if told else {}),
-        "groups": num_groups,
-        "steps": len(records),
-        "queries": records[-1]["queries"],
-        **{f"{name}_first_tenth": mean(name, records[:tenth]) for name in ("loss", "info_nce", "soft_label_ce")},
-        **{f"{name}_last_tenth": mean(name, records[-tenth:]) for name in ("loss", "info_nce", "soft_label_ce")},
-        "tokens": sum(record["tokens"] for record in records),
-        "tokens_saved": sum(record["tokens_saved"] for record in records),
-        "kept_step": kept,
-        **{name: records[0][name] for name in ("ndcg_at_10_before",) if name in records[0]},
-        **{name: records[kept - 1][name] for name in ("ndcg_at_10",) if name in records[kept - 1]},
-        "relative_update": round(update, 6),
-    }

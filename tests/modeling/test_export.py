@@ -13,7 +13,7 @@ from anna.modeling import export
 from anna.modeling.encoder import Encoder
 from anna.modeling.encoder_config import EncoderConfig
 from anna.training.engine import add_lora
-from anna.training.run import save_encoder
+from anna.training.results import save_encoder
 from tests.conftest import tiny_student
 
 TEXTS = ["the capital of France", "x", "a very long text about rivers and mountains " * 20]

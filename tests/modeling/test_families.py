@@ -17,7 +17,7 @@ from anna.modeling.encoder import Encoder, Part
 from anna.modeling.encoder_config import EncoderConfig
 from anna.modeling.student import load_student
 from anna.training.engine import add_lora
-from anna.training.run import save_encoder
+from anna.training.results import save_encoder
 from tests.conftest import as_loaded, tiny_student
 
 TEXTS = ["the capital of France", "x", "a very long text about rivers and mountains " * 3]

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from anna import fusion, io, schemas, segments
-from anna.reporting import curves, distributions, gather, plots
+from anna.reporting import distributions, gather, plots
 from anna.reporting.gather import Facts
 from stages import report
 
@@ -126,7 +126,7 @@ def _write_model(folder: Path) -> None:
 
 
 def _write_curve(folder: Path, rng: np.random.Generator, steps: int = 96) -> None:
-    rows: list[tuple[Any, ...]] = [curves.CURVE_COLUMNS]
+    rows: list[tuple[Any, ...]] = [schemas.CURVE]
     for step in range(1, steps + 1):
         task = int(rng.integers(len(TRAIN_TASKS)))
         nce = 0.4 + 0.3 * task + 3.2 * np.exp(-step / 18) + rng.normal(0, 0.06)

@@ -8,9 +8,10 @@ from html.parser import HTMLParser
 import pytest
 
 from anna.reporting import page, plots
-from anna.reporting.curves import CURVE_COLUMNS, Curve
+from anna.reporting.curves import Curve
 from anna.reporting.gather import Facts
 from anna.reporting.plots import Plot
+from anna.schemas import CURVE
 from tests.reporting.conftest import HOSTILE
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
@@ -149,7 +150,7 @@ def test_an_empty_run_gives_a_page_that_says_so(facts: Facts) -> None:
         summary={},
         means={},
         tasks={},
-        curve=Curve({name: facts.curve.values[name][:0] for name in CURVE_COLUMNS[:-1]}, []),
+        curve=Curve({name: facts.curve.values[name][:0] for name in CURVE[:-1]}, []),
         ingest_drops=[],
         stages={},
         costs={},

@@ -11,10 +11,11 @@ import pytest
 from matplotlib.figure import Figure
 
 from anna.reporting import figures, plots, style
-from anna.reporting.curves import CURVE_COLUMNS, Curve
+from anna.reporting.curves import Curve
 from anna.reporting.distributions import Distributions, Entropies, Spread
 from anna.reporting.gather import Facts, IngestDrop
 from anna.reporting.plots import Plot
+from anna.schemas import CURVE
 
 NAMES = ["scores", "training", "fused_scores", "entropy", "ingest_drops", "filter_drops", "cost"]
 
@@ -56,7 +57,7 @@ def test_nothing_to_draw_gives_no_figure(facts: Facts) -> None:
     bare = replace(
         facts,
         means={},
-        curve=Curve({name: NOTHING for name in CURVE_COLUMNS[:-1]}, []),
+        curve=Curve({name: NOTHING for name in CURVE[:-1]}, []),
         distributions=Distributions(Spread(EDGES, NONE, NONE, NONE, NONE), Entropies(NONE, NONE)),
         ingest_drops=[],
         stages={"filter": {"drops": {"inside_margin": 0}}},
@@ -72,7 +73,7 @@ def test_one_model_one_step_and_one_drop_are_enough(facts: Facts) -> None:
         facts,
         means={"student": {"STS": -0.2}},
         summary={},
-        curve=Curve({name: np.array([1.0]) for name in CURVE_COLUMNS[:-1]}, ["t"]),
+        curve=Curve({name: np.array([1.0]) for name in CURVE[:-1]}, ["t"]),
         distributions=Distributions(Spread(EDGES, np.array([1]), NONE, NONE, NONE), Entropies(NONE, NONE)),
         ingest_drops=[IngestDrop("t", "train", "empty_text", 1, "")],
         costs={"train": {"seconds": 0.0}},

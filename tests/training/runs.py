@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from anna import log
-from anna.training import run, step
+from anna.training import results, run, step
 from anna.training.batches import Group
 from anna.training.recipe import TrainParams
 from tests.conftest import tiny_student
@@ -135,7 +135,7 @@ def _train(checkpoint: Path, chosen: dict[str, Any], queries: int | None, last_l
         student=tiny_student(checkpoint, layers=3, last_layer=last_layer),
         prompts=prompts(),
         recipe=TrainParams.model_validate(chosen),
-        outputs=run.Outputs(Path("encoder"), Path("train.json"), Path("training.csv"), Path("validation.csv")),
+        outputs=results.Outputs(Path("encoder"), Path("train.json"), Path("training.csv"), Path("validation.csv")),
         scratch=run.Scratch(Path("checkpoints"), Path("dvclive")),
     )
 

@@ -143,10 +143,10 @@ def test_null_changes_nothing(tiny_encoder: Encoder) -> None:
     assert all(torch.equal(weight, before[name]) for name, weight in tiny_encoder.backbone.state_dict().items())
 
 
-def test_what_it_is_not_for_is_refused(tiny_encoder: Encoder, tiny_checkpoint: Path) -> None:
-    pooled = encoder_with(tiny_checkpoint, tiny_encoder.config, pooling="mean")
-    with pytest.raises(InputError, match=r"last_layer_first is for decoders .* a mistral with pooling mean"):
-        alone.train_alone(pooled, toy_groups(), toy_texts(), first())
+def test_what_it_is_not_for_is_refused(tiny_encoder: Encoder) -> None:
+    tiny_encoder.backbone.config.model_type, tiny_encoder.reads_early = "gemma", False
+    with pytest.raises(InputError, match=r"last_layer_first is for decoders .* a gemma, for which that is not known"):
+        alone.train_alone(tiny_encoder, toy_groups(), toy_texts(), first())
     with pytest.raises(ValidationError, match="an adapter holds none of the last layer's own weights"):
         first(method="lora")
 

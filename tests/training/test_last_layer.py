@@ -1,5 +1,7 @@
 """The sample that the last layer starts from."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -11,6 +13,8 @@ from anna.training import last_layer, run
 from anna.training.batches import Batch, Group
 from anna.training.last_layer import start_as_mean
 from anna.training.recipe import TrainParams
+from anna.training.results import Outputs
+from tests.conftest import tiny_student
 from tests.training.worker import recipe, toy_groups, toy_texts
 
 
@@ -61,9 +65,16 @@ def test_examples_are_read_with_groups_from_all_over_a_batch(
     assert decoded == [toy_texts().queries[members[place].query_id] for place in (0, 3, 6, 9)]
 
 
-def test_an_adapter_is_refused(tiny_encoder: Encoder) -> None:
-    with pytest.raises(InputError, match=r"last_layer is weighted_mean, but train.method is lora"):
-        start(tiny_encoder, toy_groups(), recipe(1, "lora"))
+def test_an_adapter_is_refused_before_anything_is_read(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"last_layer is weighted_mean, which needs train\.method full"):
+        run.train_encoder(
+            data=None,  # type: ignore[arg-type]
+            student=tiny_student(tiny_checkpoint, last_layer="weighted_mean"),
+            prompts=None,  # type: ignore[arg-type]
+            recipe=recipe(1, "lora"),
+            outputs=Outputs(*(tmp_path / name for name in "abcd")),
+            scratch=run.Scratch(tmp_path, tmp_path),
+        )
 
 
 def test_a_single_group_is_refused(tiny_encoder: Encoder) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from anna.errors import InputError
 from anna.footprint import GIB
-from anna.training import memory, run
+from anna.training import memory, results, run
 from anna.training.memory import check_memory
 from tests.conftest import tiny_student
 from tests.training.worker import recipe
@@ -69,7 +69,7 @@ def test_ranks_of_one_machine_share_it(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_training_asks_before_it_loads(tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "device_memory", lambda _: 1.0)
     monkeypatch.setattr(run, "new_encoder", lambda *_: pytest.fail("the model was loaded"))
-    nothing = run.Outputs(*(tmp_path / name for name in "abcd"))
+    nothing = results.Outputs(*(tmp_path / name for name in "abcd"))
     with pytest.raises(InputError, match="needs at least"):
         run.train_encoder(
             data=None,  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ from anna.errors import InputError
 from anna.modeling import checkpoint, export
 from anna.modeling.student import load_student
 from anna.training import engine as engines
-from anna.training import loop, run
+from anna.training import loop, results, run
 from anna.training.identity import digest_weights
 from anna.training.recipe import TrainParams
 from tests.conftest import tiny_student
@@ -43,7 +43,7 @@ def test_a_trained_adapter_is_exported_onto_the_matrices_it_was_trained_on(
     after = engines.weights(encoder.backbone, is_trained=True)
     assert engines.check_moved(before, after, 2) > 0.001
     assert torch.equal(matrix, packed)
-    run.save_encoder(tmp_path / "encoder", encoder, after)
+    results.save_encoder(tmp_path / "encoder", encoder, after)
     loaded, texts = export.load_trained(tmp_path / "encoder", student), {"": ["the capital of France", "x"]}
     expected = export.embed(encoder.eval(), texts)
     np.testing.assert_allclose(export.embed(loaded, texts)[""], expected[""], atol=1e-5)
