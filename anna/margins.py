@@ -89,23 +89,26 @@ def grid(rule: Rule, margin: float | None) -> list[float]:
 def sweep(candidates: Candidates, rules: Rules, margins: Sequence[float]) -> Sweep:
     """Return what `negatives.judge_candidates` would count at every margin, with one comparison of scores for each.
 
-    A larger margin only takes the best ones away of the candidates that pass, so how many pass says all.
+    A larger margin only takes the best ones away of the candidates that nobody has judged, so how many pass says all.
     """
     standing = negatives.stand(candidates, rules)
     fixed_QV = _count(standing.verdicts, candidates.starts)
     is_open_C = standing.verdicts == Verdict.KEPT
     open_C = np.flatnonzero(is_open_C)
-    # Of each query that has any, the candidates that are open: a run of them, best first.
+    # Of each query the candidates that are open, if any: a run of them, best first.
     open_Q = fixed_QV[:, Verdict.KEPT]
     ends_Q = np.cumsum(open_Q)
+    is_free_C = candidates.is_judged_negative[open_C]
     s_C, p_C, b_C = (
         values_C[open_C]
         for values_C in (candidates.scores, *map(candidates.spread, (standing.references, standing.backgrounds)))
     )
     counts, query_verdicts, gaps = [], [], []
     for margin in margins:
-        passed_C = np.concatenate([[0], np.cumsum(negatives.clears(rules.rule, s_C, p_C, b_C, margin))])
-        passing_Q = passed_C[ends_Q] - passed_C[ends_Q - open_Q]
+        is_clear_C = negatives.clears(rules.rule, s_C, p_C, b_C, margin) | is_free_C
+        passed_C = np.concatenate([[0], np.cumsum(is_clear_C)])
+        before_Q = passed_C[ends_Q - open_Q]
+        passing_Q = passed_C[ends_Q] - before_Q
         kept_Q = np.minimum(passing_Q, rules.negatives_per_query)
         verdict_Q = np.where(kept_Q < rules.min_negatives, Verdict.TOO_FEW_NEGATIVES, Verdict.KEPT)
         verdict_Q = np.where(standing.is_weak, Verdict.WEAK_POSITIVE, verdict_Q)
@@ -119,7 +122,8 @@ def sweep(candidates: Candidates, rules: Rules, margins: Sequence[float]) -> Swe
         counts.append(counts_QV)
         query_verdicts.append(verdict_Q.astype(np.int8))
         has_Q = counts_QV[:, Verdict.KEPT] > 0
-        gaps.append(_gap(s_C, (ends_Q - passing_Q)[has_Q], standing.references, has_Q))
+        hardest = np.searchsorted(passed_C, before_Q[has_Q] + 1) - 1
+        gaps.append(_gap(s_C, hardest, standing.references, has_Q))
     return Sweep(np.stack(counts), np.stack(query_verdicts), np.stack(gaps))
 
 

@@ -65,6 +65,8 @@ class Candidates(NamedTuple):
     """Whether its text is that of a positive, (C,)."""
     is_relabelled: Bool
     """Whether the reranker takes it for a positive that nobody labelled, (C,)."""
+    is_judged_negative: Bool
+    """Whether it is known to be none: judged not relevant, or of another class than the query's, (C,)."""
     has_class: Bool
     """Whether the query's positives are the documents of its class, (Q,)."""
     starts: Int
@@ -107,7 +109,8 @@ def judge_candidates(candidates: Candidates, rules: Rules, margin: float) -> Jud
     """Return one verdict for every candidate and every query.
 
     A candidate is judged by the first of these that holds: labelled positive; text of a positive; relabelled; s > p;
-    inside the margin; more than `negatives_per_query` better ones kept. The rules, what they keep:
+    inside the margin; more than `negatives_per_query` better ones kept. What is judged a negative is neither above nor
+    inside: a margin is for what nobody has judged. The rules, what they keep:
 
         adaptive   s <= p - margin * (p - b), b a low quantile of the query's scores (ours)
         percent    s - low < (1 - margin) * (p - low), low the query's lowest score
@@ -128,7 +131,7 @@ def judge_candidates(candidates: Candidates, rules: Rules, margin: float) -> Jud
     starts_Q = candidates.starts
     standing = stand(candidates, rules)
     p_C, b_C = candidates.spread(standing.references), candidates.spread(standing.backgrounds)
-    is_clear_C = clears(rules.rule, candidates.scores, p_C, b_C, margin)
+    is_clear_C = clears(rules.rule, candidates.scores, p_C, b_C, margin) | candidates.is_judged_negative
     is_open_C = (standing.verdicts == Verdict.KEPT) & is_clear_C
     is_kept_C = is_open_C & (segments.number_within(is_open_C, starts_Q) <= rules.negatives_per_query)
     is_short_Q = segments.total(is_kept_C, starts_Q) < rules.min_negatives
@@ -153,11 +156,12 @@ def stand(candidates: Candidates, rules: Rules) -> Standing:
     is_weak_Q = reference_Q <= background_Q
     if rules.max_positive_rank is not None:
         is_weak_Q |= positive_Q - starts_Q >= rules.max_positive_rank
+    is_above_C = (scores_C > candidates.spread(reference_Q)) & ~candidates.is_judged_negative
     verdict_C = _first_that_holds(
         (candidates.is_positive, Verdict.LABELLED_POSITIVE),
         (candidates.is_duplicate, Verdict.DUPLICATE_OF_POSITIVE),
         (candidates.is_relabelled, Verdict.RELABELLED),
-        ((scores_C > candidates.spread(reference_Q)) & (rules.rule != "none"), Verdict.ABOVE_POSITIVE),
+        (is_above_C & (rules.rule != "none"), Verdict.ABOVE_POSITIVE),
     )
     return Standing(verdict_C, positive_Q, reference_Q, background_Q, is_weak_Q)
 

@@ -18,6 +18,7 @@ class Candidate(NamedTuple):
     is_positive: bool
     is_duplicate: bool
     is_relabelled: bool = False
+    is_judged_negative: bool = False
 
 
 Query = tuple[list[Candidate], bool]
@@ -25,6 +26,7 @@ Query = tuple[list[Candidate], bool]
 CANDIDATE = st.builds(
     Candidate,
     st.one_of(st.floats(-4, 4, width=32), st.sampled_from([-1.0, 0.0, 0.5, 1.0])),
+    st.booleans(),
     st.booleans(),
     st.booleans(),
     st.booleans(),
@@ -60,6 +62,7 @@ def arrays(queries: list[Query]) -> negatives.Candidates:
         is_positive=np.array([row.is_positive for row in rows]),
         is_duplicate=np.array([row.is_duplicate for row in rows]),
         is_relabelled=np.array([row.is_relabelled for row in rows]),
+        is_judged_negative=np.array([row.is_judged_negative for row in rows]),
         has_class=np.array([has_class for _, has_class in queries]),
         starts=np.cumsum([0, *(len(candidates) for candidates, _ in queries)])[:-1].astype(np.int64),
     )
@@ -104,9 +107,9 @@ def literal(query: Query, settings: dict[str, Any]) -> tuple[list[Verdict], Verd
             verdicts.append(Verdict.DUPLICATE_OF_POSITIVE)
         elif row.is_relabelled:
             verdicts.append(Verdict.RELABELLED)
-        elif row.score > p and rule != "none":
+        elif row.score > p and rule != "none" and not row.is_judged_negative:
             verdicts.append(Verdict.ABOVE_POSITIVE)
-        elif not keeps:
+        elif not keeps and not row.is_judged_negative:
             verdicts.append(Verdict.INSIDE_MARGIN)
         elif verdicts.count(Verdict.KEPT) == settings["negatives_per_query"]:
             verdicts.append(Verdict.BEYOND_QUOTA)
@@ -134,14 +137,17 @@ def test_equal_to_a_loop(queries: list[Query], settings: dict[str, Any]) -> None
 
 
 @given(st.lists(QUERY, min_size=1, max_size=4), SETTINGS)
-def test_nothing_above_the_positive_is_ever_kept(queries: list[Query], settings: dict[str, Any]) -> None:
+def test_nothing_above_the_positive_is_ever_kept_that_nobody_has_judged(
+    queries: list[Query], settings: dict[str, Any]
+) -> None:
     if settings["rule"] == "none":
         return
     judgement = judge(queries, **settings)
     scores = np.array([row.score for rows, _ in queries for row in rows])
     starts = np.cumsum([0, *(len(rows) for rows, _ in queries)])[:-1]
     reference = segments.spread(judgement.references, starts, len(scores))
-    assert (scores <= reference)[judgement.verdicts == Verdict.KEPT].all()
+    is_judged = np.array([row.is_judged_negative for rows, _ in queries for row in rows])
+    assert (is_judged | (scores <= reference))[judgement.verdicts == Verdict.KEPT].all()
 
 
 @given(QUERY, st.sampled_from(RULE_NAMES), st.floats(0, 1), st.floats(0, 1))
@@ -183,6 +189,14 @@ def test_absolute_by_hand() -> None:
 def test_none_keeps_all_but_positives_and_duplicates() -> None:
     reasons = one([3.0, 2.0, 1.0, 0.0], [1], (2,), rule="none")
     assert reasons == ["kept", "labelled_positive", "duplicate_of_positive", "kept"]
+
+
+def test_what_is_judged_a_negative_stands_at_any_score() -> None:
+    scores = (3.0, 2.5, 2.0, 1.9, 0.0)
+    rows = [Candidate(s, s == 2.0, False, is_judged_negative=s in (3.0, 1.9)) for s in scores]
+    judgement = judge([(rows, True)], rule="absolute", margin=0.5)
+    reasons = [Verdict(code).reason for code in judgement.verdicts]
+    assert reasons == ["kept", "above_positive", "labelled_positive", "kept", "kept"]
 
 
 def test_the_relabelled_are_no_negatives_and_no_reference() -> None:

@@ -34,8 +34,8 @@ def load_data(task: AbsTask) -> None:
         task.load_data()
     except Exception as error:  # the hub client raises a score of types; each means the same to the user
         raise InputError(
-            f"data of mteb task {task.metadata.name!r} did not arrive from {mirror or 'the hub'} ({one_line(error)}); check "
-            f"the network, put a copy of the repository at ${HUB_DIR_VARIABLE}/datasets/{repo}, or set "
+            f"data of mteb task {task.metadata.name!r} did not arrive from {mirror or 'the hub'} ({one_line(error)}); "
+            f"check the network, put a copy of the repository at ${HUB_DIR_VARIABLE}/datasets/{repo}, or set "
             "evaluate.benchmark: held_out"
         ) from None
     finally:

@@ -18,7 +18,8 @@ class Marked(NamedTuple):
     """The candidates of some queries."""
 
     rows: pl.DataFrame
-    """LABELS with coded ids, and `task`, `has_class`, `is_positive`, `is_duplicate`, `is_relabelled`."""
+    """LABELS with coded ids, and `task`, `has_class`, `is_positive`, `is_duplicate`, `is_relabelled`,
+    `is_judged_negative`."""
     candidates: Candidates
     """The same, as arrays."""
 
@@ -58,12 +59,14 @@ class Marker:
             reranked = self.known.encode(block.rows["reranker"], "reranker run")
             rows = mark_relabelled(rows, reranked, judged, self._relabel_margin)
             rows = mark_duplicates(rows, plain)  # now of the relabelled, too
+        rows = mark_judged_negatives(rows, self.known, judged)
         starts_Q = segments.find_starts(numbers(rows, "query_id"))
         candidates = Candidates(
             scores=numbers(rows, "fused_score").astype(np.float64),
             is_positive=numbers(rows, "is_positive"),
             is_duplicate=numbers(rows, "is_duplicate"),
             is_relabelled=numbers(rows, "is_relabelled"),
+            is_judged_negative=numbers(rows, "is_judged_negative"),
             has_class=numbers(rows, "has_class")[starts_Q],
             starts=starts_Q,
         )
@@ -103,6 +106,20 @@ def mark_duplicates(rows: pl.DataFrame, plain: pl.Series) -> pl.DataFrame:
     joined = rows.with_columns(with_query(plain.rank("dense")).alias("text"))
     is_twin = pl.col("text").is_in(joined.filter(is_positive)["text"].implode())
     return joined.with_columns((is_twin & ~is_positive).alias("is_duplicate")).drop("text")
+
+
+def mark_judged_negatives(rows: pl.DataFrame, known: Known, judged: pl.DataFrame) -> pl.DataFrame:
+    """Return `rows` in their order, with `is_judged_negative`: judged not relevant, or of another class than the query.
+
+    Args:
+        rows: Candidates with coded ids and `is_positive`.
+        known: What they are coded by.
+        judged: QRELS of these queries, coded.
+    """
+    relevance = rows.join(judged.select(*PAIR, "relevance"), on=PAIR, how="left", maintain_order="left")["relevance"]
+    query_class, doc_class = known.query_classes.gather(rows["query_id"]), known.doc_classes.gather(rows["doc_id"])
+    is_negative = (relevance == 0).fill_null(False) | (query_class != doc_class).fill_null(False)
+    return rows.with_columns((is_negative & ~rows["is_positive"]).alias("is_judged_negative"))
 
 
 def mark_relabelled(rows: pl.DataFrame, reranked: pl.DataFrame, judged: pl.DataFrame, margin: float) -> pl.DataFrame:

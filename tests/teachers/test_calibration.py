@@ -12,7 +12,7 @@ from anna.errors import InputError
 from anna.teachers import calibration
 from anna.teachers.filtering import FilterParams
 from tests.teachers.conftest import Toy, table
-from tests.teachers.test_filtering import LABELS, SETTINGS, blocks, select
+from tests.teachers.test_filtering import LABELS, SETTINGS, blocks, positives, select
 
 RERANKED = [("A:q:1", 1, "A:d:4", -1.0), ("A:q:1", 2, "A:d:1", -2.0), ("A:q:1", 3, "A:d:5", -4.0)]
 
@@ -52,8 +52,10 @@ def test_the_gap_by_hand(toy: Toy, labels: pa.Table) -> None:
     at_half = {name: next(row for row in found.of(name) if row.margin == 0.5) for name in found.tasks}
     assert {name: row.gap for name, row in at_half.items()} == {"A": 1.0, "B": 1.0, "all": 1.0}
     at_one_and_a_half = next(row for row in found.of("all") if row.margin == 1.5)
-    assert (at_one_and_a_half.groups, at_one_and_a_half.gap) == (1, 3.0)
-    assert next(row for row in found.of("B") if row.margin == 1.5).gap is None
+    # B's negative is of another class, which no margin applies to.
+    assert (at_one_and_a_half.groups, at_one_and_a_half.gap) == (2, 2.0)
+    at_three = next(row for row in found.of("A") if row.margin == 3.5)
+    assert (at_three.groups, at_three.gap) == (0, None)
 
 
 def test_another_rule_than_the_one_that_is_set_has_no_margin(toy: Toy, labels: pa.Table) -> None:
@@ -93,7 +95,7 @@ def test_of_the_tables_of_a_run(toy: Toy, labels: pa.Table, tmp_path: Path, rela
     for name, part, schema in (
         ("corpus", toy.corpus, schemas.CORPUS),
         ("queries", toy.queries, schemas.QUERIES),
-        ("qrels", toy.qrels, schemas.QRELS),
+        ("qrels", positives(toy), schemas.QRELS),
         ("labels", labels, schemas.LABELS),
     ):
         io.write(tmp_path / f"{name}.parquet", part, schema)

@@ -6,12 +6,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from anna import schemas
 from anna.folding import fold, normalise
-from anna.teachers.candidates import mark_duplicates, mark_relabelled, plain_texts
+from anna.teachers.candidates import mark_duplicates, mark_judged_negatives, mark_relabelled, plain_texts
+from anna.teachers.tables import Known
 
 PLAIN = pl.Series("plain", [2**63, 8, 2**63, 8], dtype=pl.UInt64)
 """Of the documents d0, d1, d3 and d4: d3 has the text of d0, d4 that of d1."""
@@ -152,3 +155,39 @@ def test_every_character_is_folded_as_ingest_folds_it() -> None:
 @given(st.lists(st.text(st.sampled_from("aAßΣ\u03c3ς .,!$+#\u0301éÉ की\t")), min_size=1))
 def test_any_text_is_folded_as_ingest_folds_it(texts: list[str]) -> None:
     assert folded(texts) == [normalise(text) for text in texts]
+
+
+def test_another_class_and_what_was_judged_not_relevant_are_known_negatives() -> None:
+    docs = [("d0", "x"), ("d1", "y"), ("d2", None), ("d3", "x")]
+    asked = [("q0", "x"), ("q1", None)]
+    corpus = pa.Table.from_pylist(
+        [{"doc_id": name, "task": "A", "text": name, "label": label} for name, label in docs], schema=schemas.CORPUS
+    )
+    queries = pa.Table.from_pylist(
+        [
+            {"query_id": name, "task": "A", "kind": "retrieval", "split": "train", "text": name, "label": label}
+            for name, label in asked
+        ],
+        schema=schemas.QUERIES,
+    )
+    known = Known(corpus, queries)
+    pairs = [(query, doc) for query, _ in asked for doc, _ in docs]
+    rows = pl.DataFrame(
+        {
+            "query_id": pl.Series([int(query[1]) for query, _ in pairs], dtype=pl.UInt32),
+            "doc_id": pl.Series([int(doc[1]) for _, doc in pairs], dtype=pl.UInt32),
+            "is_positive": [pair in (("q0", "d0"), ("q0", "d3"), ("q1", "d1")) for pair in pairs],
+        }
+    )
+    judged = pl.DataFrame(
+        {
+            "query_id": pl.Series([1, 1], dtype=pl.UInt32),
+            "doc_id": pl.Series([1, 3], dtype=pl.UInt32),
+            "relevance": pl.Series([1, 0], dtype=pl.Int8),
+        }
+    )
+    marked = mark_judged_negatives(rows, known, judged)
+    assert [pair for pair, told in zip(pairs, marked["is_judged_negative"], strict=True) if told] == [
+        ("q0", "d1"),
+        ("q1", "d3"),
+    ]

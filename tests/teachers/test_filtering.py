@@ -52,9 +52,20 @@ class Selected(NamedTuple):
     metrics: dict[str, Any]
 
 
-def blocks(toy: Toy, labels: pa.Table, size: int = 99, reranked: Sequence[Sequence[Any]] = ()) -> Iterator[Block]:
+def positives(toy: Toy) -> pa.Table:
+    """Judgements without what was judged not relevant, which no margin applies to."""
+    return toy.qrels.filter(pc.greater(toy.qrels["relevance"], 0))
+
+
+def blocks(
+    toy: Toy,
+    labels: pa.Table,
+    size: int = 99,
+    reranked: Sequence[Sequence[Any]] = (),
+    qrels: pa.Table | None = None,
+) -> Iterator[Block]:
     """Yield blocks of so many queries."""
-    tables = {"labels": labels, "qrels": toy.qrels, "reranker": table(schemas.RUN, reranked)}
+    tables = {"labels": labels, "qrels": qrels or positives(toy), "reranker": table(schemas.RUN, reranked)}
     for start in range(0, len(toy.queries), size):
         own = toy.queries.slice(start, size)
         rows = {name: part.filter(pc.is_in(part["query_id"], own["query_id"])) for name, part in tables.items()}
@@ -89,6 +100,13 @@ def test_every_candidate_has_its_reason(toy: Toy, labels: pa.Table) -> None:
         ("B:q:1", "B:d:1"): "labelled_positive",  # of the query's class, though not in the qrels
         ("B:q:1", "B:d:2"): "labelled_positive",
     }
+
+
+def test_what_was_judged_not_relevant_is_a_negative_inside_the_margin_too(toy: Toy, labels: pa.Table) -> None:
+    selector = filtering.Selector(toy.corpus, toy.queries, FilterParams(**SETTINGS))
+    groups: list[pa.Table] = []
+    filtering.select_all(selector, blocks(toy, labels, qrels=toy.qrels), groups.append, lambda _: None)
+    assert pa.concat_tables(groups).to_pylist()[1]["negative_ids"] == ["A:d:3"]
 
 
 def test_groups(toy: Toy, labels: pa.Table, tmp_path: Any) -> None:
@@ -167,7 +185,7 @@ def test_what_the_reranker_puts_above_the_positive_is_no_negative(toy: Toy, labe
 @pytest.mark.parametrize(
     ("changes", "drops", "remedies"),
     [
-        ({"margin": 99.0}, (0, 3), "lower filter.margin or lower filter.min_negatives"),
+        ({"margin": 99.0, "min_negatives": 2}, (0, 3), "lower filter.margin or lower filter.min_negatives"),
         ({"negatives_per_query": 9, "min_negatives": 9, "margin": 0.0}, (0, 3), "lower filter.min_negatives"),
         ({"max_positive_rank": 1}, (3, 0), "raise filter.max_positive_rank"),
         ({"rule": "adaptive"}, (3, 0), "lower filter.background_quantile"),
@@ -206,7 +224,7 @@ def test_a_task_that_loses_most_queries_is_named_with_what_helps(
 ) -> None:
     settings = SETTINGS | {"margin": 2.0}
     filtering.warn_of_losses(select(toy, labels, **settings).metrics, FilterParams(**settings))
-    assert [message[:6] for message in caplog.messages] == ["task A", "task B"]
+    assert [message[:6] for message in caplog.messages] == ["task A"]
     assert caplog.messages[0] == (
         "task A: 50 % of its queries give no training group (too_few_negatives 1); to have more, lower filter.margin "
         "or lower filter.min_negatives"
