@@ -1,12 +1,13 @@
 """What is known of every candidate before any margin: whether it is a positive, the text of one, or taken for one."""
 
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from anna import segments
+from anna import schemas, segments
 from anna.errors import InputError
 from anna.folding import fold
 from anna.negatives import Candidates
@@ -88,6 +89,14 @@ class Marker:
         self._hashes[new] = plain_texts(self._texts.gather(new)).to_numpy()
         self._is_hashed[new] = True
         return pl.Series(self._hashes[doc_C])
+
+
+def sources(folder: Path, relabel_margin: float | None) -> dict[str, tuple[Path, pa.Schema]]:
+    """Return the tables in `folder` whose rows `Marker.mark` takes, for `query_blocks`."""
+    tables = {"labels": (folder / "labels.parquet", schemas.LABELS), "qrels": (folder / "qrels.parquet", schemas.QRELS)}
+    if relabel_margin is not None:
+        tables["reranker"] = folder / "reranker_run.parquet", schemas.RUN
+    return tables
 
 
 def plain_texts(texts: pl.Series) -> pl.Series:
