@@ -79,7 +79,7 @@ def _check_scored(ingest: Any, evaluate: Any, prompts: Iterable[str]) -> None:
         return
     from anna.evaluation import tasks  # mteb is heavy, and only its own benchmarks need it
 
-    chosen = tasks.select_tasks(evaluate.benchmark, evaluate.tasks, lambda: tasks.EvalTables.read(()))
+    chosen = tasks.benchmark_tasks(evaluate.benchmark, evaluate.tasks)
     missing = sorted({task.metadata.name for task in chosen} - set(prompts))
     if missing:
         raise InputError(f"prompts.tasks has no instruction for {missing}, tasks of evaluate; add one for each there")
@@ -108,7 +108,7 @@ def _check_files(found: Mapping[str, Any]) -> None:
     """Refuse files and folders that are not there, of all sections at once."""
     missing = sorted({str(origin.path) for origin in _files(list(found.values())) if not origin.path.exists()})
     if missing:
-        raise InputError(f"{missing} of kind files are not there, as seen from {Path.cwd()}; correct each path")
+        raise InputError(f"these files do not exist, as seen from {Path.cwd()}: {missing}; correct each path")
 
 
 def _files(value: Any) -> Iterator[FilesOrigin]:

@@ -31,13 +31,13 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 BATCHES_AT_ONCE = 16
-"""Given to an actor together, and computed again if it dies: Ray is for tasks of seconds, not of milliseconds."""
+"""Batches given to an actor together, and computed again if it dies: Ray is for tasks of seconds, not milliseconds."""
 
 SHARE = 4
 """Such parcels per actor, at least, so that all end at about the same time."""
 
 ACTORS_LOST = 3
-"""So many may die in a row before their model is loaded; more are taken for a fault of the model's."""
+"""Actors that may die in a row while they load the model; after more, the model is taken to be at fault."""
 
 SECONDS_TO_ANSWER = 20.0
 """Of the cluster's head."""

@@ -94,11 +94,11 @@ class Engine(Protocol):
         """Yield the batches that the model plans, as places among `items`, and their results."""
 
     def map(self, function: Callable[..., R], items: Iterable[T], *shared: object) -> Iterator[R]:
-        """Yield `function(item, *shared)` for each item; some items only are held at once."""
+        """Yield `function(item, *shared)` for each item; only some items are held at once."""
 
 
 class Loaded(Generic[Key]):
-    """The model that a process computes with: it stays loaded until another one is wanted, for two may not fit."""
+    """One loaded model. Asking for another unloads it first: two may not fit in memory."""
 
     def __init__(self, load: Callable[[Key], Model]) -> None:
         """Store how models are loaded."""

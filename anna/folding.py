@@ -1,6 +1,6 @@
-"""The form in which two texts are compared, wherever it is asked whether they say the same: one text, or a column.
+"""The normal form under which two texts count as equal: for one text (`normalise`) and for a polars column (`fold`).
 
-`normalise` and `fold` are equal for every text; a test compares them character by character.
+Both give the same for every text; a test compares them character by character.
 """
 
 import unicodedata
@@ -30,7 +30,7 @@ _ASCII = bytes(_FOLDING[code] for code in range(128)) + bytes(128)
 def normalise(text: str) -> str:
     """Return the form in which texts count as equal: case, punctuation and whitespace folded.
 
-    Never empty for a text that is not: one of nothing but punctuation stands for itself.
+    Empty only for an empty text: one that is all punctuation stays as it is.
     """
     folded = text.casefold()
     spaced = folded.encode().translate(_ASCII).decode() if folded.isascii() else folded.translate(_FOLDING)
@@ -42,7 +42,7 @@ def fold(text: pl.Expr) -> pl.Expr:
     folded = _foldings()
     words = text.str.replace_many(list(folded), list(folded.values()))
     words = words.str.replace_all(" {2,}", " ").str.strip_chars(" ")
-    # A text of nothing but punctuation equals only itself.
+    # A text that is all punctuation stays as it is.
     return pl.when(words == "").then(text).otherwise(words)
 
 

@@ -47,7 +47,7 @@ class Setup(NamedTuple):
     lora_rank: int
     freeze_token_table: bool
     recomputed: int
-    """Layers, the first so many, that keep their input alone for the backward pass."""
+    """Number of layers, counted from the first, that keep only their input for the backward pass."""
     is_quantized: bool
     weight_bytes: int
     """2 where a GPU computes in bfloat16; on a CPU weights are kept in float32 whatever is computed in."""
@@ -153,7 +153,7 @@ def saved_by_compiled_layer(setup: Setup) -> float:
 
 
 def saved_by_last_layer(setup: Setup) -> float:
-    """Return the bytes that it keeps for the backward pass per token: what its keys and values come from, and these."""
+    """Return the bytes that the last layer keeps of a token for the backward pass: keys, values and their inputs."""
     shape, b = setup.shape, setup.weight_bytes
     return (4 + 2 * b) * shape.hidden + 2 * shape.key_heads * shape.head_dim * b
 
@@ -161,8 +161,8 @@ def saved_by_last_layer(setup: Setup) -> float:
 def activations(setup: Setup) -> float:
     """Return the bytes kept for the backward pass of `tokens`.
 
-    Of a layer that is computed again its input; of the others all, but of the last, of which only keys and values are
-    computed for all tokens. When these have been used, one layer with all that computing it again takes.
+    A recomputed layer keeps its input; the last layer what `saved_by_last_layer` says; every other layer all that its
+    backward pass needs. Recomputing a layer takes as much for a while, but by then the others are done with theirs.
     """
     shape, b = setup.shape, setup.weight_bytes
     compiled, plain = saved_by_compiled_layer(setup), saved_by_layer(setup)

@@ -100,7 +100,7 @@ def gpus() -> dict[str, Any]:
     try:
         found = subprocess.run(query, capture_output=True, text=True, check=True, timeout=30).stdout.splitlines()
     except (subprocess.SubprocessError, OSError) as error:
-        _log.warning("nvidia-smi does not tell the GPUs (%s); the cost is written without them", error)
+        _log.warning("nvidia-smi failed (%s); the cost is written without GPUs", error)
         return {}
     rows = [line.rsplit(",", 1) for line in found if "," in line]
     names, limits = [name.strip() for name, _ in rows], [limit.strip() for _, limit in rows]

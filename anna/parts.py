@@ -15,7 +15,10 @@ Item = TypeVar("Item")
 
 
 def ahead(items: Iterable[Item]) -> Iterator[Item]:
-    """Yield `items`, and make the next one in a thread while the last one is used: Arrow and polars let both run."""
+    """Yield `items`; the next one is made in a thread while the caller uses the current one.
+
+    Arrow and polars let both run.
+    """
     rest = iter(items)
     with ThreadPoolExecutor(1) as thread:
         coming = thread.submit(list, islice(rest, 1))
@@ -37,8 +40,7 @@ def read(path: Path, schema: pa.Schema, bounds: Iterable[str | None]) -> Iterato
     Args:
         path: As for `io.read`.
         schema: As for `io.read`.
-        bounds: Of each block the last value that it may have in the first column of the key, rising; None: whatever is
-            left.
+        bounds: For each block, the largest value of the key's first column, rising; None: the rest of the table.
 
     Raises:
         InputError: As `io.read`.

@@ -30,7 +30,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 BATCHES_AHEAD = 4
-"""Of each worker: handed over before the first of them is taken back, so that no worker waits for this process."""
+"""Batches queued for each worker before its first result is read, so that no worker waits for this process."""
 
 
 class Processes:

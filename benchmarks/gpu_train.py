@@ -198,7 +198,7 @@ def planned(size: Size, done: Trained) -> tuple[float, float]:
         recomputed=own.recomputed / shape.layers,
         twice=float(done.tokens > most),
     )
-    return operations * done.tokens / hardware.rate, memory.device_memory(own)
+    return operations * done.tokens / hardware.rate, memory.needed_memory(own)
 
 
 def export() -> tuple[float, float]:

@@ -8,7 +8,6 @@ change: nothing is trained.
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -25,9 +24,7 @@ from anna.teachers import bi_encoder, bm25, dense, padding, runs, tables, topk
 from anna.teachers.bm25 import Bm25Params, bm25_search
 from anna.teachers.dense import DenseParams, DenseTeacher
 
-EVAL_TABLES = tuple(
-    Path(f"data/eval/{name}.parquet") for name in ("corpus", "queries", "qrels", "pairs", "labelled", "summaries")
-)
+EVAL_TABLES = tuple(Path(f"data/eval/{name}.parquet") for name in tasks.EvalTables._fields)
 MODEL, STORE = Path("models/sentence-transformer"), Path("runs/mteb")
 METRICS, DETAIL = Path("metrics/mteb.json"), Path("metrics/mteb_tasks.json")
 LEADERBOARD, CONTAMINATION = Path("metrics/leaderboard.json"), Path("metrics/contamination.json")
@@ -75,15 +72,15 @@ def main() -> Counter[str]:
     """Score all contenders, write metrics and results, log the table; return how many vectors the teacher reused."""
     params, counts = EvaluateParams.load(), Counter[str]()
     chosen = tasks.select_tasks(params.benchmark, params.tasks, lambda: tasks.EvalTables.read(EVAL_TABLES))
-    settings = encoding.EncodeSettings(params.max_tokens, params.tokens_per_batch, params.dtype, params.with_examples)
-    bare = replace(settings, with_examples=False)
+    settings = encoding.EncodeSettings(params.max_tokens, params.tokens_per_batch, params.dtype)
     with engine.opened(ScoringParams.load().here) as where:
         baselines = {
-            "untrained": lambda: contenders.untrained(StudentParams.load(), MODEL, bare, where),
+            "untrained": lambda: contenders.untrained(StudentParams.load(), MODEL, settings, where),
             "teacher": lambda: teacher(DenseParams.load(), counts, where),
             "bm25": lambda: lexical(Bm25Params.load()),
         }
-        compared = [contenders.student(MODEL, settings, where), *(baselines[name]() for name in params.baselines)]
+        student = contenders.student(MODEL, settings, where, with_examples=params.with_examples)
+        compared = [student, *(baselines[name]() for name in params.baselines)]
         results = run.evaluate_all(compared, chosen, STORE, RESULTS)
     io.write_json(METRICS, scores.summary(results))
     io.write_json(DETAIL, scores.by_task(results))

@@ -183,9 +183,8 @@ def test_examples_of_a_held_out_task_are_refused(tmp_path: Path) -> None:
 def test_files_that_are_not_there_are_named(tmp_path: Path) -> None:
     nowhere = {"kind": "files", "path": "sources/nope.jsonl"}
     path = write(tmp_path, {"ingest.train.0.origin": nowhere, "student.model": nowhere | {"path": "/models/nope"}})
-    assert f"['/models/nope', 'sources/nope.jsonl'] of kind files are not there, as seen from {Path.cwd()}" in refusal(
-        path
-    )
+    said = f"these files do not exist, as seen from {Path.cwd()}: ['/models/nope', 'sources/nope.jsonl']; correct each"
+    assert said in refusal(path)
 
 
 def test_folders_without_a_model_and_a_student_with_too_few_layers_are_refused(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ Building one loads nothing: a contender whose results are all known from an earl
 
 import hashlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -61,29 +61,35 @@ class Contender:
     """What holds its vectors, to be dropped after each task."""
 
 
-def student(folder: Path, settings: EncodeSettings, where: Engine | None = None) -> Contender:
+def student(
+    folder: Path, settings: EncodeSettings, where: Engine | None = None, *, with_examples: bool = True
+) -> Contender:
     """Return the exported model at `folder`.
 
     Args:
         folder: Written by `export`.
         settings: How its texts are encoded.
         where: What computes; None: this process.
+        with_examples: Whether there is a second mode, whose prompts show all in-context examples that it carries.
 
     Raises:
         InputError: If there is none.
     """
     if not folder.is_dir():
         raise InputError(f"{folder} does not exist; make it with: dvc repro export")
-    return _prompted(encoding.student(folder, settings), folder, settings, where)
+    modes = (ZERO_SHOT, WITH_EXAMPLES) if with_examples else (ZERO_SHOT,)
+    return _prompted(encoding.student(folder, settings), folder, modes, settings, where)
 
 
 def untrained(params: StudentParams, folder: Path, settings: EncodeSettings, where: Engine | None = None) -> Contender:
-    """Return the student before training, with the prompts of the exported model at `folder`; see `student`."""
-    return _prompted(encoding.untrained(params, folder, settings), folder, settings, where)
+    """Return the student before training, with the prompts of the exported model at `folder`, without examples."""
+    return _prompted(encoding.untrained(params, folder, settings), folder, (ZERO_SHOT,), settings, where)
 
 
-def _prompted(spec: ModelSpec, folder: Path, settings: EncodeSettings, where: Engine | None) -> Contender:
-    """Return an encoder of ours as a contender, with the prompts of the export at `folder`."""
+def _prompted(
+    spec: ModelSpec, folder: Path, modes: Sequence[str], settings: EncodeSettings, where: Engine | None
+) -> Contender:
+    """Return an encoder of ours as a contender, with the prompts of the export at `folder`, in each of the modes."""
     config = EncoderConfig.load(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     embedder = CachedEmbedder(partial(encoding.embed, where or Local(), spec))
@@ -104,7 +110,6 @@ def _prompted(spec: ModelSpec, folder: Path, settings: EncodeSettings, where: En
         reads = {"limit": config.max_tokens, "pooling": config.pooling, "attention": config.attention}
         return {**spec.decisive, **prompt, **reads, "code": _scoring_code()}
 
-    modes = (ZERO_SHOT, WITH_EXAMPLES) if settings.with_examples else (ZERO_SHOT,)
     models = {mode: PromptedModel(spec.kind, mode, embedder, prefix_by_side(mode)) for mode in modes}
     return Contender(spec.kind, models, identify, None, embedder)
 

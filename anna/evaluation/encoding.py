@@ -27,8 +27,6 @@ class EncodeSettings:
     """Longest text; the prompt comes on top."""
     tokens_per_batch: int
     dtype: Dtype
-    with_examples: bool
-    """Whether there is a second mode, whose prompts show all in-context examples that the model carries."""
 
 
 def student(folder: Path, settings: EncodeSettings) -> ModelSpec:

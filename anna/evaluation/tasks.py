@@ -41,15 +41,8 @@ class EvalTables(NamedTuple):
     @classmethod
     def read(cls, paths: Sequence[Path]) -> "EvalTables":
         """Return the tables at `paths`, given in the order of the fields."""
-        expected = (
-            schemas.EVAL_CORPUS,
-            schemas.EVAL_QUERIES,
-            schemas.EVAL_QRELS,
-            schemas.EVAL_PAIRS,
-            schemas.EVAL_LABELLED,
-            schemas.EVAL_SUMMARIES,
-        )
-        return cls(*(io.read(path, schema) for path, schema in zip(paths, expected, strict=True)))
+        named = zip(cls._fields, paths, strict=True)
+        return cls(*(io.read(path, getattr(schemas, f"EVAL_{name.upper()}")) for name, path in named))
 
 
 def select_tasks(benchmark: str, names: Sequence[str] | None, read_tables: Callable[[], EvalTables]) -> list[AbsTask]:
@@ -66,7 +59,22 @@ def select_tasks(benchmark: str, names: Sequence[str] | None, read_tables: Calla
     """
     if benchmark == HELD_OUT:
         return _named(held_out_tasks(read_tables()), benchmark, names)
-    tasks = _named(_benchmark_tasks(benchmark), benchmark, names)
+    return benchmark_tasks(benchmark, names)
+
+
+def benchmark_tasks(benchmark: str, names: Sequence[str] | None) -> list[AbsTask]:
+    """Return the tasks of one of mteb's benchmarks, all of them or those named.
+
+    Raises:
+        InputError: If the benchmark or a task is unknown, or a task is not of texts or a mean of others.
+    """
+    known = [each.name for each in mteb.get_benchmarks()]
+    if benchmark not in known:
+        close = did_you_mean(benchmark, [HELD_OUT, *known], most=3)
+        raise InputError(
+            f"evaluate.benchmark: {benchmark!r} is neither {HELD_OUT!r} nor one of mteb's benchmarks{close}; correct it"
+        )
+    tasks = _named(list(mteb.get_benchmark(benchmark).tasks), benchmark, names)
     _check_scorable(benchmark, tasks)
     return tasks
 
@@ -216,16 +224,6 @@ def _loaded(base: type[AbsTask], metadata: TaskMetadata, dataset: Any, **setting
     task.dataset = dataset
     task.data_loaded = True
     return task
-
-
-def _benchmark_tasks(name: str) -> list[AbsTask]:
-    known = [benchmark.name for benchmark in mteb.get_benchmarks()]
-    if name not in known:
-        close = did_you_mean(name, [HELD_OUT, *known], most=3)
-        raise InputError(
-            f"evaluate.benchmark: {name!r} is neither {HELD_OUT!r} nor one of mteb's benchmarks{close}; correct it"
-        )
-    return list(mteb.get_benchmark(name).tasks)
 
 
 def _check_scorable(benchmark: str, tasks: Sequence[AbsTask]) -> None:

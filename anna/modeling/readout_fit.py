@@ -152,7 +152,8 @@ def fit_gate(at_eos_ND: Tensor, wanted_N: Tensor) -> Tensor:
     gate_D = _solve(at_eos_ND.T @ at_eos_ND, wanted_N @ at_eos_ND, share=_SMALL_RIDGE)
     found_N = at_eos_ND @ gate_D
     _log.info(
-        "EOS looks back less far over short texts after examples: by %.2f there, by %.2f elsewhere",
+        "how far EOS looks back is limited by %.2f on short texts after examples (1 is wanted) and by %.2f elsewhere "
+        "(0 is wanted)",
         found_N[wanted_N == 1].mean(),
         found_N[wanted_N == 0].mean(),
     )

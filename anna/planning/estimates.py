@@ -4,13 +4,15 @@ Constants of time and memory that no formula gives are of the default's run on t
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 from anna.footprint import Setup, whole_weights
 from anna.planning import held_out, training, work
 from anna.planning.counts import BYTES_PER_TOKEN, Counts, mean, tokens
 from anna.planning.hardware import GPUS_OF_MACHINE, HOST_BANDWIDTH, Hardware
-from anna.planning.memory import LIBRARIES, MIB, device_memory, host_memory, inference_memory
+from anna.planning.memory import LIBRARIES, MIB, host_memory, inference_memory, needed_memory
 from anna.planning.settings import Settings
 from anna.shapes import Shape
 
@@ -85,8 +87,9 @@ class Models(NamedTuple):
     """The student's, whole."""
 
 
-class Case(NamedTuple):
-    """All that estimates are made from."""
+@dataclass(frozen=True)
+class Case:
+    """All that estimates are made from, and what of training several of them need."""
 
     settings: Settings
     counts: Counts
@@ -94,6 +97,16 @@ class Case(NamedTuple):
     hardware: Hardware
     ranks: int
     """Processes that train."""
+
+    @cached_property
+    def work(self) -> training.Work:
+        """What training computes."""
+        return training.plan(self.settings, self.counts, self.models.student, self.ranks)
+
+    @cached_property
+    def setup(self) -> Setup:
+        """What decides the memory of training."""
+        return training.setup(self.settings.train, self.models.student, self.hardware, self.ranks, self.work.largest)
 
 
 def estimate(case: Case) -> list[Estimate]:
@@ -195,17 +208,9 @@ def text_bytes(case: Case) -> float:
     return sum(task.docs * mean(task.doc_lengths, 1e9) for task in case.counts.tasks) * BYTES_PER_TOKEN
 
 
-def setup(case: Case) -> Setup:
-    """Return what decides the memory of training."""
-    done = training.plan(case.settings, case.counts, case.models.student, case.ranks)
-    return training.setup(case.settings.train, case.models.student, case.hardware, case.ranks, done.largest)
-
-
 def train(case: Case) -> Estimate:
     """Return the estimate of training; on a CPU the memory is that of all ranks together."""
-    params, hardware = case.settings.train, case.hardware
-    done = training.plan(case.settings, case.counts, case.models.student, case.ranks)
-    own = training.setup(params, case.models.student, hardware, case.ranks, done.largest)
+    params, hardware, done, own = case.settings.train, case.hardware, case.work, case.setup
     devices = case.ranks if hardware.is_gpu else 1
     reading = host_memory(case.models.checkpoint, own._replace(ranks=1)) / HOST_BANDWIDTH if hardware.is_gpu else 0.0
     seconds = START["train"] + reading + done.operations / (hardware.rate * devices)
@@ -215,7 +220,7 @@ def train(case: Case) -> Estimate:
     note = f"{done.steps:,} steps"
     if params.max_micro_step_tokens:
         note += f", {done.cut_share:.0%} of tokens embedded twice"
-    memory = device_memory(own)
+    memory = needed_memory(own)
     if hardware.is_gpu:
         is_begun = case.settings.student.last_layer == "weighted_mean" or params.last_layer_first is not None
         memory = max(memory, is_begun * 4.0 * own.shape.parameters)  # whole, in float32, at every ZeRO stage

@@ -33,7 +33,7 @@ def inference_memory(stage: str, shape: Shape, at_once: float, hardware: Hardwar
     return base + shape.parameters * weight_bytes + working
 
 
-def device_memory(own: Setup) -> float:
+def needed_memory(own: Setup) -> float:
     """Return the peak of a GPU, or of the whole machine.
 
     There each rank has libraries, and the first two copies of what is trained: of before, and of what is saved.

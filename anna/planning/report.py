@@ -3,13 +3,11 @@
 import textwrap
 from collections.abc import Sequence
 
-from tabulate import tabulate
-
-from anna.footprint import GIB, Setup, activations, floor, remedies, states
-from anna.planning import training
-from anna.planning.estimates import Case, Estimate, downloads, setup
+from anna.footprint import Setup, activations, floor, remedies, states
+from anna.planning.estimates import Case, Estimate, downloads
 from anna.planning.known_rows import ASSUMED
-from anna.planning.memory import device_memory, host_memory
+from anna.planning.memory import host_memory, needed_memory
+from anna.planning.text import aligned, count, duration, size
 
 ON_GPU = ("retrieve_dense", "rerank", "train", "evaluate")
 """Stages that run on a GPU where there is one; the others are the CPU's."""
@@ -35,7 +33,7 @@ def describe(case: Case, estimates: Sequence[Estimate], title: str, free_disk: f
     """
     hardware = case.hardware
     parts = [
-        f"{title} on {hardware.name}: {_bytes(hardware.memory)}{' each' if hardware.is_gpu else ''}, {hardware.basis}",
+        f"{title} on {hardware.name}: {size(hardware.memory)}{' each' if hardware.is_gpu else ''}, {hardware.basis}",
         "\n".join(_models(case)),
         "\n".join(stage_table(case, estimates)),
         "\n".join(zero_table(case)),
@@ -50,48 +48,48 @@ def stage_table(case: Case, estimates: Sequence[Estimate]) -> list[str]:
     rows = [("stage", "tokens", "FLOP", "memory", "disk", "time", "")]
     for one in estimates:
         on_gpu = case.hardware.is_gpu and one.stage in ON_GPU
-        memory = _bytes(one.memory) + (" GPU" if on_gpu else " CPU")
+        memory = size(one.memory) + (" GPU" if on_gpu else " CPU")
         rows.append(
             (
                 one.stage,
-                _count(one.tokens),
-                _count(one.operations),
+                count(one.tokens),
+                count(one.operations),
                 memory,
-                _bytes(one.disk),
-                _time(one.seconds),
+                size(one.disk),
+                duration(one.seconds),
                 one.note,
             )
         )
     rows.append(
         (
             "total",
-            _count(sum(one.tokens for one in estimates)),
-            _count(sum(one.operations for one in estimates)),
+            count(sum(one.tokens for one in estimates)),
+            count(sum(one.operations for one in estimates)),
             "",
-            _bytes(sum(one.disk for one in estimates)),
-            _time(sum(one.seconds for one in estimates)),
-            f"and {_bytes(downloads(case))} of models, fetched once",
+            size(sum(one.disk for one in estimates)),
+            duration(sum(one.seconds for one in estimates)),
+            f"and {size(downloads(case))} of models, fetched once",
         )
     )
-    return _aligned(rows)
+    return aligned(rows)
 
 
 def zero_table(case: Case) -> list[str]:
     """Return the memory of training by ZeRO stage, the configured one marked."""
-    own = setup(case)
+    own = case.setup
     where = "per GPU" if own.is_gpu else "of the machine, by one process" if own.ranks == 1 else "of each process"
     rows: list[tuple[str, ...]] = [("ZeRO", "weights", "gradients", "optimizer", "buffers", "activations", "peak", "")]
     for stage in range(4):
         changed = own._replace(zero_stage=stage)
-        parts = [_bytes(part) for part in (*states(changed), activations(changed))]
-        size = device_memory(changed)
-        marks = ["<- configured"] * (stage == own.zero_stage) + ["does not fit"] * (size > _room(case))
-        rows.append((str(stage), *parts, _bytes(size), ", ".join(marks)))
-    trained = f"{_count(own.trained)} of {_count(own.shape.parameters)} weights trained"
+        parts = [size(part) for part in (*states(changed), activations(changed))]
+        peak = needed_memory(changed)
+        marks = ["<- configured"] * (stage == own.zero_stage) + ["does not fit"] * (peak > _room(case))
+        rows.append((str(stage), *parts, size(peak), ", ".join(marks)))
+    trained = f"{count(own.trained)} of {count(own.shape.parameters)} weights trained"
     title = f"train: memory {where}; ranks: {own.ranks}, tokens at once: {own.tokens:,}, {trained}"
-    reading = _bytes(host_memory(case.models.checkpoint, own))
+    reading = size(host_memory(case.models.checkpoint, own))
     host = f"Before that, all ranks read the checkpoint: {reading} of the CPU's memory."
-    return [title, *_aligned(rows), *([host] if own.is_gpu else [])]
+    return [title, *aligned(rows), *([host] if own.is_gpu else [])]
 
 
 def notes(case: Case) -> list[str]:
@@ -100,53 +98,50 @@ def notes(case: Case) -> list[str]:
     if case.counts.assumed:
         names = f"Rows are assumed ({ASSUMED.rows:,} each) of {', '.join(case.counts.assumed)}."
         lines += textwrap.wrap(f"{names} Say what you know: --rows TASK=NUMBER", 110)
-    count, processes = case.hardware.devices, case.settings.train.processes
-    if case.hardware.is_gpu and case.ranks < count:
-        lines.append(f"Training uses {case.ranks} of {count} GPUs; to use all: train.processes: {count}")
+    gpus, processes = case.hardware.devices, case.settings.train.processes
+    if case.hardware.is_gpu and case.ranks < gpus:
+        lines.append(f"Training uses {case.ranks} of {gpus} GPUs; to use all: train.processes: {gpus}")
     if case.hardware.is_gpu and processes < case.ranks:
         lines.append(f"{case.ranks} ranks are more than one machine's: a launcher starts them (docs/SCALING.md)")
-    done = training.plan(case.settings, case.counts, case.models.student, case.ranks)
-    own, roomy = setup(case), done.largest
-    while roomy < done.largest_batch and device_memory(own._replace(tokens=2 * roomy)) <= ROOMY_SHARE * _room(case):
+    done, own, roomy = case.work, case.setup, case.work.largest
+    while roomy < done.largest_batch and needed_memory(own._replace(tokens=2 * roomy)) <= ROOMY_SHARE * _room(case):
         roomy *= 2
     if done.cut_share > 0.1 and roomy > done.largest:
         own = own._replace(tokens=roomy)
         lines.append(
             f"{done.cut_share:.0%} of the tokens are embedded twice; there is memory for fewer: "
-            f"train.max_micro_step_tokens: {roomy} ({_bytes(device_memory(own))})"
+            f"train.max_micro_step_tokens: {roomy} ({size(needed_memory(own))})"
         )
     fewer = [own._replace(recomputed=layers) for layers in range(own.recomputed)]
-    kept = next((one for one in fewer if device_memory(one) <= ROOMY_SHARE * _room(case)), None)
+    kept = next((one for one in fewer if needed_memory(one) <= ROOMY_SHARE * _room(case)), None)
     if own.is_gpu and kept:
         share = (own.recomputed - kept.recomputed) / own.shape.layers
         saved = share / (2 + (own.method == "full") + own.recomputed / own.shape.layers)
         lines.append(
             f"{saved:.0%} of training's operations compute layers again, but there is memory to keep them: "
-            f"train.gradient_checkpointing: {kept.recomputed or 'false'} ({_bytes(device_memory(kept))})"
+            f"train.gradient_checkpointing: {kept.recomputed or 'false'} ({size(needed_memory(kept))})"
         )
     return lines
 
 
 def verdict(case: Case, estimates: Sequence[Estimate], free_disk: float | None) -> list[str]:
     """Return one line that says whether it fits, and a line for each thing that does not."""
-    hardware, own = case.hardware, setup(case)
+    hardware, own = case.hardware, case.setup
     faults = []
     for one in estimates:
         if one.memory <= _room(case) or (hardware.is_gpu and one.stage not in ON_GPU):
             continue
-        what = f"{one.stage} needs {_bytes(one.memory)} of {_bytes(hardware.memory)}"
+        what = f"{one.stage} needs {size(one.memory)} of {size(hardware.memory)}"
         faults.append(f"{what}{' per GPU' if hardware.is_gpu else ''}: {_remedy(one.stage, own, case)}")
     if case.settings.train.processes > hardware.devices and hardware.is_gpu:
         faults.append(f"train.processes is {case.settings.train.processes}, but there are {hardware.devices} GPUs")
     disk = sum(one.disk for one in estimates) + downloads(case)
     if free_disk is not None and disk > free_disk:
-        faults.append(
-            f"it writes {_bytes(disk)}, and {_bytes(free_disk)} are free here: make room, or set fewer `rows`"
-        )
-    time = _time(sum(one.seconds for one in estimates))
+        faults.append(f"it writes {size(disk)}, and {size(free_disk)} are free here: make room, or set fewer `rows`")
+    time = duration(sum(one.seconds for one in estimates))
     if not faults:
-        part = device_memory(own) / hardware.memory
-        return [f"Verdict: fits. {time}, {_bytes(disk)} of disk, training in {part:.0%} of the memory."]
+        part = needed_memory(own) / hardware.memory
+        return [f"Verdict: fits. {time}, {size(disk)} of disk, training in {part:.0%} of the memory."]
     sure = " It is refused by `train`." if floor(own) > hardware.memory else ""
     return [f"Verdict: does not fit.{sure}", *(f"  - {fault}" for fault in faults)]
 
@@ -156,7 +151,7 @@ def _remedy(stage: str, own: Setup, case: Case) -> str:
         return f"lower {BATCH_KEYS[stage]}, or use a GPU that holds the model"
     if stage != "train":
         return "set fewer `rows`"
-    found = remedies(own, _room(case), device_memory)
+    found = remedies(own, _room(case), needed_memory)
     return (
         "set " + ", or ".join(found) if found else "no parameter is enough: use more GPUs, or a smaller student.model"
     )
@@ -169,47 +164,12 @@ def _room(case: Case) -> float:
 def _models(case: Case) -> list[str]:
     settings, models = case.settings, case.models
     rows = [
-        ("student", _count(models.student.parameters), f"{models.student.layers} layers of {models.student.hidden}"),
-        ("dense teacher", _count(models.dense.parameters), f"{models.dense.layers} layers of {models.dense.hidden}"),
+        ("student", count(models.student.parameters), f"{models.student.layers} layers of {models.student.hidden}"),
+        ("dense teacher", count(models.dense.parameters), f"{models.dense.layers} layers of {models.dense.hidden}"),
         (
             "reranker",
-            _count(models.reranker.parameters),
+            count(models.reranker.parameters),
             f"{models.reranker.layers} layers of {models.reranker.hidden}, {settings.rerank.kind}",
         ),
     ]
-    return _aligned(rows)
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return rows as lines; the first and the last column stand left, all others right."""
-    sides = ("left", *["right"] * (len(rows[0]) - 2), "left")
-    return tabulate(rows, tablefmt="plain", disable_numparse=True, colalign=sides).splitlines()
-
-
-def _count(number: float) -> str:
-    """Return a number with three digits and its unit: 1.33 G."""
-    if not number:
-        return "-"
-    for unit, size in (("E", 1e18), ("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if number >= size:
-            return f"{_three(number / size)} {unit}"
-    return f"{number:.0f}"
-
-
-def _bytes(number: float) -> str:
-    if not number:
-        return "-"
-    for unit, size in (("TiB", 1024 * GIB), ("GiB", GIB), ("MiB", 2**20)):
-        if number >= size:
-            return f"{_three(number / size)} {unit}"
-    return f"{max(1, number / 1024):.0f} KiB"
-
-
-def _three(number: float) -> str:
-    return f"{number:.2f}" if number < 10 else f"{number:.1f}" if number < 100 else f"{number:,.0f}"
-
-
-def _time(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+    return aligned(rows)

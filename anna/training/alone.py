@@ -28,10 +28,10 @@ from anna.training.recipe import AloneParams, TrainParams
 from anna.training.schedule import learning_rate
 
 MOST = 10_000
-"""Groups that are read."""
+"""Groups that are read at most."""
 
 MOST_BYTES = 4 * 2**30
-"""Of what is known of their texts, which stays in memory: two bytes per token and dimension."""
+"""Memory for what the last layer is given of their texts: two bytes per token and dimension."""
 
 _log = logging.getLogger(__name__)
 

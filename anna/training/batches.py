@@ -193,7 +193,7 @@ class Layout(NamedTuple):
     columns: list[list[int]]
     """Columns of each group's documents, positive first."""
     is_masked: list[list[int]]
-    """Columns of documents that are no negatives of a group's query though in its batch, in ascending order."""
+    """Columns of documents in the batch that must not count as negatives of the group's query, ascending."""
     text_ids: list[str]
     """Queries of all ranks, by rank, then their documents, by column."""
     contents: list[int]

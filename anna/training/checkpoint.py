@@ -37,7 +37,7 @@ _log = logging.getLogger(__name__)
 def hold(path: Path) -> TextIO:
     """Return a lock, the file at `path`, which lasts until it is closed or this process ends.
 
-    DVC's own does not outlive DVC: where that alone was killed, the stage trains on, and another would write the same
+    DVC's own lock ends with DVC: if DVC alone was killed, the stage trains on, and a second one would write the same
     checkpoints and the same model.
 
     Raises:
@@ -76,8 +76,8 @@ class Checkpoints:
         Args:
             root: Holds the folders of all runs, on a disk that all ranks share.
             identity: Whatever changes the result, by name: another value is another run.
-            conditions: What must be as it was for a continued run to be exact, by name: another value is refused. Of
-                both, what the first rank gives counts.
+            conditions: What must be as it was for a continued run to be exact, by name: another value is refused. The
+                first rank's values of both count.
         """
         self._identity: dict[str, Any] = from_first(_plain(identity))
         self._conditions: dict[str, Any] = from_first(_plain(conditions))
@@ -110,7 +110,7 @@ class Checkpoints:
         return records
 
     def save(self, engine: Any, records: Sequence[Record]) -> None:
-        """Write a checkpoint after the last of `records`; until it is whole, the one before is the one that counts."""
+        """Write a checkpoint after the last of `records`; the one before counts until this one is whole."""
         tag = f"step-{len(records)}"
         if dist.get_rank() == 0:
             self._begin()

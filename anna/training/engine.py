@@ -135,8 +135,8 @@ def weights(module: nn.Module, *, is_trained: bool) -> dict[str, Tensor]:
 def check_moved(before: dict[str, Tensor], after: dict[str, Tensor], step: int, decay: float = 1.0) -> float:
     """Return the relative size of the update over all trained weights, after refusing one that is not an update.
 
-    In bfloat16, which a GPU keeps them in, a small step of a weight may not show; there it is enough that one moved. So
-    it is after the first step: half of an adapter has no gradient before the other half has moved.
+    On a GPU trained weights are bfloat16, where a small step may round to nothing; one moved weight is then enough. The
+    same holds after the first step: half of an adapter has no gradient until the other half has moved.
 
     Args:
         before: Weights before the first step.

@@ -16,8 +16,8 @@ def relaunch(module: str, processes: int) -> bool:
     Nothing is started where there is one process, or a launcher (torchrun, deepspeed) has already started us.
 
     Raises:
-        InputError: If a process failed; its own message is above. If Slurm started several of us, who would not know of
-            each other. If there are GPUs, but fewer than processes.
+        InputError: If a process failed (its own message is above), Slurm started several of us, which would not know of
+            each other, or there are GPUs, but fewer than processes.
     """
     if "RANK" not in os.environ and int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
         raise InputError(

@@ -24,7 +24,7 @@ from anna.training.schedule import learning_rate
 _log = logging.getLogger(__name__)
 
 _FALL = 0.1
-"""In nDCG@10, from which a run is warned of: with a few dozen validation queries less can be chance (ours)."""
+"""Fall of nDCG@10 that is warned of: with a few dozen validation queries a smaller one can be chance (ours)."""
 
 
 class Place(NamedTuple):

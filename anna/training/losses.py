@@ -81,8 +81,8 @@ def distilled_batch(
 ) -> Tensor:
     """Return CE(teacher, student) of how likely each text's nearest one is any other text of the batch, (M,).
 
-    Queries and documents alike: each of them is compared with all others, so that a batch of a query and two documents
-    each has three distributions to learn for every query, and relations of documents besides.
+    Each text, query or document, is compared with all others. So where each query comes with two documents, there are
+    three distributions to learn per query, and they relate documents to each other, too.
 
     Args:
         own_emb_MD: Unit vectors of this rank's texts, (M, D).

@@ -47,12 +47,12 @@ def check_memory(student: StudentParams, recipe: TrainParams, ranks: int, memory
         is_quantized=recipe.quantize is not None,
         weight_bytes=2 if is_gpu and compute_dtype(recipe.dtype) == torch.bfloat16 else 4,
     )
-    room = memory or device_memory(ranks)
+    room = memory or available_memory(ranks)
     whole = 4.0 * shape.parameters
     if whole > room and (student.last_layer == "weighted_mean" or recipe.last_layer_first):
         raise InputError(
-            f"the last layer is to start or to be trained before all others, for which every process holds the whole "
-            f"model in float32, {whole / GIB:.1f} GiB of {room / GIB:.1f}; set student.last_layer to pretrained and "
+            "student.last_layer or train.last_layer_first needs the whole model in float32 in every process: "
+            f"{whole / GIB:.1f} GiB of {room / GIB:.1f}; set student.last_layer to pretrained and "
             "train.last_layer_first to null"
         )
     if floor(setup) <= room:
@@ -67,7 +67,7 @@ def check_memory(student: StudentParams, recipe: TrainParams, ranks: int, memory
     )
 
 
-def device_memory(ranks: int) -> float:
+def available_memory(ranks: int) -> float:
     """Return the bytes of this process's GPU, or its share of the machine's memory."""
     if torch.cuda.is_available():
         return float(torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory)

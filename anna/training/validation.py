@@ -44,8 +44,8 @@ class HeldOut(NamedTuple):
 def sample(groups: Sequence[Group], texts: Texts, count: int, trained_on: Sequence[Group]) -> list[HeldOut]:
     """Return the first `count` groups by a hash of their query, gathered by task.
 
-    Left out are label tasks, and queries whose pair is trained on the other way round, their positive as a query and
-    they as its positive: symmetric tasks ask either for the other.
+    Left out: tasks with classes, and queries whose pair is trained on in reverse, with the positive as the query. In
+    symmetric tasks either text may be the query.
 
     A query is ranked against the labelled positives and the hardest negatives of all chosen queries of its task:
     documents that the teachers found near, and a cost that grows with `count` alone.

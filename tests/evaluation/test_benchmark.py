@@ -29,7 +29,7 @@ PRESET = Path(__file__).parents[2] / "presets" / "mistral-7b.yaml"
 PROMPTS = PromptParams.load(PRESET).tasks
 DRAWN = Example("what was shown", "what it looked like")
 """Of the tasks whose examples are drawn from data; those written by hand are the preset's own."""
-SETTINGS = EncodeSettings(max_tokens=64, tokens_per_batch=2048, dtype="float32", with_examples=True)
+SETTINGS = EncodeSettings(max_tokens=64, tokens_per_batch=2048, dtype="float32")
 
 pytestmark = pytest.mark.slow
 

@@ -16,7 +16,7 @@ from anna.modeling.encoder import Encoder
 from anna.processes import Processes
 from tests.conftest import as_loaded
 
-SETTINGS = EncodeSettings(max_tokens=24, tokens_per_batch=4096, dtype="float32", with_examples=True)
+SETTINGS = EncodeSettings(max_tokens=24, tokens_per_batch=4096, dtype="float32")
 LARGEST_CHANGE = 1e-3
 
 

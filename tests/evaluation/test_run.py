@@ -16,7 +16,7 @@ from anna.modeling.export import named_prompts
 from tests.conftest import tiny_student
 from tests.evaluation.conftest import TYPES, hash_embed
 
-SETTINGS = EncodeSettings(max_tokens=24, tokens_per_batch=256, dtype="float32", with_examples=True)
+SETTINGS = EncodeSettings(max_tokens=24, tokens_per_batch=256, dtype="float32")
 
 
 @pytest.fixture
@@ -42,8 +42,7 @@ def test_every_type_is_scored_in_both_modes(tmp_path, exported, tables):
 
 def test_two_runs_in_other_orders_give_equal_scores_and_bytes(tmp_path, exported, tables):
     drawing = [t for t in held_out_tasks(tables) if t.metadata.name in ("Farm", "Heaps", "Kinds")]
-    settings = replace(SETTINGS, with_examples=False)
-    compared = [contenders.student(exported, settings)]
+    compared = [contenders.student(exported, SETTINGS, with_examples=False)]
     first = run.evaluate_all(compared, drawing, tmp_path / "store", tmp_path / "first")
     again = run.evaluate_all(compared, drawing[::-1], tmp_path / "fresh", tmp_path / "again")
     assert set(first) == set(again)
@@ -121,7 +120,7 @@ def test_texts_of_symmetric_tasks_all_get_the_prompt(tmp_path, exported, tables,
 
     monkeypatch.setattr(Encoder, "embed", embed)
     symmetric = ["Alike", "Same", "Kinds", "Digest"]
-    evaluate(tmp_path, [contenders.student(exported, replace(SETTINGS, with_examples=False))], tables, symmetric)
+    evaluate(tmp_path, [contenders.student(exported, SETTINGS, with_examples=False)], tables, symmetric)
     assert seen == {f"Instruct: do {name}\nQuery: " for name in symmetric}
 
 
@@ -143,7 +142,7 @@ def test_a_task_without_examples_has_no_mode_with_them(tmp_path, exported, table
     with pytest.raises(InputError, match=r"\['Same'\]: evaluate.with_examples is true, but 'Same' has no in-context"):
         evaluate(tmp_path, [contenders.student(exported, SETTINGS)], tables)
     assert not loads
-    evaluate(tmp_path, [contenders.student(exported, replace(SETTINGS, with_examples=False))], tables)
+    evaluate(tmp_path, [contenders.student(exported, SETTINGS, with_examples=False)], tables)
 
 
 def test_both_modes_are_the_prompts_that_the_export_names(exported, config):
@@ -177,8 +176,8 @@ def test_a_score_that_is_no_number_is_refused(tmp_path, tables):
 
 def test_untrained_has_the_prompts_of_the_trained_and_other_weights(tmp_path, exported, tiny_checkpoint, tables):
     params = tiny_student(tiny_checkpoint, layers=1)
-    both = [contenders.student(exported, SETTINGS), contenders.untrained(params, exported, SETTINGS)]
-    result = evaluate(tmp_path, both, tables)
+    trained = contenders.student(exported, SETTINGS, with_examples=False)
+    result = evaluate(tmp_path, [trained, contenders.untrained(params, exported, SETTINGS)], tables)
     assert {s.model for s in result} == {"student", "untrained"}
     values = {model: [s.value for s in result if s.model == model] for model in ("student", "untrained")}
     assert values["student"] != values["untrained"]

@@ -116,13 +116,13 @@ def test_weights_in_float32_have_a_copy_on_a_gpu() -> None:
 
 
 def test_ranks_on_a_cpu_share_the_machine_and_the_first_holds_the_copies() -> None:
-    own = estimates.setup(make())
-    one, two = (memory.device_memory(own._replace(ranks=ranks, zero_stage=0)) for ranks in (1, 2))
+    own = make().setup
+    one, two = (memory.needed_memory(own._replace(ranks=ranks, zero_stage=0)) for ranks in (1, 2))
     assert two == 2 * one - 8 * own.trained
 
 
 def test_adapters_on_a_gpu_read_the_checkpoint_in_their_own_numbers() -> None:
-    full = estimates.setup(make())._replace(ranks=2, weight_bytes=2, method="full")
+    full = make().setup._replace(ranks=2, weight_bytes=2, method="full")
     assert memory.host_memory(SHAPE, full) == 2 * (4 * SHAPE.parameters + memory.LIBRARIES["train"])
     lora = full._replace(ranks=1, method="lora")
     assert memory.host_memory(SHAPE, lora) == 2 * SHAPE.parameters + memory.LIBRARIES["train"]

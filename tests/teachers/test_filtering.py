@@ -185,7 +185,11 @@ def test_what_the_reranker_puts_above_the_positive_is_no_negative(toy: Toy, labe
 @pytest.mark.parametrize(
     ("changes", "drops", "remedies"),
     [
-        ({"margin": 99.0, "min_negatives": 2}, (0, 3), "lower filter.margin or lower filter.min_negatives"),
+        (
+            {"margin": 99.0, "negatives_per_query": 2, "min_negatives": 2},
+            (0, 3),
+            "lower filter.margin or lower filter.min_negatives",
+        ),
         ({"negatives_per_query": 9, "min_negatives": 9, "margin": 0.0}, (0, 3), "lower filter.min_negatives"),
         ({"max_positive_rank": 1}, (3, 0), "raise filter.max_positive_rank"),
         ({"rule": "adaptive"}, (3, 0), "lower filter.background_quantile"),

@@ -37,7 +37,7 @@ def test_a_last_layer_that_comes_first_needs_the_whole_model_on_every_rank(tiny_
     whole = needed(tiny_checkpoint) // 5
     check_memory(tiny_student(tiny_checkpoint), sharded, ranks=8, memory=whole - 1)
     check_memory(written, sharded, ranks=8, memory=whole)
-    with pytest.raises(InputError, match=r"holds the whole model in float32, .*set student.last_layer to pretrained"):
+    with pytest.raises(InputError, match=r"needs the whole model in float32 .*set student.last_layer to pretrained"):
         check_memory(written, sharded, ranks=8, memory=whole - 1)
 
 
@@ -58,16 +58,16 @@ def test_a_form_that_is_not_known_is_not_refused(tiny_checkpoint: Path, monkeypa
 
 
 def test_ranks_of_one_machine_share_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    alone = memory.device_memory(1)
+    alone = memory.available_memory(1)
     assert alone > GIB / 4
-    assert memory.device_memory(2) == alone / 2
+    assert memory.available_memory(2) == alone / 2
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
-    assert memory.device_memory(16) == alone / 4
+    assert memory.available_memory(16) == alone / 4
 
 
 @pytest.mark.usefixtures("alone")
 def test_training_asks_before_it_loads(tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "device_memory", lambda _: 1.0)
+    monkeypatch.setattr(memory, "available_memory", lambda _: 1.0)
     monkeypatch.setattr(run, "new_encoder", lambda *_: pytest.fail("the model was loaded"))
     nothing = results.Outputs(*(tmp_path / name for name in "abcd"))
     with pytest.raises(InputError, match="needs at least"):
