@@ -39,7 +39,7 @@ class IndexParams(Strict):
     min_recall: float = Field(ge=0, le=1)
     """Share of the results of exact search that must be found; below it the stage fails."""
     sample: int = Field(gt=0)
-    """Queries of each such task by which that share is measured."""
+    """Queries of each such task on which that share is measured."""
 
     @model_validator(mode="after")
     def _can_be_learnt(self) -> Self:
@@ -70,10 +70,10 @@ class DenseParams(Params):
     dtype: Dtype
     """What matrix products are computed in; see `anna.modeling.hardware`."""
     check_queries: int = Field(ge=0)
-    """Queries of each task, the first by hash, whose candidates are compared with their order in float32, unless all
-    is computed in it; 0: none."""
+    """Queries of each task, the first by hash, whose candidates are ranked in float32, too, to compare the two orders;
+    0: none. Where all is computed in float32, nothing is compared."""
     min_spearman: float = Field(ge=-1, le=1)
-    """Their mean rank correlation must reach it; below it the stage fails."""
+    """Least mean rank correlation of the two orders; below it the stage fails."""
     depth: int = Field(gt=0)
     """Candidates kept per query."""
     index: IndexParams
@@ -106,7 +106,7 @@ class DenseTeacher:
         return engine.fetch(self.engine, self.spec, [(prompt, text) for text in texts], self._counts, self._root)
 
     def fill(self, items: Iterable[tuple[str, str]]) -> None:
-        """Compute all vectors at once that `encode` will be asked for in parts; it counts them as computed, too.
+        """Compute at once all vectors that later calls of `encode` will read, and count them as computed, not reused.
 
         Args:
             items: (prompt, text), in any order.
@@ -152,7 +152,7 @@ def _load(params: DenseParams) -> Model:
             )
 
     def plan(items: Items) -> list[list[int]]:
-        """Keep prompts apart."""
+        """Return batches of one prompt each."""
         batches: list[list[int]] = []
         for prompt in dict.fromkeys(prompt for prompt, _ in items):
             own = [place for place, item in enumerate(items) if item[0] == prompt]

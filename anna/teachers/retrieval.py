@@ -1,4 +1,4 @@
-"""Dense retrieval within each task: every document compared, or those that an index names in large collections."""
+"""Dense retrieval within each task: every document is compared, or in large collections those that an index names."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +19,7 @@ from anna.teachers.topk import Ranked, Scores, merge, nearest_of_block, numbered
 from anna.teachers.vectors import VectorFile
 
 WORK_DIR = Path("runs/work")
-"""Where the vectors of the collection lie that is being searched."""
+"""Folder of the vectors of the collection that is being searched."""
 
 _log = logging.getLogger(__name__)
 
