@@ -68,9 +68,11 @@ def code_hash(path: Path) -> str:
     """Return a hash of the Python code of a file; comments, docstrings and layout do not count."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list):
-            node.body = [part for part in body if not _is_text(part)]  # type: ignore[attr-defined]
+        for name, value in list(ast.iter_fields(node)):
+            if isinstance(value, list):
+                setattr(node, name, [part for part in value if not _is_text(part)])
+                if not getattr(node, name):
+                    delattr(node, name)  # which lists are written when empty depends on the version of Python
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
 
 

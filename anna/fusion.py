@@ -13,12 +13,14 @@ from anna.segments import Float, Int
 
 
 def fill_unmatched(scores_C: Float, starts_Q: Int, depth: int) -> Float:
-    """Replace missing scores by 0 where BM25 found less than it may list: what it did not list shares no word, (C,).
+    """Replace missing BM25 scores by 0 where a query has fewer than `depth` results, (C,).
+
+    What is not listed then shares no word with the query.
 
     Args:
         scores_C: BM25's raw scores; NaN of what it did not list.
         starts_Q: First row of each query.
-        depth: Documents that it lists per query at most, of those with a score above 0.
+        depth: Most documents that BM25 lists per query; it lists those with a score above 0.
     """
     is_missing_C = np.isnan(scores_C)
     is_short_Q = segments.total(~is_missing_C, starts_Q) < depth
@@ -58,7 +60,7 @@ def standardise_scores(scores_C: Float, starts_Q: Int) -> Float:
     mean_Q = segments.total(scores_C, starts_Q) / counts_Q
     centred_C = scores_C - segments.spread(mean_Q, starts_Q, num_rows)
     deviation_Q = np.sqrt(segments.total(centred_C**2, starts_Q) / counts_Q)
-    # Equal scores are told by comparing them: the deviation of 0.1, 0.1, 0.1 is not exactly zero.
+    # Equal scores are found by comparing them: the deviation of 0.1, 0.1, 0.1 is not exactly zero.
     is_flat_Q = segments.highest(scores_C, starts_Q) == segments.lowest(scores_C, starts_Q)
     is_flat_Q |= deviation_Q == 0
     z_C = centred_C / segments.spread(np.where(is_flat_Q, 1.0, deviation_Q), starts_Q, num_rows)

@@ -21,7 +21,7 @@ DISTANCES = tuple(step / 4 for step in range(25))
 """Margins tried of the rule absolute, in fused score: 0 to 6, and few candidates lie farther below."""
 
 ALL = "all"
-"""What the rows are called that add up the tasks."""
+"""Name of the rows that add up all tasks."""
 
 
 class Kept(NamedTuple):
@@ -54,7 +54,7 @@ class Calibration(NamedTuple):
 
     rule: Rule
     margin: float | None
-    """As params.yaml has it, and then among the margins tried; None: it is of another rule."""
+    """That of params.yaml, which is then among those tried; None: params.yaml sets another rule."""
     kept: Sequence[Kept]
     """By task, then margin; those of all tasks together come last."""
 
@@ -80,7 +80,7 @@ class Sweep(NamedTuple):
 
 
 def grid(rule: Rule, margin: float | None) -> list[float]:
-    """Return the margins tried of a rule, rising, `margin` among them if there is one; of rule none there are none."""
+    """Return the margins to try for a rule, rising, `margin` among them if there is one; none for rule none."""
     if rule == "none":
         return []
     return sorted({*(DISTANCES if rule == "absolute" else SHARES), *([] if margin is None else [margin])})
@@ -89,7 +89,8 @@ def grid(rule: Rule, margin: float | None) -> list[float]:
 def sweep(candidates: Candidates, rules: Rules, margins: Sequence[float]) -> Sweep:
     """Return what `negatives.judge_candidates` would count at every margin, with one comparison of scores for each.
 
-    A larger margin only takes the best ones away of the candidates that nobody has judged, so how many pass says all.
+    A larger margin removes only the best of the candidates that nobody has judged, so their number says which ones are
+    left.
     """
     standing = negatives.stand(candidates, rules)
     fixed_QV = _count(standing.verdicts, candidates.starts)

@@ -36,11 +36,11 @@ class Verdict(IntEnum):
 
 
 QUERY_VERDICTS = (Verdict.WEAK_POSITIVE, Verdict.TOO_FEW_NEGATIVES)
-"""Verdicts on a whole query; they fall on those of its candidates that nothing else speaks against."""
+"""Verdicts on a whole query. Its candidates that have no other reason to be dropped get the same verdict."""
 
 
 class Rules(NamedTuple):
-    """By what candidates are judged, besides the margin."""
+    """What candidates are judged by, besides the margin."""
 
     rule: Rule
     """See `judge_candidates`."""

@@ -17,7 +17,7 @@ from pydantic import Field
 from anna import engine, folding, io, log, scores, segments
 from anna.engine import Engine, ScoringParams
 from anna.evaluation import contamination, contenders, encoding, leaderboard, run, tasks
-from anna.modeling.hardware import Dtype, compute_dtype, pick_device
+from anna.modeling.hardware import Dtype
 from anna.modeling.student import StudentParams
 from anna.params import Params, recorded
 from anna.teachers import bi_encoder, bm25, dense, padding, runs, tables, topk
@@ -93,13 +93,10 @@ def main() -> Counter[str]:
     return counts
 
 
-def teacher(params: DenseParams, counts: Counter[str], where: Engine | None = None) -> contenders.Contender:
+def teacher(params: DenseParams, counts: Counter[str], where: Engine) -> contenders.Contender:
     """Return the dense teacher as it retrieves; its vectors are kept where `retrieve_dense` keeps them."""
-    embed = DenseTeacher(params, counts, where=where).embed
-    how = params.model_dump(include={"max_tokens", "tokens_per_batch"})
-    how |= {"dtype": str(compute_dtype(params.dtype)), "device": pick_device()}
-    prompts = params.query_prompt, params.doc_prompt
-    return contenders.dense(params.model, how, prompts, embed, *DENSE_CODE)
+    own = DenseTeacher(params, counts, where)
+    return contenders.dense(own.spec.decisive, (params.query_prompt, params.doc_prompt), own.embed, *DENSE_CODE)
 
 
 def lexical(params: Bm25Params) -> contenders.Contender:

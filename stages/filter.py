@@ -8,17 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from anna import io, log, schemas
-from anna.teachers import blocks, filtering
+from anna.teachers import blocks, candidates, filtering
 from anna.teachers.filtering import FilterParams
 
 CORPUS, QUERIES, QRELS = Path("data/corpus.parquet"), Path("data/queries.parquet"), Path("data/qrels.parquet")
 LABELS, RERANKER_RUN = Path("data/labels.parquet"), Path("data/reranker_run.parquet")
 GROUPS, DROPS, METRICS = Path("data/groups.parquet"), Path("data/drops.parquet"), Path("metrics/filter.json")
-
-SOURCES = {"labels": (LABELS, schemas.LABELS), "qrels": (QRELS, schemas.QRELS)}
-"""What is read in blocks of queries."""
-RELABELLED_BY = {"reranker": (RERANKER_RUN, schemas.RUN)}
-"""What is read besides with a `relabel_margin`."""
 
 INPUTS, OUTPUTS = (CORPUS, QUERIES, QRELS, LABELS, RERANKER_RUN), (GROUPS, DROPS, METRICS)
 PARAMS = (FilterParams,)
@@ -30,9 +25,9 @@ def main() -> None:
     queries = io.read(QUERIES, schemas.QUERIES)
     selector = filtering.Selector(io.read(CORPUS, schemas.CORPUS), queries, params)
     said: dict[str, Any] = {"rule": params.rule, "margin": params.margin}
-    sources = SOURCES
     if params.relabel_margin is not None:
-        said["relabel_margin"], sources = params.relabel_margin, SOURCES | RELABELLED_BY
+        said["relabel_margin"] = params.relabel_margin
+    sources = candidates.sources(LABELS.parent, params.relabel_margin)
     with io.writing(GROUPS, schemas.GROUPS, **said) as groups, io.writing(DROPS, schemas.DROPS, **said) as drops:
         metrics = filtering.select_all(selector, blocks.query_blocks(queries, sources), groups, drops)
     io.write_json(METRICS, metrics)

@@ -49,10 +49,10 @@ class RerankParams(Params):
     dtype: Dtype
     """What matrix products are computed in; see `anna.modeling.hardware`."""
     check_queries: int = Field(ge=0)
-    """Queries of each task, the first by hash, whose candidates are compared with their order in float32, unless all
-    is computed in it; 0: none."""
+    """Queries of each task, the first by hash, whose candidates are ranked in float32, too, to compare the two orders;
+    0: none. Where all is computed in float32, nothing is compared."""
     min_spearman: float = Field(ge=-1, le=1)
-    """Their mean rank correlation must reach it; below it the stage fails."""
+    """Least mean rank correlation of the two orders; below it the stage fails."""
 
     @model_validator(mode="after")
     def _pads_evenly(self) -> Self:

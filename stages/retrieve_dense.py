@@ -25,23 +25,13 @@ def main() -> Counter[str]:
     params, counts = dense.DenseParams.load(), Counter[str]()
     corpus, queries = io.read(CORPUS, schemas.CORPUS), io.read(QUERIES, schemas.QUERIES)
     with engine.opened(engine.ScoringParams.load()) as where:
-        found = retrieval.retrieve(
-            corpus,
-            queries,
-            dense.DenseTeacher(params, counts, where=where),
-            query_prompt=params.query_prompt,
-            doc_prompt=params.doc_prompt,
-            depth=params.depth,
-            index=params.index,
-        )
+        found = retrieval.retrieve(corpus, queries, dense.DenseTeacher(params, counts, where))
         exact = params.model_copy(update={"dtype": "float32"})
         agreed = agreement.check(
             found.run,
             corpus,
             queries,
-            lambda pairs: dense.DenseTeacher(exact, counts, where=where).cosines(
-                pairs, params.query_prompt, params.doc_prompt
-            ),
+            lambda pairs: dense.DenseTeacher(exact, counts, where).cosines(pairs),
             dtype=params.dtype,
             num_queries=params.check_queries,
             least=params.min_spearman,

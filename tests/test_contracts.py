@@ -44,7 +44,6 @@ DEFAULTS = {
     "ingest": {
         "held_out",  # a project may score a benchmark of mteb's own instead
         "examples",  # of that benchmark's tasks, which a project may not score
-        "near_duplicate",  # about to lose it
     }
 }
 """By section, the parameters that params.yaml may leave out; it and every preset state all others."""

@@ -63,6 +63,14 @@ def test_a_model_on_disk_is_hashed_by_its_bytes(tmp_path: Path, monkeypatch: pyt
     assert fingerprints.model_hash(HUB) == expected
 
 
+def test_the_hash_of_code_is_the_same_in_every_version_of_python(tmp_path: Path) -> None:
+    (tmp_path / "code.py").write_text(
+        'class A(int):\n    x: int = 1\n\n\ndef f(a, *, b=None):\n    return [lambda: f"{a}" for _ in b]\n',
+        encoding="utf-8",
+    )
+    assert fingerprints.code_hash(tmp_path / "code.py").startswith("4775264626669b1c")
+
+
 @pytest.mark.parametrize(
     ("source", "is_same"),
     [

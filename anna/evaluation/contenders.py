@@ -20,12 +20,11 @@ from anna.errors import InputError
 from anna.evaluation import encoding, mteb_model, tasks
 from anna.evaluation.encoding import EncodeSettings
 from anna.evaluation.mteb_model import CachedEmbedder, Embed, PromptedModel, Search, SearchModel
-from anna.fingerprints import code_hash, model_hash
+from anna.fingerprints import code_hash
 from anna.modeling import attention, batching, checkpoint, encoder, encoder_config, flex, packing, pooling, split
 from anna.modeling import student as initial
 from anna.modeling.encoder_config import EncoderConfig
 from anna.modeling.student import StudentParams
-from anna.origins import Origin
 from anna.scores import WITH_EXAMPLES, ZERO_SHOT
 
 SCORING_CODE = (
@@ -139,21 +138,20 @@ def _prefix(config: EncoderConfig, tokenizer: Any, task: str, mode: str, max_tok
     return prefix
 
 
-def dense(origin: Origin, settings: Mapping[str, Any], prompts: tuple[str, str], embed: Embed, *code: Any) -> Contender:
+def dense(decisive: Mapping[str, Any], prompts: tuple[str, str], embed: Embed, *code: Any) -> Contender:
     """Return the dense teacher, with its own prompts on the two sides of searches and none elsewhere.
 
     Args:
-        origin: Where the model comes from.
-        settings: What else decides its vectors.
+        decisive: What decides its vectors, besides prompts and code.
         prompts: What it wants before a search query and before a document; may be "".
         embed: Embeds texts after a prompt.
         code: Modules behind `embed`; their code is part of what results are stored under.
     """
-    embedder, content = CachedEmbedder(embed), model_hash(origin)
+    embedder = CachedEmbedder(embed)
     by_side = {PromptType.query: prompts[0], PromptType.document: prompts[1], None: ""}
 
     def identify(task: str, mode: str) -> Mapping[str, Any]:
-        return {"content": content, "prompts": prompts, **settings, "code": _scoring_code(*code)}
+        return {**decisive, "prompts": prompts, "code": _scoring_code(*code)}
 
     model = PromptedModel("teacher", ZERO_SHOT, embedder, lambda task, side: by_side[side])
     return Contender("teacher", {ZERO_SHOT: model}, identify, None, embedder)

@@ -20,7 +20,7 @@ AROUND_EXAMPLE = 5
 """Tokens of an in-context example beside instruction, query and response."""
 
 VALIDATION_DOCS = 6
-"""Documents that each validation query brings into its pool."""
+"""Documents that each validation query brings into its pool, as in `anna.training.validation`."""
 
 SAMPLE, SAMPLE_BYTES = 1000, 2 * 2**30
 """Groups that `anna.training.last_layer` reads, and what it holds of their states at most."""

@@ -72,7 +72,7 @@ def correlations(rows: pl.DataFrame, exact: NDArray[np.float32]) -> dict[str, An
     """
     both = rows.with_columns(pl.Series("exact", exact, dtype=pl.Float32))
     ordered = both.filter(pl.col("exact").n_unique().over("query_id") > 1)
-    # Of mean ranks; no number where all scores are equal.
+    # Of mean ranks; NaN, which becomes 0, where all scores are equal.
     correlation = pl.corr(pl.col("score").rank("average"), pl.col("exact").rank("average")).fill_nan(0.0)
     found = ordered.group_by("query_id", maintain_order=True).agg(correlation.alias("correlation"))["correlation"]
     return {"mean": found.mean(), "lowest": found.min(), "queries": len(found)}

@@ -9,7 +9,7 @@ import pyarrow as pa
 from anna import parts
 
 QUERIES_AT_ONCE = 10_000
-"""Whose candidates are in memory together."""
+"""Number of queries whose candidates are in memory together."""
 
 
 class Block(NamedTuple):
@@ -22,11 +22,11 @@ class Block(NamedTuple):
 
 
 def query_blocks(queries: pa.Table, tables: Mapping[str, tuple[Path, pa.Schema]]) -> Iterator[Block]:
-    """Yield all queries in blocks of `QUERIES_AT_ONCE`, at least one.
+    """Yield all queries in blocks of `QUERIES_AT_ONCE`; where there are none, one empty block.
 
     Args:
         queries: Table QUERIES.
-        tables: Where tables lie whose key begins with query_id, and their schemas, by name.
+        tables: Path and schema of each table, by name; their keys begin with query_id.
 
     Raises:
         InputError: If a table is missing, or breaks its schema.

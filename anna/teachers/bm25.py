@@ -32,10 +32,10 @@ STOPWORDS = "english"
 """Lucene's 33 words."""
 
 QUERIES_AT_ONCE = 64
-"""Of a thread, between two looks at what is left to do."""
+"""Queries that a thread searches for before it takes the next ones."""
 
 GROUP = 32
-"""Documents of which `best_above_zero` takes the largest score."""
+"""Documents of a group, of which `best_above_zero` takes the largest score."""
 
 MOST = 0.5
 """Share of a task's queries without a result above which there is a warning."""
@@ -103,8 +103,8 @@ def bm25_search(
         b: Length normalisation.
         depth: Results per query.
         task: Name of the collection, for messages.
-        skip_own_text: Whether the document that has the query's own text is never found: in training it would be a
-            negative that is none. Where scores are reported it counts, as for every other model.
+        skip_own_text: Whether to leave out the document that has the query's own text: in training it would be a false
+            negative. Where scores are reported it counts, as for every other model.
 
     Raises:
         InputError: If there are fewer than two documents.
@@ -113,7 +113,7 @@ def bm25_search(
     order = sorted(range(len(doc_ids)), key=doc_ids.__getitem__)
     sorted_docs = [docs[index] for index in order]
     excluded_Q = same_text(queries, sorted_docs if skip_own_text else ())
-    sorted_ids = pa.array([doc_ids[index] for index in order], pa.string())  # once: a block is few queries
+    sorted_ids = pa.array([doc_ids[index] for index in order], pa.string())  # made once for all blocks
     index, known = _index(sorted_docs, k1, b)
     asked = [[word for word in query if word in known] for query in tokenize(queries)]
     blocks = [slice(start, start + QUERIES_AT_ONCE) for start in range(0, len(queries), QUERIES_AT_ONCE)]
@@ -127,7 +127,7 @@ def bm25_search(
         pairs = zip(blocks, found, strict=True)
         return join_runs([to_run(query_ids[block], sorted_ids, *ranked) for block, ranked in pairs])
     finally:
-        pool.shutdown(cancel_futures=True)  # who stops a run waits for no block that has not begun
+        pool.shutdown(cancel_futures=True)  # a run that is stopped waits for no block that has not begun
 
 
 def _index(docs: Sequence[str], k1: float, b: float) -> tuple[bm25s.BM25, set[str]]:
@@ -158,8 +158,8 @@ def _search(index: bm25s.BM25, asked: Sequence[list[str]], excluded_Q: Int, dept
 def _scores(index: bm25s.BM25, words: Sequence[str]) -> NDArray[np.float64]:
     """Return the scores of all documents for words of the index, (N,): `BM25.get_scores`, for many threads.
 
-    That one adds with `np.add.at`, which holds Python's lock. A document stands once in a word's list, so that plain
-    addition is the same.
+    The library adds with `np.add.at`, which holds Python's lock. A document stands only once in a word's list, so plain
+    addition gives the same.
     """
     scores_N = np.zeros(index.scores["num_docs"])
     docs, parts, bounds = (index.scores[name] for name in ("indices", "data", "indptr"))
@@ -173,8 +173,8 @@ def _scores(index: bm25s.BM25, words: Sequence[str]) -> NDArray[np.float64]:
 def best_above_zero(scores_N: Scores, k: int) -> Int:
     """Return the positions of the `k` largest scores, or of all above 0, best first; ties go to the first, (K,).
 
-    Where there are many documents, most are told by a bound: a score that is not among the largest of `k` groups of
-    documents is not among the largest `k`.
+    Where there are many documents, a bound rules most of them out: of the largest score of each group of documents, the
+    one in place `k`. At least `k` documents reach it.
     """
     num_groups = len(scores_N) // GROUP
     bound = 0.0

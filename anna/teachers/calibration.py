@@ -11,21 +11,16 @@ from anna import io, margins, schemas
 from anna.margins import Calibration, Kept, Sweep
 from anna.negatives import QUERY_VERDICTS, Rule, Verdict
 from anna.teachers.blocks import Block, query_blocks
-from anna.teachers.candidates import Marker
+from anna.teachers.candidates import Marker, sources
 from anna.teachers.filtering import FilterParams
 
 
 def of_run(folder: Path, params: FilterParams, rule: Rule | None = None) -> Calibration:
     """Return what every margin would keep of the tables in `folder`; see `calibrate`."""
     queries = io.read(folder / "queries.parquet", schemas.QUERIES)
-    sources = {
-        "labels": (folder / "labels.parquet", schemas.LABELS),
-        "qrels": (folder / "qrels.parquet", schemas.QRELS),
-    }
-    if params.relabel_margin is not None:
-        sources["reranker"] = folder / "reranker_run.parquet", schemas.RUN
     corpus = io.read(folder / "corpus.parquet", schemas.CORPUS)
-    return calibrate(corpus, queries, query_blocks(queries, sources), params, rule)
+    blocks = query_blocks(queries, sources(folder, params.relabel_margin))
+    return calibrate(corpus, queries, blocks, params, rule)
 
 
 def calibrate(

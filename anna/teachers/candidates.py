@@ -1,12 +1,13 @@
-"""What is known of every candidate before any margin: whether it is a positive, the text of one, or taken for one."""
+"""Mark each candidate before any margin: labelled positive, duplicate of one, relabelled, or judged a negative."""
 
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from anna import segments
+from anna import schemas, segments
 from anna.errors import InputError
 from anna.folding import fold
 from anna.negatives import Candidates
@@ -58,7 +59,7 @@ class Marker:
         if self._relabel_margin is not None:
             reranked = self.known.encode(block.rows["reranker"], "reranker run")
             rows = mark_relabelled(rows, reranked, judged, self._relabel_margin)
-            rows = mark_duplicates(rows, plain)  # now of the relabelled, too
+            rows = mark_duplicates(rows, plain)  # now those of relabelled candidates, too
         rows = mark_judged_negatives(rows, self.known, judged)
         starts_Q = segments.find_starts(numbers(rows, "query_id"))
         candidates = Candidates(
@@ -73,7 +74,7 @@ class Marker:
         return Marked(rows, candidates)
 
     def _refuse_without_positive(self, rows: pl.DataFrame, queries: pa.Table) -> None:
-        """Refuse labels that were made before the queries were: without a positive there is nothing to measure from."""
+        """Refuse labels that were made of other queries: without a positive no margin can be measured."""
         without = without_positive(rows, self.known, queries)
         if len(without):
             raise InputError(
@@ -82,12 +83,20 @@ class Marker:
             )
 
     def _plain(self, docs: pl.Series) -> pl.Series:
-        """Return `plain_texts` of documents by number; each text is folded once, and those that nobody finds never."""
+        """Return `plain_texts` of documents given by number. A text is folded once, and only if it is a candidate."""
         doc_C = docs.to_numpy()
         new = np.unique(doc_C[~self._is_hashed[doc_C]])
         self._hashes[new] = plain_texts(self._texts.gather(new)).to_numpy()
         self._is_hashed[new] = True
         return pl.Series(self._hashes[doc_C])
+
+
+def sources(folder: Path, relabel_margin: float | None) -> dict[str, tuple[Path, pa.Schema]]:
+    """Return the tables in `folder` whose rows `Marker.mark` takes, for `query_blocks`."""
+    tables = {"labels": (folder / "labels.parquet", schemas.LABELS), "qrels": (folder / "qrels.parquet", schemas.QRELS)}
+    if relabel_margin is not None:
+        tables["reranker"] = folder / "reranker_run.parquet", schemas.RUN
+    return tables
 
 
 def plain_texts(texts: pl.Series) -> pl.Series:
@@ -125,9 +134,9 @@ def mark_judged_negatives(rows: pl.DataFrame, known: Known, judged: pl.DataFrame
 def mark_relabelled(rows: pl.DataFrame, reranked: pl.DataFrame, judged: pl.DataFrame, margin: float) -> pl.DataFrame:
     """Return `rows` in their order, with `is_relabelled`: whether the reranker finds a positive that nobody labelled.
 
-    It is one if its score lies more than `margin` standard deviations above that of the best labelled positive, the
-    (population) deviation taken over all candidates of the query that the reranker has scored. What has been judged not
-    relevant, or has another class than the query, is none; nor is a text of a positive.
+    A candidate is one if its score lies more than `margin` standard deviations above that of the best labelled
+    positive. The (population) deviation is that of all candidates of the query that the reranker has scored. Candidates
+    that somebody has judged, duplicates of positives and all candidates of queries with a class are never relabelled.
 
     Args:
         rows: Candidates with `has_class`, `is_positive` and `is_duplicate`.

@@ -39,7 +39,7 @@ class IndexParams(Strict):
     min_recall: float = Field(ge=0, le=1)
     """Share of the results of exact search that must be found; below it the stage fails."""
     sample: int = Field(gt=0)
-    """Queries of each such task by which that share is measured."""
+    """Queries of each such task on which that share is measured."""
 
     @model_validator(mode="after")
     def _can_be_learnt(self) -> Self:
@@ -70,10 +70,10 @@ class DenseParams(Params):
     dtype: Dtype
     """What matrix products are computed in; see `anna.modeling.hardware`."""
     check_queries: int = Field(ge=0)
-    """Queries of each task, the first by hash, whose candidates are compared with their order in float32, unless all
-    is computed in it; 0: none."""
+    """Queries of each task, the first by hash, whose candidates are ranked in float32, too, to compare the two orders;
+    0: none. Where all is computed in float32, nothing is compared."""
     min_spearman: float = Field(ge=-1, le=1)
-    """Their mean rank correlation must reach it; below it the stage fails."""
+    """Least mean rank correlation of the two orders; below it the stage fails."""
     depth: int = Field(gt=0)
     """Candidates kept per query."""
     index: IndexParams
@@ -83,20 +83,18 @@ class DenseParams(Params):
 class DenseTeacher:
     """Gives the vector of any text, and loads its model only for texts that it has not seen before."""
 
-    def __init__(
-        self, params: DenseParams, counts: Counter[str], root: Path = store.ROOT, where: Engine | None = None
-    ) -> None:
+    def __init__(self, params: DenseParams, counts: Counter[str], where: Engine, root: Path = store.ROOT) -> None:
         """Name the model; nothing is loaded yet.
 
         Args:
-            params: Model and limits.
+            params: Model, prompts and limits.
             counts: Gets how many vectors were `reused` and how many `computed`.
+            where: What computes.
             root: Folder of all stores.
-            where: What computes; None: this process.
         """
-        self.engine = where or engine.Local()
+        self.params, self.engine = params, where
+        self.spec = engine.ModelSpec("dense", partial(_describe, params), partial(_load, params))
         self._counts, self._root = counts, root
-        self._spec = engine.ModelSpec("dense", partial(_describe, params), partial(_load, params))
 
     def encode(self, texts: Sequence[str], prompt: str) -> store.Parts:
         """Yield places in `texts`, which are distinct, and their unit vectors: known ones, then the rest in batches.
@@ -105,16 +103,16 @@ class DenseTeacher:
             texts: Bare texts.
             prompt: Put before each text.
         """
-        return engine.fetch(self.engine, self._spec, [(prompt, text) for text in texts], self._counts, self._root)
+        return engine.fetch(self.engine, self.spec, [(prompt, text) for text in texts], self._counts, self._root)
 
     def fill(self, items: Iterable[tuple[str, str]]) -> None:
-        """Compute all vectors at once that `encode` will be asked for in parts; it counts them as computed, too.
+        """Compute at once all vectors that later calls of `encode` will read, and count them as computed, not reused.
 
         Args:
             items: (prompt, text), in any order.
         """
         counts = Counter[str]()
-        for _ in engine.fetch(self.engine, self._spec, list(dict.fromkeys(items)), counts, self._root):
+        for _ in engine.fetch(self.engine, self.spec, list(dict.fromkeys(items)), counts, self._root):
             pass
         self._counts.update(computed=counts["computed"], reused=-counts["computed"])
 
@@ -122,8 +120,9 @@ class DenseTeacher:
         """Return the unit vectors of `texts`, (N, D); equal texts are computed once."""
         return store.values_of(texts, lambda distinct: self.encode(distinct, prompt))
 
-    def cosines(self, pairs: Items, query_prompt: str, doc_prompt: str) -> NDArray[np.float32]:
+    def cosines(self, pairs: Items) -> NDArray[np.float32]:
         """Return the cosine of each (query, document), (N,)."""
+        query_prompt, doc_prompt = self.params.query_prompt, self.params.doc_prompt
         queries, docs = ([pair[side] for pair in pairs] for side in (0, 1))
         self.fill([(query_prompt, text) for text in queries] + [(doc_prompt, text) for text in docs])
         query_emb_ND, doc_emb_ND = self.embed(queries, query_prompt), self.embed(docs, doc_prompt)
@@ -153,7 +152,7 @@ def _load(params: DenseParams) -> Model:
             )
 
     def plan(items: Items) -> list[list[int]]:
-        """Keep prompts apart."""
+        """Return batches of one prompt each."""
         batches: list[list[int]] = []
         for prompt in dict.fromkeys(prompt for prompt, _ in items):
             own = [place for place, item in enumerate(items) if item[0] == prompt]

@@ -48,7 +48,7 @@ class FilterParams(Params):
     (`candidates.mark_relabelled`); null: none do."""
 
     def judging(self) -> Rules:
-        """Return by what candidates are judged, besides the margin."""
+        """Return what candidates are judged by, besides the margin."""
         return Rules(
             rule=self.rule,
             background_quantile=self.background_quantile,
@@ -90,9 +90,9 @@ class Selector:
     def select(self, block: Block) -> Selection:
         """Return the training group of each query of the block, and why every other candidate is in none.
 
-        A group's positive stands among the drops too, as a labelled positive: of each query, negatives kept plus
-        candidates dropped are all its candidates. A candidate that only its query's verdict rules out carries that
-        verdict.
+        The positive of a group is among the drops, too, as a labelled positive: so the negatives and the drops of a
+        query are together all of its candidates. A candidate that is dropped only because its query is has the reason
+        of the query.
 
         Args:
             block: With the rows of `labels` and `qrels`, and of `reranker` where there is a `relabel_margin`.
@@ -120,7 +120,7 @@ class Selector:
 
 
 def select_all(selector: Selector, blocks: Iterable[Block], add_groups: io.Add, add_drops: io.Add) -> dict[str, Any]:
-    """Give the groups and drops of each block to where they are written, and return the metrics.
+    """Write the groups and drops of each block, and return the metrics.
 
     Raises:
         InputError: If no query gives a group.
@@ -152,7 +152,7 @@ def warn_of_losses(metrics: Mapping[str, Any], params: FilterParams) -> None:
 
 
 def _remedies(metrics: Mapping[str, Any], params: FilterParams) -> str:
-    """Return what would let queries give a group, by why they give none."""
+    """Return what to change so that more queries give a group, by the reasons for which they give none."""
     is_weak, is_short = (metrics["query_drops"][verdict.reason] > 0 for verdict in QUERY_VERDICTS)
     background = {"adaptive": params.background_quantile, "percent": 0.0}.get(params.rule)
     remedies = {

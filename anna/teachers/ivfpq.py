@@ -27,7 +27,7 @@ TRAIN_PER_LIST = 40
 """Vectors that each list's centre is learnt from; FAISS warns below 39."""
 
 QUERIES_AT_ONCE = 4096
-"""Of one search of the index."""
+"""Queries of one search of the index."""
 
 
 def build(docs: VectorFile, *, nlist: int | None, m: int, nprobe: int, where: Engine) -> faiss.IndexIVFPQ:

@@ -38,8 +38,8 @@ def group_by_passage(
 ) -> list[list[int]]:
     """Return batches of places in `pairs`: longest passages first, each followed by its queries, longest first.
 
-    What is left after some batches gives the batches that are left, because the order is one of content alone and each
-    batch takes whatever fits.
+    Where some batches are done, what is left gives the batches that are left: the order depends on content alone, and
+    each batch takes whatever fits.
 
     Args:
         pairs: (query, passage) texts.

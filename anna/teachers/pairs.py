@@ -1,4 +1,4 @@
-"""Which queries are looked at, and the texts of their pairs with passages."""
+"""A sample of the queries, and the texts of pairs of queries and passages."""
 
 import hashlib
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""Dense retrieval within each task: every document compared, or those that an index names in large collections."""
+"""Dense retrieval within each task: every document is compared, or in large collections those that an index names."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +19,7 @@ from anna.teachers.topk import Ranked, Scores, merge, nearest_of_block, numbered
 from anna.teachers.vectors import VectorFile
 
 WORK_DIR = Path("runs/work")
-"""Where the vectors of the collection lie that is being searched."""
+"""Folder of the vectors of the collection that is being searched."""
 
 _log = logging.getLogger(__name__)
 
@@ -35,48 +35,36 @@ class Retrieved(NamedTuple):
     """By task that was searched by index: the share of the exact results that was found."""
 
 
-def retrieve(
-    corpus: pa.Table,
-    queries: pa.Table,
-    teacher: DenseTeacher,
-    *,
-    query_prompt: str,
-    doc_prompt: str,
-    depth: int,
-    index: IndexParams,
-) -> Retrieved:
+def retrieve(corpus: pa.Table, queries: pa.Table, teacher: DenseTeacher) -> Retrieved:
     """Return what the dense teacher finds for every query among the documents of its task, by cosine.
 
     Args:
         corpus: Table CORPUS.
         queries: Table QUERIES.
-        teacher: What gives the vectors.
-        query_prompt: Put before each query.
-        doc_prompt: Put before each document.
-        depth: Candidates per query; fewer where the task has fewer documents.
-        index: How large collections are searched.
+        teacher: What gives the vectors. Its params say how many candidates a query gets (fewer where the task has
+            fewer documents), and how large collections are searched.
 
     Raises:
         InputError: If a task has fewer than two documents, the model does not load, or an index finds too little.
     """
-    where = teacher.engine
+    where, params = teacher.engine, teacher.params
     if where.wants_all:
         teacher.fill(
             (prompt, text)
             for own in collections(corpus, queries)
-            for prompt, texts in ((doc_prompt, own.docs), (query_prompt, own.queries))
+            for prompt, texts in ((params.doc_prompt, own.docs), (params.query_prompt, own.queries))
             for text in texts
         )
     runs, recalls, ids, matrices = [], {}, [], []
     for own in collections(corpus, queries):
-        docs = VectorFile(len(own.docs), teacher.encode(own.docs, doc_prompt), WORK_DIR)
-        asked = VectorFile(len(own.queries), teacher.encode(own.queries, query_prompt), WORK_DIR)
+        docs = VectorFile(len(own.docs), teacher.encode(own.docs, params.doc_prompt), WORK_DIR)
+        asked = VectorFile(len(own.queries), teacher.encode(own.queries, params.query_prompt), WORK_DIR)
         excluded = same_text(own.queries, own.docs)
-        if len(docs) < index.min_docs:
-            found = search_exactly(asked, docs, depth, excluded, where)
+        if len(docs) < params.index.min_docs:
+            found = search_exactly(asked, docs, params.depth, excluded, where)
         else:
             found, recalls[own.task] = search_by_index(
-                own.task, asked, docs, depth=depth, excluded_Q=excluded, params=index, where=where
+                own.task, asked, docs, depth=params.depth, excluded_Q=excluded, params=params.index, where=where
             )
         runs.append(to_run(own.query_ids, own.doc_ids, *found))
         ids += [own.doc_ids, own.query_ids]

@@ -61,7 +61,7 @@ def check_size(task: str, num_docs: int) -> None:
 def same_text(queries: Sequence[str], docs: Sequence[str]) -> Int:
     """Return the position of the document that has the query's own text, or -1; (Q,).
 
-    Texts are compared folded, and those of `docs` are distinct so, as `ingest` leaves them.
+    Texts are compared folded. No two of `docs` are then equal: `ingest` leaves none.
     """
     asked, found = (
         pl.DataFrame({"text": texts}, schema={"text": pl.String}).select(fold(pl.col("text"))).to_series()

@@ -37,8 +37,8 @@ def score_pairs(
     tokens_per_batch: int,
     dtype: Dtype,
     counts: Counter[str],
+    where: Engine,
     root: Path = store.ROOT,
-    where: Engine | None = None,
 ) -> NDArray[np.float32]:
     """Return the score of each pair, (N,); the model is loaded only for pairs that it has not seen before.
 
@@ -51,8 +51,8 @@ def score_pairs(
         tokens_per_batch: Largest number of tokens computed at once.
         dtype: What matrix products are computed in.
         counts: Gets how many scores were `reused` and how many `computed`.
+        where: What computes.
         root: Folder of all stores.
-        where: What computes; None: this process.
 
     Raises:
         InputError: If the model is not of that kind.
@@ -65,8 +65,7 @@ def score_pairs(
         partial(_describe, kind, origin, dtype, doc_tokens, query_tokens),
         partial(_load, kind, origin, dtype, **limits),
     )
-    own = where or engine.Local()
-    return store.values_of(pairs, lambda distinct: engine.fetch(own, spec, distinct, counts, root))[:, 0]
+    return store.values_of(pairs, lambda distinct: engine.fetch(where, spec, distinct, counts, root))[:, 0]
 
 
 def _describe(kind: Kind, origin: Origin, dtype: Dtype, doc_tokens: int, query_tokens: int) -> dict[str, Any]:

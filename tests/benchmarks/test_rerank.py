@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from anna.engine import Local
 from anna.origins import FilesOrigin
 from anna.teachers import scoring
 from benchmarks import rerank, side_by_side
@@ -44,6 +45,7 @@ def test_both_cross_encoder_sides_score_what_the_stage_does(tmp_path: Path) -> N
         tokens_per_batch=rerank.BUDGET,
         dtype="float32",
         counts=Counter(),
+        where=Local(),
         root=tmp_path / "store",
     )
     np.testing.assert_array_equal(np.load(ours), stage)

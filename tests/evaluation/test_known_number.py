@@ -9,6 +9,7 @@ from anna.corpus.drops import DropLog
 from anna.corpus.held_out import load_task
 from anna.corpus.held_out_tables import held_out_tables
 from anna.corpus.sources import Cleaning
+from anna.engine import Local
 from anna.evaluation import run
 from anna.evaluation.tasks import EvalTables, held_out_tasks
 from anna.params import RandomParams
@@ -40,7 +41,7 @@ def test_minilm_scores_what_is_published_on_sts_benchmark(tmp_path):
     tables = held_out_tables([task])
     [scored] = held_out_tasks(EvalTables(*(tables[name] for name in EvalTables._fields)))
     dense = DenseParams.load().model_copy(update={"max_tokens": 128})
-    teacher = evaluate.teacher(dense, Counter())
+    teacher = evaluate.teacher(dense, Counter(), Local())
     [score] = run.evaluate_all([teacher], [scored], tmp_path / "store", tmp_path / "results")
     assert score.metric == "cosine_spearman"
     assert score.value == pytest.approx(WITHOUT_THE_REPEATED_PAIR, abs=1e-6)

@@ -13,7 +13,6 @@ from anna.evaluation.tasks import held_out_tasks
 from anna.modeling.encoder import Encoder
 from anna.modeling.encoder_config import EncoderConfig
 from anna.modeling.export import named_prompts
-from anna.origins import FilesOrigin
 from tests.conftest import tiny_student
 from tests.evaluation.conftest import TYPES, hash_embed
 
@@ -169,9 +168,8 @@ def test_a_model_that_is_not_there_is_refused(tmp_path):
         contenders.student(tmp_path / "absent", SETTINGS)
 
 
-def test_a_score_that_is_no_number_is_refused(tmp_path, exported, tables):
-    origin = FilesOrigin(kind="files", path=exported)
-    flat = contenders.dense(origin, {}, ("", ""), lambda texts, prefix: np.ones((len(texts), 4), np.float32))
+def test_a_score_that_is_no_number_is_refused(tmp_path, tables):
+    flat = contenders.dense({}, ("", ""), lambda texts, prefix: np.ones((len(texts), 4), np.float32))
     with pytest.raises(InputError, match=r"Digest: cosine_spearman of teacher \(zero_shot\) is nan"):
         evaluate(tmp_path, [flat], tables, ["Digest"])
 
@@ -185,7 +183,7 @@ def test_untrained_has_the_prompts_of_the_trained_and_other_weights(tmp_path, ex
     assert values["student"] != values["untrained"]
 
 
-def test_the_teacher_gets_its_own_prompts_and_bm25_retrieval_alone(tmp_path, exported, tables):
+def test_the_teacher_gets_its_own_prompts_and_bm25_retrieval_alone(tmp_path, tables):
     seen: set[str] = set()
 
     def embed(texts, prefix):
@@ -195,7 +193,7 @@ def test_the_teacher_gets_its_own_prompts_and_bm25_retrieval_alone(tmp_path, exp
     def search(doc_ids, docs, query_ids, queries, depth):
         return pa.table({"query_id": query_ids, "doc_id": doc_ids[: len(query_ids)], "score": [1.0] * len(query_ids)})
 
-    teacher = contenders.dense(FilesOrigin(kind="files", path=exported), {}, ("query: ", "text: "), embed)
+    teacher = contenders.dense({}, ("query: ", "text: "), embed)
     bm25 = contenders.bm25(search, {"k1": 1.5, "b": 0.75}, search)
     result = evaluate(tmp_path, [teacher, bm25], tables)
     assert seen == {"query: ", "text: ", ""}

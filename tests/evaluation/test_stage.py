@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from anna.engine import Local
 from anna.teachers.dense import DenseParams, DenseTeacher
 from stages import evaluate
 from tests.conftest import tiny_student
@@ -102,7 +103,7 @@ def test_the_teachers_vectors_are_those_that_retrieval_keeps(project):
     assert evaluate.METRICS.read_bytes() == scores
     kept = Counter()
     texts = [f"where is the {word}" for word in ("cat", "dog", "yak")]
-    DenseTeacher(DenseParams.load(), kept).embed(texts, "")
+    DenseTeacher(DenseParams.load(), kept, Local()).embed(texts, "")
     assert dict(kept) == {"reused": 2, "computed": 1}
 
 

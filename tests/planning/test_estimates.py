@@ -12,7 +12,7 @@ from anna.planning.estimates import Case, Models, estimate
 from anna.planning.hardware import Hardware, parse
 from anna.planning.settings import Settings
 from anna.shapes import Shape
-from anna.teachers import query_likelihood
+from anna.teachers import padding, query_likelihood, reranker
 from tests.planning.test_training import SHAPE, TASK
 from tests.planning.test_training import settings as training_settings
 
@@ -129,5 +129,7 @@ def test_adapters_on_a_gpu_read_the_checkpoint_in_their_own_numbers() -> None:
     assert memory.host_memory(SHAPE._replace(is_tied=False), lora) - memory.host_memory(SHAPE, lora) == 2 * 40
 
 
-def test_logits_are_counted_as_they_are_computed() -> None:
+def test_what_the_teachers_read_is_counted_by_their_own_numbers() -> None:
     assert estimates.LOGITS_AT_ONCE == query_likelihood.LOGITS_AT_ONCE
+    assert estimates.PADDED_TO == padding.PADDED_TO
+    assert estimates.JUDGED == reranker.MAX_JUDGED

@@ -11,7 +11,7 @@ from anna.planning import training, work
 from anna.planning.counts import Counts, Task
 from anna.planning.settings import Settings
 from anna.shapes import Shape
-from anna.training import alone, last_layer
+from anna.training import alone, last_layer, validation
 from anna.training.recipe import AloneParams
 from tests.planning.conftest import MEASURED_ON, REPO, read_settings
 
@@ -176,3 +176,4 @@ def test_validations_are_counted_by_their_interval() -> None:
     assert last == pytest.approx(2 * once)
     labels = Counts((TASK.__class__(**{**vars(TASK), "kind": "classification"}),), "", ())
     assert training.validation(some, labels, SHAPE, 10) == 0
+    assert training.VALIDATION_DOCS == 1 + validation.CANDIDATES

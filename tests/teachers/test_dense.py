@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from anna.engine import Local
 from anna.errors import InputError
 from anna.teachers import bi_encoder
 from anna.teachers.dense import DenseParams, DenseTeacher
@@ -41,17 +42,14 @@ def params(path: Path, **more: Any) -> DenseParams:
 
 def embed(settings: DenseParams, root: Path, texts: list[str], prompt: str = "") -> tuple[Any, dict[str, int]]:
     counts: Counter[str] = Counter()
-    return DenseTeacher(settings, counts, root).embed(texts, prompt), dict(counts)
+    return DenseTeacher(settings, counts, Local(), root).embed(texts, prompt), dict(counts)
 
 
 @pytest.mark.parametrize("key", ["query_prompt", "doc_prompt"])
 def test_a_prompt_that_leaves_nothing_of_a_text_is_refused(model_path: Path, tmp_path: Path, key: str) -> None:
-    teacher = DenseTeacher(
-        params(model_path, **{key: "the river " * 7}), Counter(), tmp_path
-    )  # 14 and two special ones
     with pytest.raises(InputError, match=rf"retrieve_dense.{key} takes 16 tokens, .* of 16 .*raise that, or shorten"):
-        teacher.embed(TEXTS, "")
-    DenseTeacher(params(model_path, **{key: "the river " * 6}), Counter(), tmp_path).embed(TEXTS, "")
+        embed(params(model_path, **{key: "the river " * 7}), tmp_path, TEXTS)  # 14 and two special ones
+    embed(params(model_path, **{key: "the river " * 6}), tmp_path, TEXTS)
 
 
 def test_equal_texts_are_computed_once_and_stand_in_their_places(model_path: Path, tmp_path: Path) -> None:

@@ -30,16 +30,8 @@ def _in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def retrieve(toy: Toy, model: Path, depth: int = 99, **index: Any) -> tuple[pa.Table, pa.Table, dict[str, float]]:
     section = DENSE | {"model": {"kind": "files", "path": model}, "depth": depth, "index": INDEX | index}
-    params = DenseParams.model_validate(section)
-    found = retrieval.retrieve(
-        toy.corpus,
-        toy.queries,
-        DenseTeacher(params, Counter()),
-        query_prompt="",
-        doc_prompt="",
-        depth=depth,
-        index=params.index,
-    )
+    teacher = DenseTeacher(DenseParams.model_validate(section), Counter(), Local())
+    found = retrieval.retrieve(toy.corpus, toy.queries, teacher)
     return found.run, pa.concat_tables(found.vectors), found.recalls
 
 
@@ -130,15 +122,8 @@ def test_an_engine_that_wants_all_is_asked_once_and_gives_the_same_tables_and_co
 
     def retrieve(where: Local, root: str, prompt: str) -> tuple[pa.Table, pa.Table, Counter[str]]:
         counts: Counter[str] = Counter()
-        found = retrieval.retrieve(
-            toy.corpus,
-            toy.queries,
-            DenseTeacher(settings, counts, tmp_path / root, where),
-            query_prompt=prompt,
-            doc_prompt="",
-            depth=3,
-            index=settings.index,
-        )
+        params = settings.model_copy(update={"query_prompt": prompt})
+        found = retrieval.retrieve(toy.corpus, toy.queries, DenseTeacher(params, counts, where, tmp_path / root))
         return found.run, pa.concat_tables(found.vectors), counts
 
     for number, prompt in enumerate(["", "the river "]):

@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from anna import store
+from anna.engine import Local
 from anna.modeling.checkpoint import load_causal_lm
 from anna.origins import FilesOrigin
 from anna.teachers import cross_encoder, query_likelihood, scoring
@@ -34,9 +35,8 @@ def score(
 ) -> tuple[NDArray[np.float32], dict[str, int]]:
     counts: Counter[str] = Counter()
     origin = FilesOrigin(kind="files", path=model)
-    scores = scoring.score_pairs(
-        kind, origin, pairs, **{**LIMITS, "dtype": "float32", "counts": counts, "root": root, **more}
-    )
+    settings = {**LIMITS, "dtype": "float32", "counts": counts, "where": Local(), "root": root, **more}
+    scores = scoring.score_pairs(kind, origin, pairs, **settings)
     return scores, dict(counts)
 
 

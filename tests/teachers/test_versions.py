@@ -4,12 +4,12 @@ If this fails, decide whether the same texts can get other scores now. If so, ra
 and in any case put the new hash here. Comments and docstrings do not count.
 """
 
-import ast
 import hashlib
 from pathlib import Path
 
 import pytest
 
+from anna.fingerprints import code_hash
 from anna.teachers import bi_encoder, scoring
 from tests.test_contracts import CARRIERS, REPO, reachable
 
@@ -32,9 +32,9 @@ SCORED_BY = {
 """The module that loads a teacher, and those that it loads it with: these and all that they reach give its scores."""
 
 SEEN = {
-    "bi_encoder.VERSION": (3, "937f9ee16d8b6a21"),
-    "scoring.VERSIONS['cross_encoder']": (3, "0c950c7823fba42c"),
-    "scoring.VERSIONS['query_likelihood']": (3, "c49ca46e34931999"),
+    "bi_encoder.VERSION": (3, "196030044eed53e0"),
+    "scoring.VERSIONS['cross_encoder']": (3, "50bf2d1ac64767ba"),
+    "scoring.VERSIONS['query_likelihood']": (3, "c43d047091ca24ab"),
 }
 """Version, and hash of the code of that version."""
 
@@ -45,45 +45,22 @@ def scoring_code(name: str) -> set[str]:
     return {loader, *own}.union(*map(reachable, own)) - CARRIERS
 
 
-def code_hash(*sources: str) -> str:
-    """Return one hash of some modules, in whatever order."""
-    hashes = [hashlib.sha256(plain(source).encode()).hexdigest() for source in sources]
-    return hashlib.sha256("".join(sorted(hashes)).encode()).hexdigest()[:16]
-
-
-def plain(source: str) -> str:
-    """Return what counts of a module, the same in each version of Python: some show lists that are empty."""
-    tree = ast.parse(source)
-    for node in ast.walk(tree):
-        for field, value in list(ast.iter_fields(node)):
-            if isinstance(value, list):
-                setattr(node, field, [part for part in value if not is_text(part)])
-                if not getattr(node, field):
-                    delattr(node, field)
-    return ast.dump(tree)
-
-
-def is_text(node: ast.AST) -> bool:
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+def hash_of(modules: set[str]) -> str:
+    """Return one hash of their code, whatever they are called."""
+    hashes = sorted(code_hash((REPO / Path(*name.split("."))).with_suffix(".py")) for name in modules)
+    return hashlib.sha256("".join(hashes).encode()).hexdigest()[:16]
 
 
 @pytest.mark.parametrize("name", VERSIONS)
 def test_code_that_scores_changes_with_its_version(name: str) -> None:
-    modules = sorted(scoring_code(name))
-    sources = [(REPO / Path(*module.split("."))).with_suffix(".py").read_text(encoding="utf-8") for module in modules]
-    now = (VERSIONS[name], code_hash(*sources))
-    assert now == SEEN[name], f"one of {modules} changed: can the same texts get other scores? See above: {name}"
+    modules = scoring_code(name)
+    now = (VERSIONS[name], hash_of(modules))
+    assert now == SEEN[name], (
+        f"one of {sorted(modules)} changed: can the same texts get other scores? See above: {name}"
+    )
 
 
 @pytest.mark.parametrize("loader", ["teachers.dense", "teachers.scoring"])
 def test_all_that_a_teacher_reaches_is_looked_at(loader: str) -> None:
     looked_at = set().union(*(scoring_code(name) for name, modules in SCORED_BY.items() if modules[0] == loader))
     assert reachable(f"anna.{loader}") - CARRIERS <= looked_at
-
-
-def test_comments_and_docstrings_do_not_count() -> None:
-    bare = 'def f(x):\n    return x + 1\n\nNAME = "n"\n'
-    said = '"""M."""\ndef f(x):\n    """D."""\n    # C\n    return x + 1\n\nNAME = "n"\n"""N."""\n'
-    assert code_hash(said) == code_hash(bare)
-    assert code_hash(bare.replace("+ 1", "+ 2")) != code_hash(bare)
-    assert "[]" not in plain(bare)  # which Python 3.11 to 3.13 write differently
