@@ -34,7 +34,7 @@ refuses."""
 
 CARRIERS = {
     *PLUMBING,
-    *(f"anna.{name}" for name in "fingerprints io origins shards store".split()),
+    *(f"anna.{name}" for name in "fingerprints io origins scores shards store".split()),
     *(f"anna.{name}" for name in "engine processes cluster".split()),
     "anna.modeling.hardware",
 }
@@ -172,6 +172,7 @@ def test_params_and_presets_load_whole(file: str) -> None:
     ("module", "more"),
     [
         ("anna.modeling.encoder", ()),
+        ("anna.evaluation.contenders", ()),
         ("anna.teachers.dense", evaluate.DENSE_CODE),
         ("anna.teachers.bm25", evaluate.BM25_CODE),
     ],
