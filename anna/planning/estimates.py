@@ -156,7 +156,7 @@ def _dense(case: Case) -> Estimate:
         search += 2.0 * shape.hidden * compared
     disk = 2 * texts * shape.hidden * 4 + sum(task.queries for task in case.counts.tasks) * params.depth * ROW_BYTES
     seconds = START["retrieve_dense"] + operations / (hardware.rate * scorers(case)) + search / hardware.search_rate
-    memory = inference_memory("retrieve_dense", shape, params.tokens_per_batch, hardware, 6 if hardware.is_gpu else 4)
+    memory = scoring_memory("retrieve_dense", case, params.tokens_per_batch)
     return Estimate("retrieve_dense", total, operations, memory, disk, seconds, f"{texts:,.0f} texts{_where(case)}")
 
 
@@ -176,9 +176,7 @@ def _rerank(case: Case) -> Estimate:
             own = number * (DISTINCT_PASSAGES * (read + AROUND_PASSAGE) + asked)
             operations += own * work.forward(shape, read / 2) + number * asked * 2 * shape.table
         total, pairs = total + own, pairs + number
-    memory = inference_memory("rerank", shape, params.tokens_per_batch, hardware, 6 if hardware.is_gpu else 4)
-    if params.kind == "query_likelihood":
-        memory += 2 * LOGITS_AT_ONCE * shape.vocabulary * 4  # logits, and their logarithms of softmax
+    memory = scoring_memory("rerank", case, params.tokens_per_batch)
     seconds = START["rerank"] + operations / (hardware.rate * scorers(case))
     note = f"{pairs:,.0f} pairs{_where(case)}"
     return Estimate("rerank", total, operations, memory, pairs * ROW_BYTES, seconds, note)
@@ -253,12 +251,31 @@ def _evaluate(case: Case) -> Estimate:
             operations += part.number * length * work.forward(models.dense, length)
     tasks = len({part.task for part in found})
     rounds = tasks * (1 + len(params.baselines) + params.with_examples)
-    weights = 6 if hardware.is_gpu else 4
-    memory = inference_memory("evaluate", models.student, params.tokens_per_batch, hardware, weights)
+    memory = scoring_memory("evaluate", case, params.tokens_per_batch)
     disk = sum(part.number for part in found) * models.dense.hidden * 4.0 * ("teacher" in params.baselines)
     used = local_gpus(case, None if case.settings.scoring.engine == "ray" else case.settings.scoring.workers)
     seconds = START["evaluate"] + rounds * EVALUATION_SECONDS + operations / (hardware.rate * used)
     return Estimate("evaluate", total, operations, memory, disk, seconds, f"{tasks} tasks{_gpus(case, used)}")
+
+
+def scored_by(stage: str, case: Case) -> Shape:
+    """Return the shape of the model that a stage encodes or scores with."""
+    return {"retrieve_dense": case.models.dense, "rerank": case.models.reranker, "evaluate": case.models.student}[stage]
+
+
+def scoring_memory(stage: str, case: Case, at_once: int) -> float:
+    """Return the peak memory of a stage that encodes or scores `at_once` tokens."""
+    shape = scored_by(stage, case)
+    memory = inference_memory(stage, shape, at_once, case.hardware)
+    if stage == "rerank" and case.settings.rerank.kind == "query_likelihood":
+        memory += 2 * LOGITS_AT_ONCE * shape.vocabulary * 4  # logits, and their logarithms of softmax
+    return memory
+
+
+def longest_text(stage: str, case: Case) -> int:
+    """Return the tokens of the longest text, or pair, of a stage that encodes or scores; none is cut into two batches."""
+    params = getattr(case.settings, stage)
+    return int(params.query_tokens + params.doc_tokens if stage == "rerank" else params.max_tokens)
 
 
 def _embedded(part: held_out.Texts, case: Case, examples: int) -> tuple[float, float]:

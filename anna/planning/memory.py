@@ -21,16 +21,23 @@ LIBRARIES = {
 stages with a model 440 to 640 MiB are the imports alone); `tables` is of `label` and `filter`."""
 
 
-def inference_memory(stage: str, shape: Shape, at_once: float, hardware: Hardware, weight_bytes: float) -> float:
+def inference_weights(shape: Shape, hardware: Hardware) -> float:
+    """Return the bytes of weights that encode or score.
+
+    On a GPU those in float32 have a copy in bfloat16, which autocast makes and keeps: 6 bytes each.
+    """
+    return float(shape.parameters * (6 if hardware.is_gpu else 4))
+
+
+def inference_memory(stage: str, shape: Shape, at_once: float, hardware: Hardware) -> float:
     """Return the peak memory of computing `at_once` tokens without gradients.
 
-    Weights, and per token what one layer holds at a time. On a GPU weights in float32 have a copy in bfloat16, which
-    autocast makes and keeps: 6 bytes each.
+    Weights, and per token what one layer holds at a time.
     """
     number = 2 if hardware.is_gpu else 4
     working = at_once * (16 * shape.hidden + 3 * (shape.ffn + shape.heads * shape.head_dim) * number)
     base = GPU_BASE if hardware.is_gpu else LIBRARIES[stage]
-    return base + shape.parameters * weight_bytes + working
+    return base + inference_weights(shape, hardware) + working
 
 
 def needed_memory(own: Setup) -> float:

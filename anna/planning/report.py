@@ -3,17 +3,17 @@
 import textwrap
 from collections.abc import Sequence
 
-from anna.footprint import Setup, activations, floor, remedies, states
-from anna.planning.estimates import Case, Estimate, downloads
+from anna.footprint import GIB, Setup, activations, floor, remedies, states
+from anna.planning.estimates import Case, Estimate, downloads, longest_text, scored_by, scoring_memory
 from anna.planning.known_rows import ASSUMED
-from anna.planning.memory import host_memory, needed_memory
+from anna.planning.memory import host_memory, inference_weights, needed_memory
 from anna.planning.text import aligned, count, duration, size
 
 ON_GPU = ("retrieve_dense", "rerank", "train", "evaluate")
 """Stages that run on a GPU where there is one; the others are the CPU's."""
 
-BATCH_KEYS = {stage: f"{stage}.tokens_per_batch" for stage in ("retrieve_dense", "rerank", "evaluate")}
-"""What bounds the memory of a stage beside its weights."""
+MODEL_KEYS = {"retrieve_dense": "retrieve_dense.model", "rerank": "rerank.model", "evaluate": "student.model"}
+"""What encodes or scores in a stage; beside its weights the stage's `tokens_per_batch` bounds the memory."""
 
 FREE_SHARE = 0.95
 """Of a device's memory that a plan may use; the rest is lost between blocks."""
@@ -147,14 +147,27 @@ def verdict(case: Case, estimates: Sequence[Estimate], free_disk: float | None) 
 
 
 def _remedy(stage: str, own: Setup, case: Case) -> str:
-    if stage in BATCH_KEYS:
-        return f"lower {BATCH_KEYS[stage]}, or use a GPU that holds the model"
+    if stage in MODEL_KEYS:
+        return _scoring_remedy(stage, case)
     if stage != "train":
         return "set fewer `rows`"
     found = remedies(own, _room(case), needed_memory)
     return (
         "set " + ", or ".join(found) if found else "no parameter is enough: use more GPUs, or a smaller student.model"
     )
+
+
+def _scoring_remedy(stage: str, case: Case) -> str:
+    """Return the largest power of two tokens at once that fits, unless one text of the longest is already too much."""
+    largest, longest = getattr(case.settings, stage).tokens_per_batch, longest_text(stage, case)
+    powers = [2**power for power in reversed(range(largest.bit_length())) if longest <= 2**power < largest]
+    for tokens in powers:
+        needed = scoring_memory(stage, case, tokens)
+        if needed <= _room(case):
+            return f"set {stage}.tokens_per_batch: {tokens} ({needed / GIB:.1f} GiB)"
+    weights = size(inference_weights(scored_by(stage, case), case.hardware))
+    where = "GPU" if case.hardware.is_gpu else "machine"
+    return f"the weights alone take {weights}; use a larger {where}, or a smaller {MODEL_KEYS[stage]}"
 
 
 def _room(case: Case) -> float:

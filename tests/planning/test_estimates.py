@@ -108,9 +108,9 @@ def test_teachers_use_the_gpus_that_scoring_gives_them() -> None:
 
 
 def test_weights_in_float32_have_a_copy_on_a_gpu() -> None:
-    found = memory.inference_memory("evaluate", SHAPE, 0, parse("l4"), 6)
+    found = memory.inference_memory("evaluate", SHAPE, 0, parse("l4"))
     assert found == GPU_BASE + 6 * SHAPE.parameters
-    assert memory.inference_memory("evaluate", SHAPE, 10, CPU, 4) - memory.LIBRARIES["evaluate"] == (
+    assert memory.inference_memory("evaluate", SHAPE, 10, CPU) - memory.LIBRARIES["evaluate"] == (
         4 * SHAPE.parameters + 10 * (16 * 4 + 3 * (8 + 4) * 4)
     )
 

@@ -9,7 +9,7 @@ from anna import cli
 from anna.errors import InputError
 from anna.footprint import GIB
 from anna.planning import report
-from anna.planning.estimates import Case, estimate
+from anna.planning.estimates import Case, estimate, scoring_memory
 from anna.planning.hardware import parse, this_machine
 from anna.planning.plan import make_case
 from tests.planning.conftest import REPO, read_settings
@@ -48,7 +48,25 @@ def test_what_does_not_fit_comes_with_the_remedy() -> None:
     (train,) = [line for line in lines if line.startswith("  - train")]
     assert train.startswith("  - train needs 28.0 GiB of 23.6 GiB per GPU: set ")
     assert "train.zero_stage: 3 (18.0 GiB)" in train
-    assert any(line.startswith("  - evaluate needs ") for line in lines)
+    (evaluate,) = [line for line in lines if line.startswith("  - evaluate")]
+    assert evaluate == (
+        "  - evaluate needs 62.7 GiB of 23.6 GiB per GPU: the weights alone take 39.7 GiB; use a larger GPU, or a "
+        "smaller student.model"
+    )
+
+
+def test_fewer_tokens_at_once_are_told_where_they_are_enough() -> None:
+    case = paper("a100-40x8")
+    dense = case.settings.retrieve_dense.model_copy(update={"tokens_per_batch": 2**20})
+    case = replace(case, settings=case.settings._replace(retrieve_dense=dense))
+    lines = report.verdict(case, estimate(case), None)
+    (line,) = [line for line in lines if line.startswith("  - retrieve_dense")]
+    _, remedy, told = line.split(": ")
+    tokens = int(told.split()[0])
+    assert remedy == "set retrieve_dense.tokens_per_batch"
+    assert told == f"{tokens} ({scoring_memory('retrieve_dense', case, tokens) / GIB:.1f} GiB)"
+    assert scoring_memory("retrieve_dense", case, tokens) <= report.FREE_SHARE * 39.4 * GIB
+    assert scoring_memory("retrieve_dense", case, 2 * tokens) > report.FREE_SHARE * 39.4 * GIB
 
 
 def test_what_train_would_refuse_is_said() -> None:
