@@ -134,7 +134,11 @@ def verdict(case: Case, estimates: Sequence[Estimate], free_disk: float | None) 
         what = f"{one.stage} needs {size(one.memory)} of {size(hardware.memory)}"
         faults.append(f"{what}{' per GPU' if hardware.is_gpu else ''}: {_remedy(one.stage, own, case)}")
     if case.settings.train.processes > hardware.devices and hardware.is_gpu:
-        faults.append(f"train.processes is {case.settings.train.processes}, but there are {hardware.devices} GPUs")
+        there = "there is 1 GPU" if hardware.devices == 1 else f"there are {hardware.devices} GPUs"
+        faults.append(
+            f"train.processes is {case.settings.train.processes}, but {there}: set train.processes to "
+            f"{hardware.devices}"
+        )
     disk = sum(one.disk for one in estimates) + downloads(case)
     if free_disk is not None and disk > free_disk:
         faults.append(f"it writes {size(disk)}, and {size(free_disk)} are free here: make room, or set fewer `rows`")

@@ -87,7 +87,11 @@ def test_gpus_that_stay_idle_and_machines_that_need_a_launcher() -> None:
     assert said.startswith("16 ranks are more than one machine's")
     one = paper("h100x4")
     assert one.ranks == 4
-    assert "train.processes is 8, but there are 4 GPUs" in report.verdict(one, estimate(one), None)[-1]
+    for case, said in (
+        (one, "train.processes is 8, but there are 4 GPUs: set train.processes to 4"),
+        (paper("h200"), "train.processes is 8, but there is 1 GPU: set train.processes to 1"),
+    ):
+        assert report.verdict(case, estimate(case), None)[1:] == [f"  - {said}"]
 
 
 def test_memory_to_keep_layers_is_told() -> None:
