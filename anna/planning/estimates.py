@@ -273,7 +273,7 @@ def scoring_memory(stage: str, case: Case, at_once: int) -> float:
 
 
 def longest_text(stage: str, case: Case) -> int:
-    """Return the tokens of the longest text, or pair, of a stage that encodes or scores; none is cut into two batches."""
+    """Return the tokens of the longest text, or pair, of a stage that encodes or scores; it is computed at once."""
     params = getattr(case.settings, stage)
     return int(params.query_tokens + params.doc_tokens if stage == "rerank" else params.max_tokens)
 

@@ -78,6 +78,8 @@ class Hardware(NamedTuple):
     """Where the rate comes from."""
     cores: int
     """Of the machine."""
+    beside: float | None = None
+    """Bytes of the machine's own memory beside its GPUs; None: not known, or there are none."""
 
     @property
     def search_rate(self) -> float:
@@ -117,8 +119,8 @@ def this_machine(seconds: float = 0.5) -> Hardware:
         found = torch.cuda.get_device_properties(0)
         rate = matrix_rate(torch.bfloat16, GPU_SHAPE, seconds)
         basis = f"{GPU_SHARE:.0%} of {rate / 1e12:,.0f} TFLOP/s bfloat16, measured now"
-        name = f"{torch.cuda.device_count()} x {found.name}"
-        return Hardware(name, torch.cuda.device_count(), found.total_memory, GPU_SHARE * rate, True, basis, cores)
+        count, memory, reached = torch.cuda.device_count(), found.total_memory, GPU_SHARE * rate
+        return Hardware(f"{count} x {found.name}", count, memory, reached, True, basis, cores, machine.memory())
     rate = matrix_rate(torch.float32, MEASURED_SHAPE, seconds)
     reached = cpu_rate(rate)
     basis = f"{reached / rate:.0%} of {rate / 1e9:,.0f} GFLOP/s float32, measured now"

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from anna.footprint import GIB, Setup, activations, floor, remedies, states
 from anna.planning.estimates import Case, Estimate, downloads, longest_text, scored_by, scoring_memory
+from anna.planning.hardware import GPUS_OF_MACHINE
 from anna.planning.known_rows import ASSUMED
 from anna.planning.memory import host_memory, inference_weights, needed_memory
 from anna.planning.text import aligned, count, duration, size
@@ -139,13 +140,23 @@ def verdict(case: Case, estimates: Sequence[Estimate], free_disk: float | None) 
             f"train.processes is {case.settings.train.processes}, but {there}: set train.processes to "
             f"{hardware.devices}"
         )
+    beside = _beside_gpus(case, estimates) if hardware.is_gpu else {}
+    for stage, needed in beside.items():
+        if hardware.beside is not None and needed > FREE_SHARE * hardware.beside:
+            what = "train, while it loads the checkpoint," if stage == "train" else stage
+            faults.append(
+                f"{what} needs {size(needed)} of the machine's {size(hardware.beside)}: "
+                f"{_remedy_beside(stage, FREE_SHARE * hardware.beside, case)}"
+            )
     disk = sum(one.disk for one in estimates) + downloads(case)
     if free_disk is not None and disk > free_disk:
         faults.append(f"it writes {size(disk)}, and {size(free_disk)} are free here: make room, or set fewer `rows`")
     time = duration(sum(one.seconds for one in estimates))
     if not faults:
         part = needed_memory(own) / hardware.memory
-        return [f"Verdict: fits. {time}, {size(disk)} of disk, training in {part:.0%} of the memory."]
+        memory = f" and {size(max(beside.values()))} of the machine's memory" if beside else ""
+        where = "GPUs' memory" if beside else "memory"
+        return [f"Verdict: fits. {time}, {size(disk)} of disk{memory}, training in {part:.0%} of the {where}."]
     sure = " It is refused by `train`." if floor(own) > hardware.memory else ""
     return [f"Verdict: does not fit.{sure}", *(f"  - {fault}" for fault in faults)]
 
@@ -154,7 +165,7 @@ def _remedy(stage: str, own: Setup, case: Case) -> str:
     if stage in MODEL_KEYS:
         return _scoring_remedy(stage, case)
     if stage != "train":
-        return "set fewer `rows`"
+        return "use a larger machine, or a smaller student.model" if stage == "export" else "set fewer `rows`"
     found = remedies(own, _room(case), needed_memory)
     return (
         "set " + ", or ".join(found) if found else "no parameter is enough: use more GPUs, or a smaller student.model"
@@ -172,6 +183,20 @@ def _scoring_remedy(stage: str, case: Case) -> str:
     weights = size(inference_weights(scored_by(stage, case), case.hardware))
     where = "GPU" if case.hardware.is_gpu else "machine"
     return f"the weights alone take {weights}; use a larger {where}, or a smaller {MODEL_KEYS[stage]}"
+
+
+def _beside_gpus(case: Case, estimates: Sequence[Estimate]) -> dict[str, float]:
+    """Return what needs a machine's own memory beside its GPUs: stages that use none, and `train` while it loads."""
+    ranks = case.setup._replace(ranks=min(case.ranks, GPUS_OF_MACHINE))
+    found = {one.stage: one.memory for one in estimates if one.stage not in ON_GPU}
+    return found | {"train": host_memory(case.models.checkpoint, ranks)}
+
+
+def _remedy_beside(stage: str, room: float, case: Case) -> str:
+    if stage != "train":
+        return _remedy(stage, case.setup, case)
+    processes = int(room // host_memory(case.models.checkpoint, case.setup._replace(ranks=1)))
+    return f"set train.processes to {processes}" if processes else "use a larger machine, or a smaller student.model"
 
 
 def _room(case: Case) -> float:

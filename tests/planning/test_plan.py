@@ -11,6 +11,7 @@ from anna.footprint import GIB
 from anna.planning import report
 from anna.planning.estimates import Case, estimate, scoring_memory
 from anna.planning.hardware import parse, this_machine
+from anna.planning.memory import LIBRARIES
 from anna.planning.plan import make_case
 from tests.planning.conftest import REPO, read_settings
 
@@ -80,6 +81,22 @@ def test_a_full_disk_is_said() -> None:
     case = paper("h200x8")
     lines = report.verdict(case, estimate(case), 1 * GIB)
     assert "1.00 GiB are free here" in lines[1]
+
+
+def test_the_memory_of_the_machine_itself_is_said_and_compared() -> None:
+    case = paper("h200x8")
+    (line,) = report.verdict(case, found := estimate(case), None)
+    loading = 8 * (2 * 7_241_732_096 + LIBRARIES["train"])  # 8 ranks read all of Mistral-7B in bfloat16
+    assert f" of disk and {loading / GIB:.0f} GiB of the machine's memory, training in " in line
+    small = replace(case, hardware=case.hardware._replace(beside=50 * GIB))
+    assert report.verdict(small, found, None)[1:] == [
+        "  - ingest needs 72.4 GiB of the machine's 50.0 GiB: set fewer `rows`",
+        "  - retrieve_bm25 needs 52.6 GiB of the machine's 50.0 GiB: set fewer `rows`",
+        "  - export needs 53.7 GiB of the machine's 50.0 GiB: use a larger machine, or a smaller student.model",
+        "  - train, while it loads the checkpoint, needs 115 GiB of the machine's 50.0 GiB: set train.processes to 3",
+    ]
+    large = replace(case, hardware=case.hardware._replace(beside=200 * GIB))
+    assert report.verdict(large, found, None) == [line]
 
 
 def test_gpus_that_stay_idle_and_machines_that_need_a_launcher() -> None:
