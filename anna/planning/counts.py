@@ -143,7 +143,9 @@ def _from_tables(settings: Settings) -> Counts:
         own = made[name]
         task = _task(source, own["queries"], own["docs"], settings)
         asked, docs = lengths[1].get(name, task.query_lengths), lengths[0].get(name, task.doc_lengths)
-        number = groups.get(name, {}).get("groups", own["queries"] * GROUPS_PER_QUERY)
+        filtered = groups.get(name, {})
+        is_of_them = filtered.get("queries") == own["queries"]  # else `filter` has not run since
+        number = filtered["groups"] if is_of_them else own["queries"] * GROUPS_PER_QUERY
         number = round(number * (1 - settings.ingest.validation_share))
         tasks.append(dataclasses.replace(task, groups=number, query_lengths=asked, doc_lengths=docs))
     what = "the tables of the last run" if is_here else "the counts of the last run; lengths are assumed"

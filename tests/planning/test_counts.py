@@ -100,6 +100,20 @@ def test_tables_count_while_their_sources_are_the_same(tmp_path: Path) -> None:
         assert is_ingested(settings, lock) == is_same
 
 
+@pytest.mark.parametrize(("filtered", "groups"), [(100, 57), (99, 98), (None, 98)])
+def test_groups_count_while_their_queries_are_the_same(
+    paper: Settings, monkeypatch: pytest.MonkeyPatch, filtered: int | None, groups: int
+) -> None:
+    ingest = paper.ingest.model_copy(update={"train": paper.ingest.train[:1], "validation_share": 0.0})
+    task = ingest.train[0].task
+    io.write_json(counts.INGESTED, {"train": {task: {"queries": 100, "docs": 7}}})
+    if filtered is not None:
+        io.write_json(counts.FILTERED, {"tasks": {task: {"queries": filtered, "groups": 57}}})
+    monkeypatch.setattr(counts, "is_ingested", lambda _: True)
+    (found,) = count(paper._replace(ingest=ingest), PAPER, {}).tasks
+    assert (found.queries, found.docs, found.groups) == (100, 7, groups)
+
+
 @pytest.mark.parametrize("form", ["jsonl", "csv", "parquet"])
 def test_rows_of_local_files_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str) -> None:
     path, frame = tmp_path / "docs", pl.DataFrame({"text": [f"{n:06d}" for n in range(5000)]})
