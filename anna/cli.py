@@ -14,7 +14,7 @@ from pathlib import Path
 from anna import io, log, schemas
 from anna.allocation import keep_freed_memory
 from anna.errors import InputError
-from anna.params import PARAMS_FILE
+from anna.params import HELD_OUT, PARAMS_FILE, recorded
 
 DATA, MODEL = Path("data"), Path("models/sentence-transformer")
 CORPUS, FIGURE = DATA / "corpus.parquet", Path("runs/margins.svg")
@@ -68,7 +68,14 @@ def search(arguments: argparse.Namespace) -> str:
 def leaderboard(arguments: argparse.Namespace) -> str:
     """Return where a folder of results stands among the public models."""
     from anna.evaluation import result_files, standings
+    from anna.evaluation.leaderboard import BENCHMARK
 
+    own = recorded("evaluate").load().values() if PARAMS_FILE.is_file() else {}
+    if arguments.folder == RESULTS and own.get("benchmark") == HELD_OUT:
+        raise InputError(
+            f"{RESULTS} is of held-out samples (evaluate.benchmark is {HELD_OUT!r}), on which no public model was "
+            f'scored; set evaluate.benchmark to "{BENCHMARK}" and run: dvc repro, or name a folder of results on it'
+        )
     scores, types = result_files.read_results(arguments.folder)
     return standings.describe(arguments.folder.as_posix(), scores, types)
 

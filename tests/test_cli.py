@@ -68,6 +68,21 @@ def test_leaderboard_ranks_a_folder_of_results(tmp_path: Path, capsys: pytest.Ca
     assert capsys.readouterr().err.startswith("anna leaderboard: reports/mteb/student/zero_shot has no result file")
 
 
+def test_held_out_samples_are_not_ranked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from tests.evaluation.test_result_files import write
+
+    Path("params.yaml").write_text(yaml.safe_dump({"evaluate": {"benchmark": "held_out"}}), encoding="utf-8")
+    write(tmp_path / cli.RESULTS, "STSBenchmark", {"default": 0.68}, revision="5a" * 20)
+    assert cli.main(["leaderboard"]) == 1
+    assert capsys.readouterr().err == (
+        "anna leaderboard: reports/mteb/student/zero_shot is of held-out samples (evaluate.benchmark is 'held_out'), on "
+        'which no public model was scored; set evaluate.benchmark to "MTEB(eng, v2)" and run: dvc repro, or name a '
+        "folder of results on it\n"
+    )
+    write(tmp_path / "mine", "STS12", {"default": 0.99})
+    assert cli.main(["leaderboard", "mine"]) == 0
+
+
 def test_margins_prints_the_table_and_draws_it(capsys: pytest.CaptureFixture[str]) -> None:
     toy = make_toy()
     for name, part, schema in (
