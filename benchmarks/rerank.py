@@ -31,14 +31,15 @@ from anna.modeling.batching import token_batches
 from anna.modeling.checkpoint import load_causal_lm
 from anna.modeling.hardware import compute_dtype
 from anna.origins import fetch_model
-from anna.teachers import cross_encoder, likelihood_batches, query_likelihood, reranker
+from anna.teachers import cross_encoder, likelihood_batches, query_likelihood, shortlist
 from anna.teachers.blocks import query_blocks
 from anna.teachers.dense import DenseParams
 from anna.teachers.pairs import texts_of
+from anna.teachers.reranker import RerankParams
 from benchmarks import side_by_side
 from benchmarks.side_by_side import Figures, Row, Side, Work
 from benchmarks.texts import make_cross_encoder
-from stages.rerank import CORPUS, QUERIES, SOURCES, RerankParams
+from stages.rerank import CORPUS, QUERIES, SOURCES
 
 Pairs = list[tuple[str, str]]
 Act = Callable[[Pairs], NDArray[np.float32]]
@@ -55,7 +56,7 @@ def read_pairs(num_queries: int, depth: int) -> Pairs:
     """Return (query, passage) texts of the default's candidates."""
     corpus, queries = io.read(CORPUS, schemas.CORPUS), io.read(QUERIES, schemas.QUERIES)
     rows = query_blocks(queries, SOURCES)
-    pairs = reranker.choose_candidates(queries, rows, depth=depth, queries_per_task=num_queries)
+    pairs = shortlist.choose_candidates(queries, rows, depth=depth, queries_per_task=num_queries)
     return texts_of(pairs, corpus, queries)
 
 

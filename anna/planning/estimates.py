@@ -56,7 +56,7 @@ DISTINCT_PASSAGES = 0.8
 
 OUTSIDE, JUDGED = 0.2, 4
 """Positives of a query that are not among its best candidates (default), and judged negatives scored at most, as in
-`anna.teachers.reranker`."""
+`anna.teachers.shortlist`."""
 
 PADDED_TO = 16
 """Tokens that a row of a teacher is padded to a multiple of, as in `anna.teachers.padding`."""

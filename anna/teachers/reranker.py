@@ -1,86 +1,150 @@
-"""Which candidates the most expensive teacher reads, and the run that its scores make."""
+"""The reranker: a model and the store of its scores, so that each pair is computed once."""
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
-import polars as pl
-import pyarrow as pa
 from numpy.typing import NDArray
+from pydantic import Field, model_validator
 
-from anna import io, schemas
-from anna.teachers.blocks import Block
-from anna.teachers.pairs import choose_queries
-from anna.teachers.tables import PAIR, frame
+from anna import engine, fingerprints, store
+from anna.engine import Engine, Items, Model
+from anna.modeling.hardware import Dtype, compute_dtype, pick_device
+from anna.origins import Origin, fetch_model
+from anna.params import Params
+from anna.teachers.padding import PADDED_TO
 
-RRF_K = 60
-"""Cormack, Clarke and Büttcher 2009: the constant that worked best in their pilot study, and in all use since."""
+Kind = Literal["query_likelihood", "cross_encoder"]
 
-MAX_JUDGED = 4
-"""Documents judged not relevant that are scored per query; ids are hashes, so the first by id are a random sample."""
+UNITS: dict[Kind, str] = {"query_likelihood": "log probability per query token", "cross_encoder": "logit"}
+"""Unit of each kind's score."""
 
-
-def choose_candidates(
-    queries: pa.Table, blocks: Iterable[Block], *, depth: int, queries_per_task: int | None
-) -> pl.DataFrame:
-    """Return the pairs to score, (query_id, doc_id), in that order.
-
-    Of each chosen query: all labelled positives, a few documents judged not relevant, and the best `depth` of both runs
-    by reciprocal rank fusion, `sum over runs of 1 / (60 + rank)`.
-
-    Args:
-        queries: Table QUERIES.
-        blocks: All of them in order, with the rows of `qrels`, `bm25` and `dense`.
-        depth: Candidates from the runs, per query.
-        queries_per_task: How many queries of each task, the first by the hash of their id; None: all.
-    """
-    chosen = choose_queries(queries, queries_per_task)
-    return pl.concat([_of_chosen(block.rows, chosen, depth) for block in blocks])
+VERSIONS: dict[Kind, int] = {"query_likelihood": 3, "cross_encoder": 3}
+"""Part of what scores are stored under: to be raised when a kind's code gives other scores for the same pairs."""
 
 
-def _of_chosen(rows: Mapping[str, pa.Table], chosen: pl.DataFrame, depth: int) -> pl.DataFrame:
-    own = {name: frame(table).join(chosen, on="query_id", how="semi") for name, table in rows.items()}
-    best = best_of_runs(pl.concat([own[name].select(*PAIR, "rank") for name in ("bm25", "dense")]), depth)
-    judged = own["qrels"].sort(PAIR)
-    is_positive = pl.col("relevance") > 0
-    positives = judged.filter(is_positive).select(PAIR)
-    negatives = judged.filter(~is_positive).group_by("query_id", maintain_order=True).head(MAX_JUDGED).select(PAIR)
-    return pl.concat([positives, negatives, best]).unique().sort(PAIR)
+class RerankParams(Params):
+    """The reranker and how much it reads."""
+
+    section: ClassVar[str] = "rerank"
+
+    kind: Kind
+    """query_likelihood: log P(query given passage) under a causal model. cross_encoder: a sentence-transformers one."""
+    model: Origin
+    """Folder with safetensors; of a causal model also one GGUF file."""
+    depth: int = Field(gt=0)
+    """Candidates scored per query, best of both runs first; labelled positives always."""
+    queries_per_task: int | None = Field(gt=0)
+    """Queries of each task that are reranked, the first by hash; null: all."""
+    doc_tokens: int = Field(gt=0)
+    """Passages are cut to this many tokens."""
+    query_tokens: int = Field(gt=0)
+    """Queries are cut to this many tokens. Of a cross-encoder both together, special tokens among them, are a multiple
+    of 16."""
+    tokens_per_batch: int = Field(gt=0)
+    """Largest number of tokens computed at once; scores change by rounding only."""
+    dtype: Dtype
+    """What matrix products are computed in; see `anna.modeling.hardware`."""
+    check_queries: int = Field(ge=0)
+    """Queries of each task, the first by hash, whose candidates are ranked in float32, too, to compare the two orders;
+    0: none. Where all is computed in float32, nothing is compared."""
+    min_spearman: float = Field(ge=-1, le=1)
+    """Least mean rank correlation of the two orders; below it the stage fails."""
+
+    @model_validator(mode="after")
+    def _pads_evenly(self) -> Self:
+        both = self.doc_tokens + self.query_tokens
+        if self.kind == "cross_encoder" and both % PADDED_TO:
+            raise ValueError(
+                f"doc_tokens and query_tokens make {both} tokens, but a cross-encoder needs a multiple of {PADDED_TO}; "
+                "change one of them"
+            )
+        return self
 
 
-def best_of_runs(ranks: pl.DataFrame, depth: int) -> pl.DataFrame:
-    """Return the best `depth` documents of each query by reciprocal rank fusion, ties by doc_id.
+class Reranker:
+    """Gives the score of any pair, and loads its model only for pairs that it has not seen before."""
 
-    Args:
-        ranks: Rows (query_id, doc_id, rank) of any number of runs together.
-        depth: Documents per query.
+    def __init__(self, params: RerankParams, counts: Counter[str], where: Engine, root: Path = store.ROOT) -> None:
+        """Name the model; nothing is loaded yet.
 
-    Reference: Cormack et al. 2009, Reciprocal Rank Fusion outperforms Condorcet.
-    """
-    # Ranks are sorted first, so that equal sums are equal to the last bit.
-    terms = ranks.sort(*PAIR, "rank").with_columns((1.0 / (RRF_K + pl.col("rank"))).alias("fused"))
-    fused = terms.group_by(PAIR, maintain_order=True).agg(pl.col("fused").sum())
-    ordered = fused.sort("query_id", "fused", "doc_id", descending=[False, True, False])
-    return ordered.group_by("query_id", maintain_order=True).head(depth).select(PAIR)
+        Args:
+            params: Model and limits.
+            counts: Gets how many scores were `reused` and how many `computed`.
+            where: What computes.
+            root: Folder of all stores.
+        """
+        self._spec = engine.ModelSpec(params.kind, partial(_describe, params), partial(_load, params))
+        self._counts, self._engine, self._root = counts, where, root
+
+    def score(self, pairs: Items) -> NDArray[np.float32]:
+        """Return the score of each (query, passage), (N,); equal pairs are computed once.
+
+        Raises:
+            InputError: If the model is not of its kind.
+        """
+        if not pairs:
+            return np.zeros(0, dtype=np.float32)
+        return store.values_of(pairs, self._fetch)[:, 0]
+
+    def _fetch(self, pairs: Items) -> store.Parts:
+        return engine.fetch(self._engine, self._spec, pairs, self._counts, self._root)
 
 
-def to_run(pairs: pl.DataFrame, scores: NDArray[np.float32]) -> pa.Table:
-    """Return table RUN: the pairs of each query, best first, ties by doc_id."""
-    scored = pairs.with_columns(pl.Series("score", scores, dtype=pl.Float32))
-    ordered = scored.sort("query_id", "score", "doc_id", descending=[False, True, False])
-    ranked = ordered.with_columns(pl.int_range(1, pl.len() + 1, dtype=pl.Int32).over("query_id").alias("rank"))
-    # In slices: a column of over 2 GiB cannot be one Arrow array of strings.
-    slices = ranked.select(schemas.RUN.names).iter_slices(io.ROW_GROUP_SIZE)
-    return pa.concat_tables([schemas.RUN.empty_table(), *(part.to_arrow().cast(schemas.RUN) for part in slices)])
+def _describe(params: RerankParams) -> dict[str, Any]:
+    return {
+        "model": fingerprints.model_hash(params.model),
+        "tokens": [params.doc_tokens, params.query_tokens],
+        "dtype": str(compute_dtype(params.dtype)),
+        "device": pick_device(),
+        "version": VERSIONS[params.kind],
+        "libraries": fingerprints.library_versions(),
+    }
 
 
-def summarise(run: pa.Table, queries: pa.Table) -> dict[str, Any]:
-    """Return how much was scored: queries, pairs and distinct passages, overall and by task."""
-    rows = frame(run.select(PAIR)).join(frame(queries.select(["query_id", "task"])), on="query_id", how="left")
-    numbers = [
-        pl.col("query_id").n_unique().alias("queries"),
-        pl.len().alias("pairs"),
-        pl.col("doc_id").n_unique().alias("docs"),
-    ]
-    tasks = rows.group_by("task").agg(numbers).sort("task").to_dicts()
-    return rows.select(numbers).to_dicts()[0] | {"tasks": {row.pop("task"): row for row in tasks}}
+def _load(params: RerankParams) -> Model:
+    return _LOADERS[params.kind](params)
+
+
+def _load_cross_encoder(params: RerankParams) -> Model:
+    # Each kind brings its own heavy libraries; only the one that is used is loaded.
+    from anna.teachers import cross_encoder
+
+    limits, dtype = _limits(params), compute_dtype(params.dtype)
+    model = cross_encoder.load_cross_encoder(fetch_model(params.model), sum(limits.values()), dtype)
+
+    def compute(pairs: Items) -> NDArray[np.float32]:
+        return cross_encoder.score_batch(model, cross_encoder.cut_pairs(model, pairs, **limits), dtype)[:, None]
+
+    return Model(
+        plan=lambda pairs: cross_encoder.plan_batches(model, pairs, **limits, tokens_per_batch=params.tokens_per_batch),
+        compute=compute,
+    )
+
+
+def _load_likelihood(params: RerankParams) -> Model:
+    from anna.modeling.checkpoint import load_causal_lm
+    from anna.teachers import likelihood_batches, query_likelihood
+
+    limits = _limits(params)
+    model, tokenizer = load_causal_lm(fetch_model(params.model))
+    model = model.to(device=pick_device(), dtype=compute_dtype(params.dtype))
+    return Model(
+        plan=lambda pairs: likelihood_batches.plan_batches(
+            tokenizer, pairs, **limits, tokens_per_batch=params.tokens_per_batch
+        ),
+        compute=lambda pairs: query_likelihood.score_batch(model, tokenizer, pairs, **limits)[:, None],
+    )
+
+
+def _limits(params: RerankParams) -> dict[str, int]:
+    return {"doc_tokens": params.doc_tokens, "query_tokens": params.query_tokens}
+
+
+_LOADERS: dict[Kind, Callable[[RerankParams], Model]] = {
+    "cross_encoder": _load_cross_encoder,
+    "query_likelihood": _load_likelihood,
+}

@@ -22,7 +22,7 @@ def frame(table: pa.Table) -> pl.DataFrame:
 
 
 def with_query(number: pl.Expr | pl.Series) -> pl.Expr:
-    """Return a coded query_id and another number below 2**32 as one number: it sorts as the two do, and joins faster."""
+    """Return a coded query_id and another number below 2**32 as one number: sorted as the two are, joined faster."""
     return pl.col("query_id").cast(pl.UInt64) * 2**32 + number
 
 

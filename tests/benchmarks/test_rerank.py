@@ -9,10 +9,9 @@ import pytest
 import torch
 
 from anna.engine import Local
-from anna.origins import FilesOrigin
-from anna.teachers import scoring
+from anna.teachers.reranker import Reranker, RerankParams
 from benchmarks import rerank, side_by_side
-from tests.teachers.models import WORDS, save_cross_encoder
+from tests.teachers.models import FLOAT32, WORDS, save_cross_encoder
 
 PAIRS = [(query, doc) for query in ("paris", "who wrote this") for doc in ("the river seine", "mountains are high")]
 
@@ -37,17 +36,9 @@ def test_both_cross_encoder_sides_score_what_the_stage_does(tmp_path: Path) -> N
     pairs = [(" ".join(WORDS), "mountains"), ("river", " ".join(WORDS * 2)), *PAIRS]
     mine = rerank.our_cross_encoder(model, pairs, ours, torch.float32)
     theirs = rerank.their_cross_encoder(model, pairs, 2, peer, torch.float32)
-    stage = scoring.score_pairs(
-        "cross_encoder",
-        FilesOrigin(kind="files", path=model),
-        pairs,
-        **rerank.LIMITS,
-        tokens_per_batch=rerank.BUDGET,
-        dtype="float32",
-        counts=Counter(),
-        where=Local(),
-        root=tmp_path / "store",
-    )
+    section = {"kind": "cross_encoder", "model": {"kind": "files", "path": model}, "tokens_per_batch": rerank.BUDGET}
+    params = RerankParams.model_validate({**section, "depth": 1, "queries_per_task": None, **rerank.LIMITS, **FLOAT32})
+    stage = Reranker(params, Counter(), Local(), tmp_path / "store").score(pairs)
     np.testing.assert_array_equal(np.load(ours), stage)
     np.testing.assert_allclose(np.load(peer), stage, atol=1e-5)
     assert mine.useful == theirs.useful == (12 + 1 + 3) + (1 + 20 + 3) + 32

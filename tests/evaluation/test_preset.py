@@ -13,12 +13,12 @@ from anna.params import SECTIONS, RandomParams
 from anna.teachers.bm25 import Bm25Params
 from anna.teachers.dense import DenseParams
 from anna.teachers.filtering import FilterParams
+from anna.teachers.reranker import RerankParams
 from anna.training.recipe import TrainParams
 from stages.evaluate import EvaluateParams
 from stages.export import ExportParams
 from stages.ingest import IngestParams
 from stages.label import LabelParams
-from stages.rerank import RerankParams
 
 ROOT = Path(__file__).parents[2]
 PRESET = ROOT / "presets" / "mistral-7b.yaml"

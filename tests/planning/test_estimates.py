@@ -12,7 +12,7 @@ from anna.planning.estimates import Case, Models, estimate
 from anna.planning.hardware import Hardware, parse
 from anna.planning.settings import Settings
 from anna.shapes import Shape
-from anna.teachers import padding, query_likelihood, reranker
+from anna.teachers import padding, query_likelihood, shortlist
 from tests.planning.test_training import SHAPE, TASK
 from tests.planning.test_training import settings as training_settings
 
@@ -132,4 +132,4 @@ def test_adapters_on_a_gpu_read_the_checkpoint_in_their_own_numbers() -> None:
 def test_what_the_teachers_read_is_counted_by_their_own_numbers() -> None:
     assert estimates.LOGITS_AT_ONCE == query_likelihood.LOGITS_AT_ONCE
     assert estimates.PADDED_TO == padding.PADDED_TO
-    assert estimates.JUDGED == reranker.MAX_JUDGED
+    assert estimates.JUDGED == shortlist.MAX_JUDGED

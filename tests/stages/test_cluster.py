@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from anna.engine import Model
-from anna.teachers import dense, scoring
-from anna.teachers.scoring import Kind
+from anna.teachers import dense, reranker
+from anna.teachers.reranker import Kind
 from stages import rerank, retrieve_dense
 from tests.stages.test_kills import OUTPUTS, write_project
 from tests.stages.test_processes import use
@@ -17,7 +17,7 @@ from tests.test_cluster import check_killed, cluster, kill_one, slowly
 
 __all__ = ["cluster"]
 
-LOADS = {"dense": dense._load, "scoring": scoring._load}
+LOADS = {"dense": dense._load, "reranker": reranker._load}
 
 
 def load_slowly(module: str, log: Path, *args: Any, **limits: int) -> Model:
@@ -44,7 +44,7 @@ def test_tables_are_those_of_the_local_engine_to_the_byte(
         path.unlink()
     shutil.rmtree("runs")
     use("ray", 2)
-    for module, stage, count in zip((dense, scoring), (retrieve_dense, rerank), counts, strict=True):
+    for module, stage, count in zip((dense, reranker), (retrieve_dense, rerank), counts, strict=True):
         name = module.__name__.rsplit(".", maxsplit=1)[-1]
         log = tmp_path / f"log_{name}"
         log.mkdir()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from anna import io, schemas
-from anna.teachers.scoring import Kind
+from anna.teachers.reranker import Kind
 from stages import rerank, retrieve_bm25, retrieve_dense
 from tests.stages.test_retrieve_and_rerank import write_params
 from tests.teachers.conftest import table

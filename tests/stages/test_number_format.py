@@ -13,7 +13,7 @@ from anna import io, schemas
 from anna.errors import InputError
 from anna.modeling.checkpoint import load_causal_lm
 from anna.teachers import bi_encoder, cross_encoder, query_likelihood
-from anna.teachers.scoring import Kind
+from anna.teachers.reranker import Kind
 from stages import rerank, retrieve_dense
 from tests.stages.test_kills import OUTPUTS, write_project
 from tests.stages.test_processes import use

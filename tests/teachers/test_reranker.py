@@ -1,114 +1,110 @@
-"""Which pairs are scored."""
+"""Scores of pairs through the store, for both kinds of reranker."""
 
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import polars as pl
 import pytest
+from numpy.typing import NDArray
 
-from anna import io, schemas
-from anna.teachers import blocks, reranker
-from anna.teachers.blocks import Block, query_blocks
-from anna.teachers.pairs import choose_queries, texts_of
-from tests.teachers.conftest import Toy, table
+from anna import store
+from anna.engine import Local
+from anna.modeling.checkpoint import load_causal_lm
+from anna.teachers import cross_encoder, query_likelihood, reranker
+from anna.teachers.reranker import Kind, Reranker, RerankParams
+from tests.teachers.models import FLOAT32, save_cross_encoder
 
-
-def test_fusion_of_ranks_by_hand() -> None:
-    ranks = pl.DataFrame(
-        [
-            ("q", "a", 1),  # 1/61 = 0.016393
-            ("q", "b", 2),  # 1/62 + 1/61 = 0.032522
-            ("q", "b", 1),
-            ("q", "d", 3),  # 1/63, as c: the tie goes to c
-            ("q", "c", 3),
-            ("p", "z", 9),
-        ],
-        schema=["query_id", "doc_id", "rank"],
-        orient="row",
-    )
-    best = reranker.best_of_runs(ranks, 3)
-    assert best.rows() == [("p", "z"), ("q", "b"), ("q", "a"), ("q", "c")]
+KINDS: list[Kind] = ["cross_encoder", "query_likelihood"]
+PAIRS = [(query, doc) for query in ("paris", "who wrote", "river") for doc in ("the river seine", "mountains", "paris")]
+SETTINGS = {"depth": 1, "queries_per_task": None, "doc_tokens": 20, "query_tokens": 12, "tokens_per_batch": 64}
 
 
-def test_positives_and_judged_negatives_come_on_top_of_the_best(toy: Toy) -> None:
-    bm25 = table(schemas.RUN, [("A:q:1", 1, "A:d:2", 9.0), ("A:q:1", 2, "A:d:4", 8.0)])
-    dense = table(schemas.RUN, [("A:q:1", 1, "A:d:4", 0.9), ("A:q:1", 2, "A:d:3", 0.8)])
-    whole = Block(toy.queries, {"qrels": toy.qrels, "bm25": bm25, "dense": dense})
-    pairs = reranker.choose_candidates(toy.queries, [whole], depth=1, queries_per_task=None)
-    assert pairs.rows() == [
-        ("A:q:1", "A:d:1"),  # positive
-        ("A:q:1", "A:d:4"),  # best of both runs
-        ("A:q:2", "A:d:3"),  # judged not relevant
-        ("A:q:2", "A:d:4"),  # positive
-        ("B:q:1", "B:d:2"),  # positive
-    ]
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> Kind:
+    return request.param  # type: ignore[no-any-return]
 
 
-def test_few_documents_judged_not_relevant(toy: Toy) -> None:
-    qrels = table(schemas.QRELS, [("A:q:1", f"A:d:{i}", int(i == 3)) for i in range(9)])
-    empty = schemas.RUN.empty_table()
-    whole = Block(toy.queries, {"qrels": qrels, "bm25": empty, "dense": empty})
-    pairs = reranker.choose_candidates(toy.queries, [whole], depth=1, queries_per_task=None)
-    assert pairs["doc_id"].to_list() == ["A:d:0", "A:d:1", "A:d:2", "A:d:3", "A:d:4"]
+@pytest.fixture
+def model(kind: Kind, tmp_path: Path, tiny_checkpoint: Path) -> Path:
+    return save_cross_encoder(tmp_path / "cross") if kind == "cross_encoder" else tiny_checkpoint
 
 
-def test_pairs_are_the_same_in_whatever_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rng = np.random.default_rng(0)
-    names = [f"{task}:q:{number}" for task in "AB" for number in range(9)]
-    queries = table(schemas.QUERIES, [(name, name[0], "retrieval", "train", name, None) for name in names])
-    qrels = [(name, f"d{doc}", int(doc < 2)) for name in names for doc in rng.choice(20, 8, replace=False)]
-    run = [(name, rank, f"d{doc}", -rank) for name in names for rank, doc in enumerate(rng.permutation(20), start=1)]
-    for name, rows, schema in (("qrels", qrels, schemas.QRELS), ("run", run, schemas.RUN)):
-        io.write(tmp_path / f"{name}.parquet", table(schema, rows), schema)
-    paths = {"qrels": schemas.QRELS, "bm25": schemas.RUN, "dense": schemas.RUN}
-    sources = {
-        name: (tmp_path / f"{'qrels' if name == 'qrels' else 'run'}.parquet", schema) for name, schema in paths.items()
-    }
-
-    def pairs(queries_at_once: int) -> tuple[int, pl.DataFrame]:
-        monkeypatch.setattr(blocks, "QUERIES_AT_ONCE", queries_at_once)
-        parts = list(query_blocks(queries, sources))
-        return len(parts), reranker.choose_candidates(queries, parts, depth=3, queries_per_task=5)
-
-    (one, whole), (many, again) = pairs(100), pairs(4)
-    assert (one, many) == (1, 5)
-    assert whole["query_id"].n_unique() == 10
-    assert again.equals(whole)
-    assert again.equals(again.sort("query_id", "doc_id"))
+def score(
+    kind: Kind, model: Path, root: Path, pairs: list[tuple[str, str]], **more: Any
+) -> tuple[NDArray[np.float32], dict[str, int]]:
+    counts: Counter[str] = Counter()
+    section = {"kind": kind, "model": {"kind": "files", "path": model}, **SETTINGS, **FLOAT32, **more}
+    scores = Reranker(RerankParams.model_validate(section), counts, Local(), root).score(pairs)
+    return scores, dict(counts)
 
 
-def test_samples_nest_and_do_not_depend_on_other_tasks(toy: Toy) -> None:
-    rows = [(f"{task}:q:{i}", task, "retrieval", "train", f"text {i}", None) for task in "AB" for i in range(20)]
-    queries = table(schemas.QUERIES, rows)
-    few, more = (set(choose_queries(queries, n)["query_id"]) for n in (3, 7))
-    assert len(few) == 6
-    assert few < more
-    alone = table(schemas.QUERIES, [row for row in rows if row[1] == "A"])
-    assert set(choose_queries(alone, 3)["query_id"]) == {name for name in few if name.startswith("A")}
-    assert choose_queries(queries, None).height == 40
+def test_scores_are_the_models(kind: Kind, model: Path, tmp_path: Path) -> None:
+    if kind == "cross_encoder":
+        expected = cross_encoder.score_batch(cross_encoder.load_cross_encoder(model, 32), PAIRS)
+    else:
+        expected = query_likelihood.score_batch(*load_causal_lm(model), PAIRS, doc_tokens=20, query_tokens=12)
+    scores, counts = score(kind, model, tmp_path / "store", PAIRS)
+    np.testing.assert_allclose(scores, expected, atol=1e-5)
+    assert counts == {"reused": 0, "computed": 9}
 
 
-def test_run_is_ranked_with_ties_by_id_and_texts_are_in_order(toy: Toy) -> None:
-    pairs = pl.DataFrame({"query_id": ["A:q:1"] * 3, "doc_id": ["A:d:4", "A:d:1", "A:d:3"]})
-    assert texts_of(pairs, toy.corpus, toy.queries)[1] == (
-        "which river flows through Paris",
-        "The river Seine flows through Paris.",
-    )
-    run = reranker.to_run(pairs, np.array([1.0, 1.0, 2.0], dtype=np.float32))
-    assert run["doc_id"].to_pylist() == ["A:d:3", "A:d:1", "A:d:4"]
-    assert run["rank"].to_pylist() == [1, 2, 3]
-    assert run.schema.equals(schemas.RUN)
-    assert reranker.summarise(run, toy.queries) == {
-        "queries": 1,
-        "pairs": 3,
-        "docs": 3,
-        "tasks": {"A": {"queries": 1, "pairs": 3, "docs": 3}},
-    }
+def test_equal_pairs_are_computed_once_and_known_ones_never(kind: Kind, model: Path, tmp_path: Path) -> None:
+    first, counts = score(kind, model, tmp_path / "store", [*PAIRS[:5], PAIRS[0]])
+    assert counts == {"reused": 0, "computed": 5}
+    assert first[5] == first[0]
+    again, counts = score(kind, model, tmp_path / "store", PAIRS[::-1])
+    assert counts == {"reused": 5, "computed": 4}
+    np.testing.assert_array_equal(again[::-1][:5], first[:5])
+    last, counts = score(kind, model, tmp_path / "store", PAIRS, tokens_per_batch=32)
+    assert counts == {"reused": 9, "computed": 0}
+    np.testing.assert_array_equal(last, again[::-1])
 
 
-def test_no_array_of_a_run_is_larger_than_a_row_group(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(io, "ROW_GROUP_SIZE", 2)  # an Arrow array of strings holds 2 GiB, and a run may hold more
-    pairs = pl.DataFrame({"query_id": ["q"] * 5, "doc_id": list("abcde")})
-    run = reranker.to_run(pairs, np.arange(5, dtype=np.float32))
-    assert [chunk.to_pylist() for chunk in run["doc_id"].chunks if len(chunk)] == [["e", "d"], ["c", "b"], ["a"]]
-    assert reranker.to_run(pairs.head(0), np.zeros(0, dtype=np.float32)).equals(schemas.RUN.empty_table())
+def test_a_pair_is_not_its_reverse(kind: Kind, model: Path, tmp_path: Path) -> None:
+    score(kind, model, tmp_path / "store", [("paris", "river")])
+    assert score(kind, model, tmp_path / "store", [("river", "paris")])[1]["computed"] == 1
+
+
+@pytest.mark.parametrize("change", [{"doc_tokens": 36}, {"query_tokens": 28, "doc_tokens": 4}, {"version": 0}])
+def test_what_can_change_a_score_is_computed_anew(
+    kind: Kind, model: Path, tmp_path: Path, change: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = dict(change)
+    if kind == "cross_encoder" and limits.get("doc_tokens") == 36:
+        limits = {"doc_tokens": 4}
+    score(kind, model, tmp_path / "store", PAIRS[:2])
+    if "version" in limits:
+        monkeypatch.setitem(reranker.VERSIONS, kind, limits.pop("version"))
+    assert score(kind, model, tmp_path / "store", PAIRS[:2], **limits)[1] == {"reused": 0, "computed": 2}
+
+
+def test_a_killed_run_goes_on_to_the_same_bits(
+    kind: Kind, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "SECONDS_BETWEEN_SHARDS", 0.0)
+    whole, _ = score(kind, model, tmp_path / "whole", PAIRS, tokens_per_batch=32)
+    original, calls = store.Store._add, []
+
+    def dying(self: store.Store, *rows: Any) -> None:
+        calls.append(1)
+        if len(calls) > 1:
+            raise KeyboardInterrupt
+        original(self, *rows)
+
+    monkeypatch.setattr(store.Store, "_add", dying)
+    with pytest.raises(KeyboardInterrupt):
+        score(kind, model, tmp_path / "killed", PAIRS, tokens_per_batch=32)
+    monkeypatch.setattr(store.Store, "_add", original)
+    scores, counts = score(kind, model, tmp_path / "killed", PAIRS, tokens_per_batch=32)
+    assert counts["reused"] > 0
+    assert counts["computed"] > 0
+    np.testing.assert_array_equal(scores, whole)
+
+
+def test_nothing_to_score_loads_no_model(
+    kind: Kind, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(reranker, "_LOADERS")
+    scores, counts = score(kind, model, tmp_path / "store", [])
+    assert (scores.tolist(), counts) == ([], {})

@@ -10,20 +10,20 @@ from pathlib import Path
 import pytest
 
 from anna.fingerprints import code_hash
-from anna.teachers import bi_encoder, scoring
+from anna.teachers import bi_encoder, reranker
 from tests.test_contracts import CARRIERS, REPO, reachable
 
 VERSIONS = {
     "bi_encoder.VERSION": bi_encoder.VERSION,
-    "scoring.VERSIONS['cross_encoder']": scoring.VERSIONS["cross_encoder"],
-    "scoring.VERSIONS['query_likelihood']": scoring.VERSIONS["query_likelihood"],
+    "reranker.VERSIONS['cross_encoder']": reranker.VERSIONS["cross_encoder"],
+    "reranker.VERSIONS['query_likelihood']": reranker.VERSIONS["query_likelihood"],
 }
 
 SCORED_BY = {
     "bi_encoder.VERSION": ("teachers.dense", "teachers.bi_encoder"),
-    "scoring.VERSIONS['cross_encoder']": ("teachers.scoring", "teachers.cross_encoder"),
-    "scoring.VERSIONS['query_likelihood']": (
-        "teachers.scoring",
+    "reranker.VERSIONS['cross_encoder']": ("teachers.reranker", "teachers.cross_encoder"),
+    "reranker.VERSIONS['query_likelihood']": (
+        "teachers.reranker",
         "modeling.checkpoint",
         "teachers.likelihood_batches",
         "teachers.query_likelihood",
@@ -33,8 +33,8 @@ SCORED_BY = {
 
 SEEN = {
     "bi_encoder.VERSION": (3, "932f784a3278afcd"),
-    "scoring.VERSIONS['cross_encoder']": (3, "50bf2d1ac64767ba"),
-    "scoring.VERSIONS['query_likelihood']": (3, "c43d047091ca24ab"),
+    "reranker.VERSIONS['cross_encoder']": (3, "0ed2492faad07ba3"),
+    "reranker.VERSIONS['query_likelihood']": (3, "e423bdc909417750"),
 }
 """Version, and hash of the code of that version."""
 
@@ -60,7 +60,7 @@ def test_code_that_scores_changes_with_its_version(name: str) -> None:
     )
 
 
-@pytest.mark.parametrize("loader", ["teachers.dense", "teachers.scoring"])
+@pytest.mark.parametrize("loader", ["teachers.dense", "teachers.reranker"])
 def test_all_that_a_teacher_reaches_is_looked_at(loader: str) -> None:
     looked_at = set().union(*(scoring_code(name) for name, modules in SCORED_BY.items() if modules[0] == loader))
     assert reachable(f"anna.{loader}") - CARRIERS <= looked_at
