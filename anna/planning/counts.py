@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from anna import io
 from anna.errors import InputError
 from anna.origins import FilesOrigin, HubOrigin
+from anna.params import Loader
 from anna.planning.known_rows import ASSUMED, ROWS, Known
 from anna.planning.settings import Settings
 
@@ -124,7 +125,7 @@ def is_ingested(settings: Settings, lock: Path = LOCK) -> bool:
     """Return whether the last run of `ingest` was one of the same sources."""
     if not lock.is_file():
         return False
-    stages = yaml.safe_load(lock.read_text(encoding="utf-8")).get("stages", {})
+    stages = yaml.load(lock.read_text(encoding="utf-8"), Loader).get("stages", {})
     read = stages.get("ingest", {}).get("params", {}).get("params.yaml", {}).get("ingest")
     try:
         return bool(type(settings.ingest).model_validate(read) == settings.ingest)
