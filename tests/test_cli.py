@@ -75,9 +75,9 @@ def test_held_out_samples_are_not_ranked(tmp_path: Path, capsys: pytest.CaptureF
     write(tmp_path / cli.RESULTS, "STSBenchmark", {"default": 0.68}, revision="5a" * 20)
     assert cli.main(["leaderboard"]) == 1
     assert capsys.readouterr().err == (
-        "anna leaderboard: reports/mteb/student/zero_shot is of held-out samples (evaluate.benchmark is 'held_out'), on "
-        'which no public model was scored; set evaluate.benchmark to "MTEB(eng, v2)" and run: dvc repro, or name a '
-        "folder of results on it\n"
+        "anna leaderboard: reports/mteb/student/zero_shot is of held-out samples (evaluate.benchmark is 'held_out'), "
+        'on which no public model was scored; set evaluate.benchmark to "MTEB(eng, v2)" and run: dvc repro, or name '
+        "a folder of results on it\n"
     )
     write(tmp_path / "mine", "STS12", {"default": 0.99})
     assert cli.main(["leaderboard", "mine"]) == 0
