@@ -4,25 +4,23 @@ Lengths are in tokens, estimated from bytes, so that no tokenizer is needed; see
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
-import pyarrow.parquet as pq
 import yaml
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from anna import io
 from anna.errors import InputError
-from anna.origins import FilesOrigin, HubOrigin
 from anna.params import Loader
-from anna.planning.known_rows import ASSUMED, ROWS, Known
+from anna.planning.known_rows import ASSUMED, Known
 from anna.planning.settings import Settings
+from anna.planning.sources import LISTS, filters, known_rows
 
 BYTES_PER_TOKEN = 4.4
 """Of English text: 4.1 to 5.2 over the tasks of the default, by the tokenizers of SmolLM2 and of MiniLM."""
@@ -47,9 +45,6 @@ similarities those from `positive_at` on."""
 
 GROUPS_PER_QUERY = 0.98
 """Training groups of a query, rounded down: 5,524 of 5,601 in the default."""
-
-LOOKED_AT = 2**26
-"""Bytes of a local file whose lines are counted."""
 
 LOCK, INGESTED, FILTERED = Path("dvc.lock"), Path("metrics/ingest.json"), Path("metrics/filter.json")
 CORPUS, QUERIES = Path("data/corpus.parquet"), Path("data/queries.parquet")
@@ -83,6 +78,8 @@ class Counts:
     """Where the counts come from."""
     assumed: tuple[str, ...]
     """Tasks whose number of rows is not known."""
+    filtered: tuple[str, ...] = ()
+    """Filters of rows that are not applied, and of which task: there may be fewer rows."""
 
 
 def mean(lengths: Lengths, limit: float, padded_to: int = 1) -> float:
@@ -154,22 +151,28 @@ def _from_tables(settings: Settings) -> Counts:
 
 
 def _from_params(settings: Settings, given: Mapping[str, int]) -> Counts:
-    tasks, assumed = [], []
+    tasks, assumed, filtered = [], list[str](), list[str]()
     for sources in _by_task(settings):
         queries = docs = 0.0
         for place, source in enumerate(sources):
             known = known_rows(source)
             if known is None and source.rows is None and source.task not in given:
                 assumed.append(source.task)
+            if source.task not in given:
+                filtered += filters(source, source.task)
             # What is given of a task is shared among its sources; the parts add up to it.
             part = (given[source.task] + place) // len(sources) if source.task in given else None
             rows = _rows_of(source, known, part)
-            known = known or (ASSUMED if "negatives" in source.columns else Known(ASSUMED.rows))
+            known = known or (Known(ASSUMED.rows) if LISTS.isdisjoint(source.columns) else ASSUMED)
             per_query, per_row = KEPT[source.kind]
             queries += rows * per_query
-            docs += min(rows * per_row * known.docs, known.at_most or 10**12) + _distractors(source, assumed)
+            docs += min(rows * per_row * known.docs, known.at_most or 10**12) + _distractors(source, assumed, filtered)
         tasks.append(_task(sources, round(queries), round(docs), settings))
-    return Counts(tuple(tasks), "params alone: lengths of texts are assumed", tuple(dict.fromkeys(assumed)))
+    return Counts(tuple(tasks), "params alone: lengths of texts are assumed", _unique(assumed), _unique(filtered))
+
+
+def _unique(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(names))
 
 
 def _rows_of(source: Any, known: Known | None, given: int | None) -> int:
@@ -204,40 +207,16 @@ def _by_task(settings: Settings) -> list[tuple[Any, ...]]:
     return [tuple(s for s in settings.ingest.train if s.task == name) for name in names]
 
 
-def known_rows(source: Any) -> Known | None:
-    """Return what is known of a source's rows before it is read: of data sets in `ROWS`, and of files that are here."""
-    origin = source.origin
-    if isinstance(origin, FilesOrigin):
-        return _of_file(origin.path, source.format)
-    return ROWS.get((origin.repo, origin.split)) if isinstance(origin, HubOrigin) else None
-
-
-def _of_file(path: Path, form: str) -> Known | None:
-    """Return about how many rows a file of this machine has: what Parquet says, or its lines, counted at its start."""
-    if not path.exists():
-        return None
-    if form == "parquet":
-        files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
-        return Known(sum(map(_rows_of_parquet, files)))
-    if form not in ("jsonl", "csv", "tsv", "lines") or not path.is_file() or path.suffix == ".gz":
-        return None
-    with path.open("rb") as file:
-        start = file.read(LOOKED_AT)
-    return Known(round(start.count(b"\n") * path.stat().st_size / max(1, len(start))))
-
-
-def _rows_of_parquet(path: Path) -> int:
-    try:
-        return int(pq.read_metadata(path).num_rows)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"{path} is not a readable Parquet file ({error}); correct the path or the file") from None
-
-
-def _distractors(source: Any, assumed: list[str]) -> float:
-    """Return how many documents join a task that no row names; where that is not known, they join `assumed`."""
-    if any(part.rows is None and known_rows(part) is None for part in source.distractors):
-        assumed.append(f"{source.task}'s distractors (set rows there)")
-    return sum(_rows_of(part, known_rows(part), None) for part in source.distractors) * KEPT[source.kind][1]
+def _distractors(source: Any, assumed: list[str], filtered: list[str]) -> float:
+    """Return how many documents join a task that no row names; what is not known of them is added to the lists."""
+    docs, name = 0.0, f"{source.task}'s distractors"
+    for part in source.distractors:
+        known = known_rows(part)
+        if part.rows is None and known is None:
+            assumed.append(f"{name} (set rows there)")
+        filtered += filters(part, name)
+        docs += _rows_of(part, known, None) * (known.docs if known else 1.0) * KEPT[source.kind][1]
+    return docs
 
 
 def _lengths(path: Path) -> dict[str, Lengths]:

@@ -8,8 +8,9 @@ import numpy as np
 import polars as pl
 
 from anna.params import HELD_OUT
-from anna.planning.counts import ASSUMED_LENGTHS, BYTES_PER_TOKEN, Lengths, is_ingested, known_rows, prompt_tokens
+from anna.planning.counts import ASSUMED_LENGTHS, BYTES_PER_TOKEN, Lengths, is_ingested, prompt_tokens
 from anna.planning.settings import Settings
+from anna.planning.sources import filters, known_rows
 
 TABLES = {
     "corpus": (("text",), False),
@@ -19,6 +20,9 @@ TABLES = {
     "summaries": (("source", "summaries"), True),
 }
 """Held-out tables, their columns of texts, and whether each gets a prompt whatever its task is."""
+
+ASSUMED_ROWS = 1000
+"""Of a held-out source whose size nobody knows (assumed, and the plan says so)."""
 
 JUDGED = 12
 """Documents of a query of a held-out reranking task (default)."""
@@ -51,12 +55,31 @@ def texts(settings: Settings) -> list[Texts]:
     """Return the texts of the benchmark's tasks, each text once."""
     if settings.evaluate.benchmark != HELD_OUT:
         return from_mteb(settings)
-    if is_ingested(settings) and all(Path(f"data/eval/{name}.parquet").is_file() for name in TABLES):
+    if _has_tables(settings):
         found = from_tables(settings)
     else:
         found = [part for source in settings.ingest.held_out for part in _of_source(source, settings)]
     chosen = settings.evaluate.tasks
     return [part for part in found if chosen is None or part.task in chosen]
+
+
+def uncertain(settings: Settings) -> tuple[list[str], list[str]]:
+    """Return the tasks that `ASSUMED_ROWS` are assumed of, and the filters of rows that are not applied."""
+    if settings.evaluate.benchmark != HELD_OUT or _has_tables(settings):
+        return [], []
+    chosen, assumed, filtered = settings.evaluate.tasks, list[str](), list[str]()
+    for source in settings.ingest.held_out:
+        if chosen is not None and source.task not in chosen:
+            continue
+        parts = [(source, source.task), *((part, f"{source.task}'s distractors") for part in source.distractors)]
+        for part, name in parts:
+            assumed += [name] if part.rows is None and known_rows(part) is None else []
+            filtered += filters(part, name)
+    return assumed, filtered
+
+
+def _has_tables(settings: Settings) -> bool:
+    return is_ingested(settings) and all(Path(f"data/eval/{name}.parquet").is_file() for name in TABLES)
 
 
 def from_tables(settings: Settings, folder: Path = Path("data/eval")) -> list[Texts]:
@@ -77,11 +100,11 @@ def from_tables(settings: Settings, folder: Path = Path("data/eval")) -> list[Te
 def _of_source(source: Any, settings: Settings) -> list[Texts]:
     """Return what a held-out source comes to by its type and `rows`."""
     rows = _rows(source) + (source.train_rows or 0)
-    extra = sum(_rows(part) for part in source.distractors)
+    extra = sum(_rows(part) * _listed(part) for part in source.distractors)
     return [
         Texts(
             source.task,
-            rows * per_row + (0 if is_prompted else extra),
+            rows * per_row * (1 if is_prompted else _listed(source)) + (0 if is_prompted else extra),
             lengths,
             _prompt(source.task, settings, is_prompted),
         )
@@ -90,9 +113,15 @@ def _of_source(source: Any, settings: Settings) -> list[Texts]:
 
 
 def _rows(source: Any) -> int:
-    """Return the rows of a held-out source: what is asked for, or all that there are; 1,000 where nobody knows."""
+    """Return the rows of a held-out source: what is asked for, or all that there are."""
     known, asked = known_rows(source), source.rows
-    return min(asked or known.rows, known.rows) if known else asked or 1000
+    return min(asked or known.rows, known.rows) if known else asked or ASSUMED_ROWS
+
+
+def _listed(source: Any) -> float:
+    """Return the documents of a row that has a list of them; 1 where it has one, or nobody knows."""
+    known = known_rows(source) if "docs" in source.columns else None
+    return known.docs if known else 1.0
 
 
 def _prompt(task: str, settings: Settings, is_prompted: bool) -> float:

@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Sequence
 
 from anna.footprint import GIB, Setup, activations, floor, remedies, states
+from anna.planning import held_out
 from anna.planning.estimates import Case, Estimate, downloads, longest_text, scored_by, scoring_memory
 from anna.planning.hardware import GPUS_OF_MACHINE
 from anna.planning.known_rows import ASSUMED
@@ -99,6 +100,12 @@ def notes(case: Case) -> list[str]:
     if case.counts.assumed:
         names = f"Rows are assumed ({ASSUMED.rows:,} each) of {', '.join(case.counts.assumed)}."
         lines += textwrap.wrap(f"{names} Say what you know: --rows TASK=NUMBER", 110)
+    unsized, filtered = held_out.uncertain(case.settings)
+    if unsized:
+        names = f"Held-out rows are assumed ({held_out.ASSUMED_ROWS:,} each) of {', '.join(unsized)}."
+        lines += textwrap.wrap(f"{names} Set rows there.", 110)
+    if filters := [*case.counts.filtered, *(name for name in filtered if name not in case.counts.filtered)]:
+        lines += textwrap.wrap(f"Not applied: {', '.join(filters)}. There are at most so many rows.", 110)
     gpus, processes = case.hardware.devices, case.settings.train.processes
     if case.hardware.is_gpu and case.ranks < gpus:
         lines.append(f"Training uses {case.ranks} of {gpus} GPUs; to use all: train.processes: {gpus}")

@@ -12,9 +12,11 @@ from anna import io, schemas
 from anna.corpus.sources import Reading
 from anna.errors import InputError
 from anna.origins import FilesOrigin
-from anna.planning import counts, held_out
+from anna.planning import counts, held_out, report, sources
 from anna.planning.counts import count, is_ingested, mean
+from anna.planning.hardware import parse
 from anna.planning.known_rows import Known
+from anna.planning.plan import make_case
 from anna.planning.settings import Settings
 from anna.planning.training import batch_sizes
 from anna.training.batches import Group, plan_epoch
@@ -118,9 +120,9 @@ def test_groups_count_while_their_queries_are_the_same(
 def test_rows_of_local_files_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str) -> None:
     path, frame = tmp_path / "docs", pl.DataFrame({"text": [f"{n:06d}" for n in range(5000)]})
     {"jsonl": frame.write_ndjson, "csv": frame.write_csv, "parquet": frame.write_parquet}[form](path)
-    monkeypatch.setattr(counts, "LOOKED_AT", 10_000)
+    monkeypatch.setattr(sources, "LOOKED_AT", 10_000)
     origin = FilesOrigin(kind="files", path=path)
-    found = counts.known_rows(Reading(origin=origin, format=form, columns={"doc": "text"}))
+    found = sources.known_rows(Reading(origin=origin, format=form, columns={"doc": "text"}))
     assert found is not None
     assert found.rows == pytest.approx(5000, rel=0.01)
     if form == "parquet":
@@ -128,9 +130,48 @@ def test_rows_of_local_files_are_counted(tmp_path: Path, monkeypatch: pytest.Mon
         with pytest.raises(
             InputError, match=rf"^{path} is not a readable Parquet file .*; correct the path or the file$"
         ):
-            counts.known_rows(Reading(origin=origin, format=form, columns={"doc": "text"}))
+            sources.known_rows(Reading(origin=origin, format=form, columns={"doc": "text"}))
     gone = FilesOrigin(kind="files", path=tmp_path / "gone")
-    assert counts.known_rows(Reading(origin=gone, format=form, columns={"doc": "text"})) is None
+    assert sources.known_rows(Reading(origin=gone, format=form, columns={"doc": "text"})) is None
+
+
+@pytest.mark.parametrize("form", ["jsonl", "parquet"])
+def test_documents_in_lists_of_local_files_are_counted(tmp_path: Path, form: str) -> None:
+    path = tmp_path / "rows"
+    frame = pl.DataFrame({"q": ["a", "b"], "d": ["e", "f"], "p": [["c", "d"], ["e"]], "n": [["f", "g", "h"], None]})
+    {"jsonl": frame.write_ndjson, "parquet": frame.write_parquet}[form](path)
+    origin = FilesOrigin(kind="files", path=path)
+    for columns, docs in (
+        ({"query": "q", "docs": "p", "negatives": "n"}, 3.0),  # six texts in the lists of two rows
+        ({"query": "q", "doc": "d", "negatives": "{n}"}, 2.5),
+        ({"query": "q", "docs": "p"}, 1.5),
+        ({"query": "q", "doc": "d"}, 1.0),
+        ({"query": "q", "docs": "d"}, 1.0),  # no lists: `ingest` refuses it
+    ):
+        assert sources.known_rows(Reading(origin=origin, format=form, columns=columns)) == Known(2, docs)
+
+
+def test_filters_and_unknown_sizes_are_said(paper: Settings) -> None:
+    settings = read_settings(REPO / "params.yaml")
+    source, scored = settings.ingest.train[0], settings.ingest.held_out[0]
+    here = FilesOrigin(kind="files", path=Path("rows.parquet"))
+    unsized = {"origin": here, "format": "parquet", "rows": None, "require": (), "minus": ()}
+    corpus = Reading(origin=here, format="parquet", columns={"doc": "text"}, where={"split": ("a",)})
+    train = source.model_copy(update={"where": {"label": (1,)}, "minus": (), "require": ("x",), "rows": 9})
+    ingest = settings.ingest.model_copy(
+        update={
+            "train": (train.model_copy(update={"distractors": (corpus,)}),),
+            "held_out": (scored.model_copy(update={**unsized, "unless": {"label": (1,)}, "distractors": ()}),),
+        }
+    )
+    case = make_case(settings._replace(ingest=ingest), PAPER, parse("h200"), {})
+    said = " ".join(report.notes(case))
+    assert (
+        f"Not applied: `require` of {train.task}, `where` of {train.task}, `where` of {train.task}'s distractors, "
+        f"`unless` of {scored.task}. There are at most so many rows."
+    ) in said
+    assert f"Held-out rows are assumed (1,000 each) of {scored.task}. Set rows there." in said
+    assert count(case.settings, PAPER, {train.task: 9}).filtered == (f"`where` of {train.task}'s distractors",)
 
 
 @pytest.mark.parametrize(("rows", "docs", "is_assumed"), [(5000, 5000, False), (None, 50_000, True)])
