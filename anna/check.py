@@ -14,11 +14,11 @@ from pydantic import BaseModel
 from anna.corpus.ingest import check_prompts
 from anna.errors import InputError
 from anna.footprint import recomputed_layers
-from anna.known_shapes import local_shape
-from anna.origins import FilesOrigin, describe
+from anna.known_shapes import known_shape, local_shape
+from anna.origins import FilesOrigin, describe, local_folder
 from anna.params import HELD_OUT, STAGES, Params, Recorded, did_you_mean
 from anna.teachers.bi_encoder import MODULES
-from anna.training.checks import check_last_layer
+from anna.training.checks import check_dims, check_last_layer
 
 
 def check(path: Path) -> dict[str, Any]:
@@ -43,6 +43,8 @@ def check(path: Path) -> dict[str, Any]:
             partial(_check_lengths, train, evaluate, prompts),
             partial(check_last_layer, train, found["student"]),
             partial(_check_sizes, train, found["student"]),
+            partial(_check_index, found["retrieve_dense"]),
+            partial(_check_truncations, train, found["student"]),
         )
         faults = [f"{path}: {fault}" for fault in _faults(together)]
     if faults:
@@ -141,6 +143,27 @@ def _check_models(found: Mapping[str, Any]) -> None:
             f"student.layers is {student.layers}, but {describe(student.model)} has {shape.layers}; choose at most "
             f"{shape.layers}, or null"
         )
+
+
+def _check_index(dense: Any) -> None:
+    """Refuse an index that cannot divide the dense teacher's vectors, where their size is known unfetched."""
+    shape, folder, parts = known_shape(dense.model), local_folder(dense.model), dense.index.m
+    modules = folder / MODULES if folder else None
+    if modules and modules.is_file() and "Dense" in modules.read_text(encoding="utf-8"):
+        return  # a layer after pooling, which may give any size
+    if shape is not None and shape.hidden % parts:
+        fitting = next(number for number in range(parts, 0, -1) if shape.hidden % number == 0)
+        raise InputError(
+            f"retrieve_dense.index.m is {parts}, which does not divide the {shape.hidden} dimensions of "
+            f"{describe(dense.model)}; set it to {fitting}"
+        )
+
+
+def _check_truncations(train: Any, student: Any) -> None:
+    """Refuse truncations of the student's vectors that are none, where their size is known unfetched."""
+    shape = known_shape(student.model)
+    if shape is not None:
+        check_dims(train.matryoshka_dims, shape.hidden)
 
 
 def _check_lengths(train: Any, evaluate: Any, prompts: Any) -> None:

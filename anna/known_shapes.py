@@ -62,14 +62,18 @@ def find_shape(origin: WheelOrigin | HubOrigin | FilesOrigin, place: str) -> Sha
                 f"{path}: no form of transformer is known with {missing}, so {place} cannot be planned for; choose "
                 "another model, or run without a plan"
             ) from None
-    name = describe(origin).lower().replace("_", "-")
-    found = [known for known in KNOWN if known in name]
-    if not found:
+    shape = _in_table(origin)
+    if shape is None:
         raise InputError(
             f"{place}: {describe(origin)} is not on this machine and its sizes are not known; fetch it first, or add "
             "them to anna/known_shapes.py"
         )
-    return KNOWN[max(found, key=len)]
+    return shape
+
+
+def known_shape(origin: WheelOrigin | HubOrigin | FilesOrigin) -> Shape | None:
+    """Return the shape of a model that is on this machine or in the table; None: not known, and nothing is fetched."""
+    return local_shape(origin) if _config(origin) else _in_table(origin)
 
 
 def local_shape(origin: WheelOrigin | HubOrigin | FilesOrigin) -> Shape | None:
@@ -79,6 +83,12 @@ def local_shape(origin: WheelOrigin | HubOrigin | FilesOrigin) -> Shape | None:
         return Shape.of(io.read_json(path)) if path else None
     except KeyError:
         return None
+
+
+def _in_table(origin: WheelOrigin | HubOrigin | FilesOrigin) -> Shape | None:
+    name = describe(origin).lower().replace("_", "-")
+    found = [known for known in KNOWN if known in name]
+    return KNOWN[max(found, key=len)] if found else None
 
 
 def _config(origin: WheelOrigin | HubOrigin | FilesOrigin) -> Path | None:

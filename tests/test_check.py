@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from anna import check, cli
+from anna import check, cli, io
 from anna.errors import InputError
 from anna.params import SECTIONS
 from tests.test_contracts import PARAM_FILES, REPO
@@ -178,6 +178,40 @@ def test_examples_of_a_held_out_task_are_refused(tmp_path: Path) -> None:
     )
     path = write(tmp_path, {"ingest.examples": [boolq | {"task": "Mine"}] * 2})
     assert "ingest.examples has two sources of task 'Mine'; leave one out" in refusal(path)
+
+
+def test_sizes_of_known_models_are_compared_without_fetching_them(tmp_path: Path) -> None:
+    hub = {"kind": "hub", "revision": "0" * 40}
+    path = write(
+        tmp_path,
+        {
+            "retrieve_dense.model": hub | {"repo": "BAAI/bge-m3"},
+            "student.model": hub | {"repo": "HuggingFaceTB/SmolLM2-360M"},
+            "train.matryoshka_dims": [240, 960],
+        },
+    )
+    assert refusal(path).splitlines() == [
+        f"{path}: retrieve_dense.index.m is 48, which does not divide the 1024 dimensions of "
+        "BAAI/bge-m3@000000000000; set it to 32",
+        f"{path}: train.matryoshka_dims has 960, but the student's vectors have 960 dimensions, which count anyway; "
+        "leave it out",
+    ]
+    unknown = hub | {"repo": "someone/else"}
+    changes = {"retrieve_dense.model": unknown, "student.model": unknown, "train.matryoshka_dims": [960]}
+    check.check(write(tmp_path, changes))
+
+
+def test_a_teacher_whose_last_layer_gives_another_size_is_not_compared(tmp_path: Path) -> None:
+    sizes = {"num_attention_heads": 2, "hidden_size": 8, "intermediate_size": 16, "vocab_size": 10}
+    io.write_json(tmp_path / "config.json", {"model_type": "mistral", "num_hidden_layers": 2, **sizes})
+    path = write(tmp_path, {"retrieve_dense.model": {"kind": "files", "path": str(tmp_path)}})
+    for kind, is_refused in (("Pooling", True), ("Dense", False)):
+        modules = [{"path": f"1_{kind}", "type": f"sentence_transformers.models.{kind}"}]
+        (tmp_path / "modules.json").write_text(json.dumps(modules), encoding="utf-8")
+        if is_refused:
+            assert "retrieve_dense.index.m is 48, which does not divide the 8 dimensions of " in refusal(path)
+        else:
+            check.check(path)
 
 
 def test_files_that_are_not_there_are_named(tmp_path: Path) -> None:
