@@ -99,14 +99,14 @@ def sweep(candidates: Candidates, rules: Rules, margins: Sequence[float]) -> Swe
     # Of each query the candidates that are open, if any: a run of them, best first.
     open_Q = fixed_QV[:, Verdict.KEPT]
     ends_Q = np.cumsum(open_Q)
-    is_free_C = candidates.is_judged_negative[open_C]
+    is_judged_C = candidates.is_judged_negative[open_C]
     s_C, p_C, b_C = (
         values_C[open_C]
         for values_C in (candidates.scores, *map(candidates.spread, (standing.references, standing.backgrounds)))
     )
     counts, query_verdicts, gaps = [], [], []
     for margin in margins:
-        is_clear_C = negatives.clears(rules.rule, s_C, p_C, b_C, margin) | is_free_C
+        is_clear_C = negatives.clears(rules.rule, s_C, p_C, b_C, margin) | is_judged_C
         passed_C = np.concatenate([[0], np.cumsum(is_clear_C)])
         before_Q = passed_C[ends_Q - open_Q]
         passing_Q = passed_C[ends_Q] - before_Q

@@ -4,7 +4,7 @@ A plan depends on groups, seed and epoch alone, so every rank makes the same one
 """
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from types import MappingProxyType
 from typing import NamedTuple
@@ -140,13 +140,15 @@ def draw_examples(
 ) -> tuple[Group, ...]:
     """Return k groups of the task, k uniform in 0..max_examples, none of which would show a text of `batch`."""
     num_examples = int(stream.integers(0, max_examples + 1))
-    embedded = {_text(text_id) for group in batch for text_id in (group.query_id, *group.doc_ids)}
+    embedded = {_text_hash(text_id) for group in batch for text_id in (group.query_id, *group.doc_ids)}
     drawn = (members[number] for number in _shuffled(len(members), stream))
-    allowed = (group for group in drawn if embedded.isdisjoint((_text(group.query_id), _text(group.doc_ids[0]))))
+    allowed = (
+        group for group in drawn if embedded.isdisjoint((_text_hash(group.query_id), _text_hash(group.doc_ids[0])))
+    )
     return tuple(islice(allowed, num_examples))
 
 
-def _text(text_id: str) -> str:
+def _text_hash(text_id: str) -> str:
     """Return the hash that an id ends in: a query and a document of one text, as symmetric tasks have, share it."""
     return text_id.rpartition(":")[2]
 
@@ -223,43 +225,40 @@ def lay_out(batch: Batch, rank: int, world_size: int, texts: Texts) -> Layout:
     sizes = Sizes([len(block) for block in query_blocks], [len(block) for block in doc_blocks])
     first_query, first_doc = sum(sizes.queries[:rank]), len(batch.groups) + sum(sizes.docs[:rank])
     place = {doc_id: column for column, doc_id in enumerate(text_ids[len(batch.groups) :])}
-    contents = _contents(text_ids, len(batch.groups), texts)
+    contents = _contents(text_ids[: len(batch.groups)], place, texts)
     own = [*range(first_query, first_query + len(share)), *range(first_doc, first_doc + len(doc_blocks[rank]))]
     return Layout(
         share=share,
         doc_ids=doc_blocks[rank],
         columns=[[place[doc_id] for doc_id in group.doc_ids] for group in share],
-        is_masked=_not_negative(share, contents[first_query:], place, contents[len(batch.groups) :], texts),
+        is_masked=_not_negative(share, place, contents, texts),
         text_ids=text_ids,
-        contents=contents,
+        contents=[contents[text_id] for text_id in text_ids],
         own=own,
         sizes=sizes,
     )
 
 
-def _contents(text_ids: Sequence[str], num_queries: int, texts: Texts) -> list[int]:
+def _contents(query_ids: Iterable[str], doc_ids: Iterable[str], texts: Texts) -> dict[str, int]:
+    """Return `Layout.contents` by id."""
+    said = {query_id: texts.queries[query_id] for query_id in query_ids}
+    said |= {doc_id: texts.docs[doc_id] for doc_id in doc_ids}
     known: dict[str, int] = {}
-    said = [texts.queries[query_id] for query_id in text_ids[:num_queries]]
-    said += [texts.docs[doc_id] for doc_id in text_ids[num_queries:]]
-    return [known.setdefault(normalise(text), len(known)) for text in said]
+    return {text_id: known.setdefault(normalise(text), len(known)) for text_id, text in said.items()}
 
 
 def _not_negative(
-    share: Sequence[Group],
-    query_contents: Sequence[int],
-    place: Mapping[str, int],
-    doc_contents: Sequence[int],
-    texts: Texts,
+    share: Sequence[Group], place: Mapping[str, int], contents: Mapping[str, int], texts: Texts
 ) -> list[list[int]]:
     by_content: dict[int, list[str]] = {}
     by_label: dict[str, list[str]] = {}
-    for doc_id, column in place.items():
-        by_content.setdefault(doc_contents[column], []).append(doc_id)
+    for doc_id in place:
+        by_content.setdefault(contents[doc_id], []).append(doc_id)
         if doc_id in texts.labels:
             by_label.setdefault(texts.labels[doc_id], []).append(doc_id)
     masked = []
-    for number, group in enumerate(share):
-        relevant = {*by_content.get(query_contents[number], ())}
+    for group in share:
+        relevant = {*by_content.get(contents[group.query_id], ())}
         for known in (texts.positives, texts.spared):
             relevant |= place.keys() & known.get(group.query_id, frozenset())
         if group.query_id in texts.labels:

@@ -81,20 +81,20 @@ def training_texts(
     query_ids = pa.array(sorted({group.query_id for group in groups}), pa.string())
     queries_asked = queries.filter(pc.is_in(queries["query_id"], query_ids))
     trained_on = queries_asked.filter(pc.equal(queries_asked["split"], "train"))["query_id"]
-    judged = drops.filter(pc.is_in(drops["query_id"], trained_on))
+    dropped = drops.filter(pc.is_in(drops["query_id"], trained_on))
     is_labelled = pc.and_(pc.greater(qrels["relevance"], 0), pc.is_in(qrels["query_id"], query_ids))
-    relabelled = judged.filter(pc.equal(judged["reason"], "relabelled"))
+    relabelled = dropped.filter(pc.equal(dropped["reason"], "relabelled"))
     positives = _docs_by_query(qrels.filter(is_labelled), relabelled)
     grouped = {doc_id for group in groups for doc_id in group.doc_ids}
-    is_too_close = pc.is_in(judged["reason"], pa.array(_TOO_CLOSE))
-    is_met = pc.is_in(judged["doc_id"], pa.array(sorted(grouped), pa.string()))
+    is_too_close = pc.is_in(dropped["reason"], pa.array(_TOO_CLOSE))
+    is_met = pc.is_in(dropped["doc_id"], pa.array(sorted(grouped), pa.string()))
     named = grouped.union(*positives.values())
     docs = corpus.filter(pc.is_in(corpus["doc_id"], pa.array(sorted(named), pa.string())))
     return Texts(
         queries=_column_by_id(queries_asked, "query_id", "text"),
         docs=_column_by_id(docs, "doc_id", "text"),
         positives=positives,
-        spared=_docs_by_query(judged.filter(pc.and_(is_too_close, is_met))),
+        spared=_docs_by_query(dropped.filter(pc.and_(is_too_close, is_met))),
         labels=_column_by_id(queries_asked, "query_id", "label") | _column_by_id(docs, "doc_id", "label"),
         vectors=_by_id(vectors, pa.concat_arrays([query_ids, pa.array(sorted(named), pa.string())])),
     )
