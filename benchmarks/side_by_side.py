@@ -9,6 +9,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any, NamedTuple
 
 import torch
@@ -89,8 +90,9 @@ def compare(sides: Mapping[str, tuple[Side, Sequence[Any]]], rounds: int = ROUND
         for name, (side, arguments) in sides.items():
             if results[name] and results[name][0].seconds > LONG:
                 continue
-            with context.Pool(1) as pool:
-                results[name].append(pool.apply(side, tuple(arguments)))
+            # A process that ends by itself: one that is stopped leaves semaphores behind, and a warning for each.
+            with ProcessPoolExecutor(1, mp_context=context) as pool:
+                results[name].append(pool.submit(side, *arguments).result())
             sys.stderr.write(f"round {number + 1}/{rounds}, {name}: {results[name][-1].seconds:.2f} s\n")
     return {name: sorted(figures)[len(figures) // 2] for name, figures in results.items()}
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from anna.errors import InputError
 from anna.known_shapes import find_shape
+from anna.planning.case import Case, Models
 from anna.planning.counts import count
-from anna.planning.estimates import Case, Models, estimate
+from anna.planning.estimates import estimate
 from anna.planning.hardware import GPU_SHARE, GPUS_OF_MACHINE, Hardware, parse, this_machine
 from anna.planning.report import describe
 from anna.planning.settings import Settings

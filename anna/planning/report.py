@@ -5,10 +5,12 @@ from collections.abc import Sequence
 
 from anna.footprint import GIB, Setup, activations, floor, remedies, states
 from anna.planning import held_out
-from anna.planning.estimates import Case, Estimate, downloads, longest_text, scored_by, scoring_memory
+from anna.planning.case import Case, Estimate
+from anna.planning.estimates import downloads
 from anna.planning.hardware import GPUS_OF_MACHINE
 from anna.planning.known_rows import ASSUMED
 from anna.planning.memory import host_memory, inference_weights, needed_memory
+from anna.planning.scoring import longest_text, scored_by, scoring_memory
 from anna.planning.text import aligned, count, duration, size
 
 ON_GPU = ("retrieve_dense", "rerank", "train", "evaluate")

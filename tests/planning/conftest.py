@@ -7,7 +7,8 @@ import yaml
 
 from anna import check
 from anna.footprint import GIB
-from anna.planning.estimates import Case, Estimate, estimate
+from anna.planning.case import Case, Estimate
+from anna.planning.estimates import estimate
 from anna.planning.hardware import Hardware, cpu_rate
 from anna.planning.plan import make_case
 from anna.planning.settings import Settings

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from anna.planning import counts
-from anna.planning.estimates import Case, Estimate, estimate
+from anna.planning.case import Case, Estimate
+from anna.planning.estimates import estimate
 from anna.planning.plan import make_case
 from tests.planning.conftest import MEASURED_ON, REPO, read_settings
 

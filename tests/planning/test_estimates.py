@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from anna.footprint import GIB, GPU_BASE
-from anna.planning import estimates, held_out, memory, work
+from anna.planning import held_out, memory, scoring, tables, work
+from anna.planning.case import Case, Estimate, Models
 from anna.planning.counts import Counts
-from anna.planning.estimates import Case, Models, estimate
+from anna.planning.estimates import estimate
 from anna.planning.hardware import Hardware, parse
 from anna.planning.settings import Settings
 from anna.shapes import Shape
@@ -40,7 +41,7 @@ def make(section: str = "rerank", hardware: Hardware = CPU, **changes: Any) -> C
     return Case(settings._replace(**{section: changed}), Counts((TASK,), "", ()), models, hardware, 1)
 
 
-def of(case: Case, stage: str) -> estimates.Estimate:
+def of(case: Case, stage: str) -> Estimate:
     (found,) = [one for one in estimate(case) if one.stage == stage]
     return found
 
@@ -60,13 +61,13 @@ def test_the_dense_teacher_pads_to_sixteen() -> None:
     operations = 400 * 64 * work.forward(ENCODER, 64) + 200 * 16 * work.forward(ENCODER, 16)
     assert found.operations == operations
     search = 2 * 8 * 400 * 200
-    assert found.seconds == pytest.approx(estimates.START["retrieve_dense"] + (operations + search) / 1e6)
-    assert found.disk == 2 * 600 * 8 * 4 + 200 * 10 * estimates.ROW_BYTES
+    assert found.seconds == pytest.approx(scoring.START["retrieve_dense"] + (operations + search) / 1e6)
+    assert found.disk == 2 * 600 * 8 * 4 + 200 * 10 * tables.ROW_BYTES
 
 
 def test_query_likelihood_reads_a_passage_once_for_several_queries() -> None:
     found = of(make(), "rerank")
-    pairs = 24 * (4 + estimates.OUTSIDE)
+    pairs = 24 * (4 + scoring.OUTSIDE)
     assert found.tokens == pytest.approx(pairs * (0.8 * (60 + 9) + 10))
     head = pairs * 10 * 2 * 40
     assert found.operations == pytest.approx(found.tokens * work.forward(SHAPE, 30) + head)
@@ -96,13 +97,13 @@ def test_bm25_indexes_every_document_and_compares_it_with_every_query() -> None:
 def test_teachers_use_the_gpus_that_scoring_gives_them() -> None:
     eight = parse("h200x8")
     plain = {"engine": "local", "workers": 4, "gpus": 1.0}
-    assert estimates.scorers(make("scoring", eight, **plain)) == 4
-    assert estimates.scorers(make("scoring", eight, **plain | {"workers": None})) == 8
-    assert estimates.scorers(make("scoring", parse("h200x16"), **plain | {"workers": None})) == 8
-    assert estimates.scorers(make("scoring", parse("h200x16"), **plain | {"workers": None, "engine": "ray"})) == 16
-    assert estimates.scorers(make("scoring", eight, **plain | {"engine": "ray"})) == 4
-    assert estimates.scorers(make("scoring", eight, **plain | {"engine": "ray", "workers": 20})) == 8
-    assert estimates.scorers(make("scoring", CPU, **plain | {"engine": "ray"})) == 1
+    assert scoring.scorers(make("scoring", eight, **plain)) == 4
+    assert scoring.scorers(make("scoring", eight, **plain | {"workers": None})) == 8
+    assert scoring.scorers(make("scoring", parse("h200x16"), **plain | {"workers": None})) == 8
+    assert scoring.scorers(make("scoring", parse("h200x16"), **plain | {"workers": None, "engine": "ray"})) == 16
+    assert scoring.scorers(make("scoring", eight, **plain | {"engine": "ray"})) == 4
+    assert scoring.scorers(make("scoring", eight, **plain | {"engine": "ray", "workers": 20})) == 8
+    assert scoring.scorers(make("scoring", CPU, **plain | {"engine": "ray"})) == 1
     for stage in ("retrieve_dense", "rerank", "evaluate"):
         assert of(make("scoring", eight, **plain), stage).note.endswith(", on 4 of 8 GPUs")
 
@@ -130,6 +131,6 @@ def test_adapters_on_a_gpu_read_the_checkpoint_in_their_own_numbers() -> None:
 
 
 def test_what_the_teachers_read_is_counted_by_their_own_numbers() -> None:
-    assert estimates.LOGITS_AT_ONCE == query_likelihood.LOGITS_AT_ONCE
-    assert estimates.PADDED_TO == padding.PADDED_TO
-    assert estimates.JUDGED == shortlist.MAX_JUDGED
+    assert scoring.LOGITS_AT_ONCE == query_likelihood.LOGITS_AT_ONCE
+    assert scoring.PADDED_TO == padding.PADDED_TO
+    assert scoring.JUDGED == shortlist.MAX_JUDGED

@@ -9,10 +9,12 @@ from anna import cli
 from anna.errors import InputError
 from anna.footprint import GIB
 from anna.planning import report
-from anna.planning.estimates import Case, estimate, scoring_memory
+from anna.planning.case import Case
+from anna.planning.estimates import estimate
 from anna.planning.hardware import parse, this_machine
 from anna.planning.memory import LIBRARIES
 from anna.planning.plan import make_case
+from anna.planning.scoring import scoring_memory
 from tests.planning.conftest import REPO, read_settings
 
 PAPER = REPO / "presets/mistral-7b.yaml"
