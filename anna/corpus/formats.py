@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from anna import origins
-from anna.corpus import ontologies
+from anna.corpus import beir, ontologies
 from anna.corpus.files import open_text
 from anna.corpus.sources import Reading, repeats
 from anna.errors import InputError
@@ -183,6 +183,10 @@ def _folders(path: Path, _: Reading) -> Iterator[Raw]:
         yield {"text": file.read_text(encoding="utf-8-sig", errors="surrogateescape"), "label": file.parent.name}
 
 
+def _beir(path: Path, reading: Reading) -> Iterator[Raw]:
+    yield from beir.documents(path) if reading.split is None else beir.queries(path, reading.split)
+
+
 def _obo(path: Path, reading: Reading) -> Iterator[Raw]:
     with open_text(path) as file:
         terms = ontologies.parse_obo(file)
@@ -205,6 +209,7 @@ FORMATS: dict[str, Callable[[Path, Reading], Iterator[Raw]]] = {
     "parquet": _parquet,
     "lines": _lines,
     "folders": _folders,
+    "beir": _beir,
     "obo": _obo,
     "stix": _stix,
 }

@@ -112,8 +112,11 @@ def _merge_documents(task: HeldOutTask, near_duplicate: float | None, drop: Drop
     texts = {text_id(task.source.task, "d", doc): doc for doc in task.docs}
     survivor = merge_texts(texts, near_duplicate, "document", drop)
     for place, unit in enumerate(task.units):
-        others = tuple(sorted({survivor[other] for other in unit.others}))
-        task.units[place] = unit._replace(others=others, scores=(1.0,) * len(others))
+        judged: dict[str, float] = {}
+        for other, score in zip(unit.others, unit.scores, strict=True):
+            judged[survivor[other]] = max(score, judged.get(survivor[other], score))
+        others = tuple(sorted(judged))
+        task.units[place] = unit._replace(others=others, scores=tuple(judged[other] for other in others))
     task.distractors = [survivor[doc] for doc in task.distractors]
 
 

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, field_validator, mo
 from anna.origins import HubOrigin, Origin
 from anna.params import Strict
 
-Format = Literal["jsonl", "json", "csv", "tsv", "parquet", "lines", "folders", "obo", "stix"]
+Format = Literal["jsonl", "json", "csv", "tsv", "parquet", "lines", "folders", "beir", "obo", "stix"]
 
 _PLACE = re.compile(r"\{([^{}]*)\}")
 """A column in a template, whatever its name is."""
@@ -25,7 +25,7 @@ COLUMNS: dict[str, tuple[tuple[str, ...], ...]] = {
     "retrieval": (("query", "doc"), ("query", "docs"), ("query", "doc", "negatives"), ("query", "docs", "negatives")),
     "sts": _PAIRS,
     "classification": _LABELLED,
-    "Retrieval": (("query", "doc"), ("query", "docs")),
+    "Retrieval": (("query", "doc"), ("query", "docs"), ("query", "docs", "relevances")),
     "Reranking": (("query", "doc", "relevance"),),
     "STS": _PAIRS,
     "Classification": _LABELLED,
@@ -64,6 +64,8 @@ class Reading(Strict):
     """Of `lines`: a regular expression whose named groups are the columns."""
     records: Literal["synonyms", "synonym_pairs"] | None = None
     """Of `obo`: what a row is."""
+    split: str | None = Field(default=None, pattern=r"^[\w.-]+$")
+    """Of `beir`: whose judged queries are the rows; null: the rows are the documents."""
     columns: dict[str, str] = Field(min_length=1)
     """Our column -> the source's column, or a template of its columns such as "{title} -- {passage}"."""
     require: tuple[str, ...] = ()
@@ -113,10 +115,15 @@ class Reading(Strict):
     def _format_fits(self) -> Self:
         if isinstance(self.origin, HubOrigin) != (self.format is None):
             raise ValueError("format: must be given for wheel and files, and left out for the hub")
-        for name, formats in (("header", ("csv", "tsv")), ("pattern", ("lines",)), ("records", ("obo",))):
+        for name, formats, is_needed in (
+            ("header", ("csv", "tsv"), False),
+            ("pattern", ("lines",), True),
+            ("records", ("obo",), True),
+            ("split", ("beir",), False),
+        ):
             if getattr(self, name) is not None and self.format not in formats:
                 raise ValueError(f"{name}: only for format {' or '.join(formats)}")
-            if getattr(self, name) is None and name != "header" and self.format in formats:
+            if getattr(self, name) is None and is_needed and self.format in formats:
                 raise ValueError(f"{name}: missing for format {self.format}")
         return self
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from anna.corpus.drops import Drop
 from anna.corpus.sources import HeldOutSource
 from anna.corpus.values import Row
+from anna.errors import InputError
 from anna.folding import normalise
 from anna.prompts import Example
 from anna.seeding import derive_seed
@@ -51,6 +52,9 @@ def make_units(source: HeldOutSource, rows: Iterable[Row], drop: Drop) -> list[U
         drop: Counts rows that repeat another (`duplicate_pair`, `duplicate_text`), texts with two classes
             (`conflicting_labels`), rows whose lists are all empty (`no_document`) or differ in length
             (`unequal_lists`), and queries and sources for which there is nothing to tell apart (`one_sided`).
+
+    Raises:
+        InputError: If a document of Retrieval has a relevance that is no whole number from 1.
     """
     if source.type in LABELLED:
         return _labelled(rows, drop)
@@ -85,17 +89,30 @@ def _judgements(source: HeldOutSource, rows: Iterable[Row], drop: Drop) -> Itera
             yield row, row.text("text1"), row.text("text2"), row.numbers("score")[0]
         elif source.type == "Reranking":
             yield row, row.text("query"), row.text("doc"), float(row.text("relevance") in relevant)
-        elif source.type == "Retrieval":
+        elif source.type == "Retrieval" and "relevances" not in row.values:
             for doc in row.docs:
                 yield row, row.text("query"), doc, 1.0
         elif "good" in row.values:
             yield row, row.text("source"), row.text("good"), 1.0
             yield row, row.text("source"), row.text("bad"), 0.0
-        elif len(row.texts("summaries")) != len(row.numbers("relevances")):
-            drop("unequal_lists", f"{row.place}: {row.text('source')}")
         else:
-            for summary, score in zip(row.texts("summaries"), row.numbers("relevances"), strict=True):
-                yield row, row.text("source"), summary, score
+            yield from _graded(source, row, drop)
+
+
+def _graded(source: HeldOutSource, row: Row, drop: Drop) -> Iterator[tuple[Row, str, str, float]]:
+    """Yield what a row judges by two lists, texts and how relevant each is."""
+    judged, others = ("query", "docs") if source.type == "Retrieval" else ("source", "summaries")
+    texts, scores = row.texts(others), row.numbers("relevances")
+    if len(texts) != len(scores):
+        drop("unequal_lists", f"{row.place}: {row.text(judged)}")
+        return
+    for text, score in zip(texts, scores, strict=True):
+        if source.type == "Retrieval" and (score < 1 or not score.is_integer()):
+            raise InputError(
+                f"{row.place}: a document has relevance {score:g}, but those of type Retrieval are relevant, 1 or a "
+                "higher whole number; leave out the others, or name them under `distractors`"
+            )
+        yield row, row.text(judged), text, score
 
 
 def _group(judgements: Iterable[tuple[Row, str, str, float]], drop: Drop) -> dict[str, dict[str, float]]:

@@ -30,6 +30,8 @@ def known_rows(source: Any) -> Known | None:
     """Return what is known of a source's rows before it is read: of data sets in `ROWS`, and of files that are here."""
     origin = source.origin
     if isinstance(origin, FilesOrigin):
+        if source.format == "beir":
+            return _of_beir(origin.path, source.split, source.columns)
         return _of_file(origin.path, source.format, source.columns)
     return ROWS.get((origin.repo, origin.split)) if isinstance(origin, HubOrigin) else None
 
@@ -48,10 +50,28 @@ def _of_file(path: Path, form: str, columns: Mapping[str, str]) -> Known | None:
         return Known(sum(map(_rows_of_parquet, files)), _docs(columns, *_listed_in_parquet(files, columns)))
     if form not in ("jsonl", "csv", "tsv", "lines") or not path.is_file() or path.suffix == ".gz":
         return None
+    rows, start = _lines(path)
+    return Known(rows, _docs(columns, *_listed_in_lines(start, columns)) if form == "jsonl" else 1.0)
+
+
+def _lines(path: Path) -> tuple[int, bytes]:
+    """Return about how many lines a file has, and its start, in which they are counted."""
     with path.open("rb") as file:
         start = file.read(LOOKED_AT)
-    rows = round(start.count(b"\n") * path.stat().st_size / max(1, len(start)))
-    return Known(rows, _docs(columns, *_listed_in_lines(start, columns)) if form == "jsonl" else 1.0)
+    return round(start.count(b"\n") * path.stat().st_size / max(1, len(start))), start
+
+
+def _of_beir(folder: Path, split: str | None, columns: Mapping[str, str]) -> Known | None:
+    """Return about how many documents a folder in BEIR's form has, or judged queries of a split."""
+    path = folder / ("corpus.jsonl" if split is None else f"qrels/{split}.tsv")
+    if not path.is_file():
+        return None
+    rows, start = _lines(path)
+    if split is None:
+        return Known(rows, 1.0)
+    judged = [line.partition(b"\t")[0] for line in start.splitlines()[1:]]
+    queries = max(1, len(set(judged)))
+    return Known(round((rows - 1) * queries / max(1, len(judged))), len(judged) / queries)
 
 
 def _rows_of_parquet(path: Path) -> int:

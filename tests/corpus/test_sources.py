@@ -25,6 +25,8 @@ PAIR = {"text1": "a", "text2": "b", "score": "s"}
         ({"columns": TEXT, "format": "lines", "pattern": "(?P<text"}, "not a regular expression"),
         ({"columns": TEXT, "format": "lines", "pattern": ".*"}, "has no named group"),
         ({"columns": TEXT, "format": "obo"}, "records: missing for format obo"),
+        ({"columns": TEXT, "format": "jsonl", "split": "train"}, "split: only for format beir"),
+        ({"columns": DOCS["columns"], "format": "beir", "split": "a/b"}, "should match pattern"),
         ({"columns": {"text": "{}"}, "format": "csv"}, "has an empty column name"),
         ({"columns": {"text": "{a"}, "format": "csv"}, "text: '{a' has a brace that is not part of a {column}"),
         ({"columns": {"text": "{{a}}"}, "format": "csv"}, "has a brace that is not part of a {column}"),

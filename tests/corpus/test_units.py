@@ -6,6 +6,7 @@ import pytest
 from anna.corpus.sources import HeldOutSource
 from anna.corpus.units import Unit, choose_examples, make_units, shuffle, take_in_turn
 from anna.corpus.values import Row
+from anna.errors import InputError
 from anna.prompts import Example
 from tests.corpus.conftest import Counted
 
@@ -46,6 +47,25 @@ def test_rows_without_documents_or_summaries_are_counted(drops: Counted) -> None
     made = make_units(source("Summarization", ["source", "summaries", "relevances"]), given, drops)
     assert made == [Unit("s", ("a", "b"), (1.0, 0.0))]
     assert drops == {"no_document": 1, "unequal_lists": 1}
+
+
+def test_retrieval_takes_grades(drops: Counted) -> None:
+    graded = source("Retrieval", ["query", "docs", "relevances"])
+    given = rows(
+        {"query": "q", "docs": ("b", "a"), "relevances": (3.0, 1.0)},
+        {"query": "q", "docs": ("a",), "relevances": (2.0,)},
+        {"query": "r", "docs": ("a", "b"), "relevances": (1.0,)},
+        {"query": "s", "docs": (), "relevances": ()},
+    )
+    assert make_units(graded, given, drops) == [Unit("q", ("a", "b"), (2.0, 3.0))]
+    assert drops == {"duplicate_pair": 1, "unequal_lists": 1, "no_document": 1}
+
+
+@pytest.mark.parametrize("relevance", [0.0, 1.5, -1.0])
+def test_a_relevance_that_is_no_grade_is_refused(relevance: float, drops: Counted) -> None:
+    given = rows({"query": "q", "docs": ("a", "b"), "relevances": (1.0, relevance)})
+    with pytest.raises(InputError, match=f"row 0: a document has relevance {relevance:g}, but those of type"):
+        make_units(source("Retrieval", ["query", "docs", "relevances"]), given, drops)
 
 
 def test_reranking_needs_both_sides(drops: Counted) -> None:

@@ -135,6 +135,22 @@ def test_rows_of_local_files_are_counted(tmp_path: Path, monkeypatch: pytest.Mon
     assert sources.known_rows(Reading(origin=gone, format=form, columns={"doc": "text"})) is None
 
 
+def test_rows_of_a_folder_in_beirs_form_are_counted(tmp_path: Path) -> None:
+    docs = "".join(f'{{"_id": "{number}", "text": "t"}}\n' for number in range(30))
+    (tmp_path / "corpus.jsonl").write_text(docs, encoding="utf-8")
+    (tmp_path / "qrels").mkdir()
+    judged = "".join(f"q{number // 3}\t{number}\t1\n" for number in range(12))
+    (tmp_path / "qrels" / "dev.tsv").write_text(f"query-id\tcorpus-id\tscore\n{judged}", encoding="utf-8")
+
+    def known(split: str | None) -> Known | None:
+        origin = FilesOrigin(kind="files", path=tmp_path)
+        return sources.known_rows(Reading(origin=origin, format="beir", split=split, columns={"docs": "docs"}))
+
+    assert known(None) == Known(30, 1.0)
+    assert known("dev") == Known(4, 3.0)
+    assert known("train") is None
+
+
 @pytest.mark.parametrize("form", ["jsonl", "parquet"])
 def test_documents_in_lists_of_local_files_are_counted(tmp_path: Path, form: str) -> None:
     path = tmp_path / "rows"

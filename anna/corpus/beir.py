@@ -1,0 +1,114 @@
+"""Retrieval data sets in BEIR's form: a folder of documents, queries and judgements, which name each other by id.
+
+`corpus.jsonl` has `_id`, `text` and perhaps `title`; `queries.jsonl` has `_id` and `text`; `qrels/<split>.tsv` begins
+with the line `query-id corpus-id score`, divided by tabs. Each may be a .gz. Reference: Thakur et al. 2021,
+arXiv 2104.08663.
+"""
+
+import json
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+from anna.corpus.files import open_text
+from anna.errors import InputError
+
+CORPUS, QUERIES = "corpus.jsonl", "queries.jsonl"
+HEADER = ["query-id", "corpus-id", "score"]
+
+_log = logging.getLogger(__name__)
+
+_Object = dict[str, Any]
+
+
+def documents(folder: Path) -> Iterator[_Object | None]:
+    """Yield each document as `doc`, its title before its text as BEIR reads it; None for a line that is none.
+
+    Raises:
+        InputError: If the folder has no corpus.
+    """
+    for row in _objects(_file(folder, CORPUS)):
+        yield None if row is None else {"doc": _document(row)}
+
+
+def queries(folder: Path, split: str) -> Iterator[_Object]:
+    """Yield each judged query of a split, in the order of its first judgement.
+
+    A row has `query-id`, `query`, `docs` (judged above 0), their scores as `relevances`, and `negatives` (judged 0 or
+    below). Texts that are not there are left out of it: it lacks `query`, or all three lists. Memory holds what is
+    judged and no other text.
+
+    Raises:
+        InputError: If a file is missing, or a line of the judgements is none.
+    """
+    judged = _judgements(_file(folder, f"qrels/{split}.tsv"))
+    named = {doc_id for own in judged.values() for doc_id in own}
+    docs = _texts(_file(folder, CORPUS), named, _document)
+    asked = _texts(_file(folder, QUERIES), judged, lambda row: row["text"])
+    for what, absent in ((QUERIES, judged.keys() - asked.keys()), (CORPUS, named - docs.keys())):
+        if absent:
+            place = f"{folder}/qrels/{split}.tsv"
+            _log.warning("%s judges %d that %s does not have, among them %r", place, len(absent), what, min(absent))
+    for query_id, own in judged.items():
+        row: _Object = {"query-id": query_id}
+        if query_id in asked:
+            row["query"] = asked[query_id]
+        if own.keys() <= docs.keys():
+            relevant = {doc_id: score for doc_id, score in own.items() if score > 0}
+            row["docs"] = [docs[doc_id] for doc_id in relevant]
+            row["relevances"] = list(relevant.values())
+            row["negatives"] = [docs[doc_id] for doc_id in own if doc_id not in relevant]
+        yield row
+
+
+def _document(row: _Object) -> str:
+    return f"{row.get('title') or ''} {row['text']}".strip()
+
+
+def _texts(path: Path, wanted: Collection[str], text: Callable[[_Object], str]) -> dict[str, str]:
+    """Return the text of each row of `path` whose id is wanted."""
+    return {row["_id"]: text(row) for row in _objects(path) if row and row["_id"] in wanted}
+
+
+def _objects(path: Path) -> Iterator[_Object | None]:
+    """Yield the object of each line that is not blank; None where it is not JSON, or lacks an id or a text."""
+    with open_text(path) as file:
+        for line in filter(str.strip, file):
+            try:
+                row = json.loads(line)
+            except ValueError:
+                row = None
+            is_whole = isinstance(row, dict) and all(isinstance(row.get(name), str) for name in ("_id", "text"))
+            yield row if is_whole else None
+
+
+def _judgements(path: Path) -> dict[str, dict[str, float]]:
+    """Return the score of each document by query; of two of one pair, the higher."""
+    judged: defaultdict[str, dict[str, float]] = defaultdict(dict)
+    with open_text(path) as file:
+        for number, line in enumerate(file, start=1):
+            parts = line.rstrip("\r\n").split("\t")
+            if number == 1 and parts == HEADER:
+                continue
+            try:
+                query_id, doc_id, score = parts[0], parts[1], float(parts[2])
+            except (IndexError, ValueError):
+                raise InputError(
+                    f"{path} line {number} is {line.rstrip()[:80]!r}, expected {' '.join(HEADER)} divided by tabs, the "
+                    "score a number; correct the file"
+                ) from None
+            judged[query_id][doc_id] = max(score, judged[query_id].get(doc_id, score))
+    return judged
+
+
+def _file(folder: Path, name: str) -> Path:
+    for path in (folder / name, folder / f"{name}.gz"):
+        if path.is_file():
+            return path
+    splits = sorted(path.name.split(".")[0] for path in folder.glob("qrels/*.tsv*"))
+    raise InputError(
+        f"{folder} has no {name}, expected {CORPUS}, {QUERIES} and qrels/<split>.tsv as in BEIR (splits there: "
+        f"{splits}); correct path or split in params.yaml"
+    )

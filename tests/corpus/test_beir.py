@@ -1,0 +1,140 @@
+import gzip
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from anna.corpus import formats
+from anna.corpus.drops import DropLog
+from anna.corpus.held_out import load_task
+from anna.corpus.held_out_tables import held_out_tables
+from anna.corpus.ingest import load_training
+from anna.corpus.sources import Cleaning, HeldOutSource, Reading, TrainSource
+from anna.errors import InputError
+
+CLEANING = Cleaning(0.0, None, seed=1)
+
+
+def lines(rows: Sequence[Mapping[str, Any] | str]) -> str:
+    return "".join(f"{row if isinstance(row, str) else json.dumps(row)}\n" for row in rows)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    docs = [{"_id": f"d{number}", "title": "", "text": f"text {number}"} for number in range(5)]
+    docs[0] |= {"title": "Title"}
+    del docs[1]["title"]
+    (tmp_path / "corpus.jsonl").write_text(lines(docs))
+    (tmp_path / "queries.jsonl").write_text(
+        lines([{"_id": f"q{number}", "text": f"asks {number}"} for number in "012"])
+    )
+    (tmp_path / "qrels").mkdir()
+    judged = ["query-id\tcorpus-id\tscore", "q1\td0\t2", "q0\td1\t1", "q1\td2\t0", "q1\td3\t1", "q1\td3\t-1"]
+    (tmp_path / "qrels" / "train.tsv").write_text(lines(judged))
+    return tmp_path
+
+
+def read(folder: Path, split: str | None = None) -> list[formats.Raw]:
+    origin, columns = {"kind": "files", "path": str(folder)}, {"doc": "doc"}
+    reading = Reading.model_validate({"origin": origin, "format": "beir", "split": split, "columns": columns})
+    return list(formats.read(reading))
+
+
+def declared(folder: Path, columns: str, **others: Any) -> dict[str, Any]:
+    return {
+        "task": "T",
+        "origin": {"kind": "files", "path": str(folder)},
+        "format": "beir",
+        "split": "train",
+        "columns": {name: name for name in columns.split()},
+        **others,
+    }
+
+
+def test_a_document_is_its_title_and_its_text(folder: Path) -> None:
+    assert read(folder) == [{"doc": doc} for doc in ("Title text 0", "text 1", "text 2", "text 3", "text 4")]
+
+
+def test_a_row_is_a_judged_query_with_what_its_judgements_name(folder: Path) -> None:
+    assert read(folder, "train") == [
+        {
+            "query-id": "q1",
+            "query": "asks 1",
+            "docs": ["Title text 0", "text 3"],
+            "relevances": [2.0, 1.0],
+            "negatives": ["text 2"],
+        },
+        {"query-id": "q0", "query": "asks 0", "docs": ["text 1"], "relevances": [1.0], "negatives": []},
+    ]
+
+
+def test_packed_files_are_read_too(folder: Path) -> None:
+    expected = read(folder, "train")
+    for name in ("corpus.jsonl", "queries.jsonl", "qrels/train.tsv"):
+        (folder / f"{name}.gz").write_bytes(gzip.compress((folder / name).read_bytes()))
+        (folder / name).unlink()
+    assert read(folder, "train") == expected
+
+
+def test_lines_that_are_no_document_are_malformed(folder: Path) -> None:
+    whole = json.dumps({"_id": "d", "text": "whole"})
+    (folder / "corpus.jsonl").write_text(lines(["{", '{"_id": 3, "text": "a"}', '{"_id": "d"}', "", "[]", whole]))
+    assert read(folder) == [None, None, None, None, {"doc": "whole"}]
+
+
+def test_what_is_judged_but_not_there_is_missing_from_its_rows(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with (folder / "qrels" / "train.tsv").open("a") as file:
+        file.write("q2\td1\t1\nq2\td9\t0\nq8\td1\t1\n")
+    with caplog.at_level(logging.WARNING):
+        rows = read(folder, "train")
+    assert rows[2:] == [
+        {"query-id": "q2", "query": "asks 2"},
+        {"query-id": "q8", "docs": ["text 1"], "relevances": [1.0], "negatives": []},
+    ]
+    place = f"{folder}/qrels/train.tsv"
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{place} judges 1 that queries.jsonl does not have, among them 'q8'",
+        f"{place} judges 1 that corpus.jsonl does not have, among them 'd9'",
+    ]
+
+
+@pytest.mark.parametrize("line", ["q1 d0 1", "q1\td0", "q1\td0\thigh", "query\tdoc\tscore"])
+def test_a_line_of_judgements_that_is_none_is_refused_by_its_number(folder: Path, line: str) -> None:
+    with (folder / "qrels" / "train.tsv").open("a") as file:
+        file.write(f"{line}\n")
+    with pytest.raises(InputError, match=r"train\.tsv line 7 is .*, expected query-id corpus-id score"):
+        read(folder, "train")
+
+
+def test_a_split_that_is_not_there_is_refused_with_those_that_are(folder: Path) -> None:
+    with pytest.raises(InputError, match=r"has no qrels/dev\.tsv, .*splits there: \['train'\]"):
+        read(folder, "dev")
+
+
+def test_training_takes_its_positives_negatives_and_distractors(folder: Path) -> None:
+    every = {"origin": {"kind": "files", "path": str(folder)}, "format": "beir", "columns": {"doc": "doc"}}
+    entry = declared(folder, "query docs negatives", kind="retrieval", distractors=[every])
+    (collection,) = load_training([TrainSource.model_validate(entry)], [], DropLog(), CLEANING)
+    judged = {
+        (collection.queries[query_id], collection.docs[doc_id]): relevance
+        for (query_id, doc_id), relevance in collection.qrels.items()
+    }
+    assert judged == {
+        ("asks 1", "Title text 0"): 1,
+        ("asks 1", "text 3"): 1,
+        ("asks 1", "text 2"): 0,
+        ("asks 0", "text 1"): 1,
+    }
+    assert sorted(collection.docs.values()) == ["Title text 0", "text 1", "text 2", "text 3", "text 4"]
+
+
+def test_a_held_out_task_keeps_its_grades(folder: Path) -> None:
+    entry = declared(folder, "query docs relevances", type="Retrieval")
+    task = load_task(HeldOutSource.model_validate(entry), DropLog(), CLEANING, num_examples=0)
+    tables = held_out_tables([task])
+    texts = dict(zip(tables["corpus"]["doc_id"].to_pylist(), tables["corpus"]["text"].to_pylist(), strict=True))
+    graded = zip(tables["qrels"]["doc_id"].to_pylist(), tables["qrels"]["relevance"].to_pylist(), strict=True)
+    assert {texts[doc_id]: relevance for doc_id, relevance in graded} == {"Title text 0": 2, "text 1": 1, "text 3": 1}
