@@ -71,7 +71,8 @@ def draw_training(facts: Facts) -> Figure | None:
     ):
         line(panels[0], values["queries"], values[name], role, label)
     if len(validation.ndcg):
-        panels[1].plot(*validation, color=light("ink"), linewidth=1.6, marker="o", markersize=4)
+        # Not clipped: the first one lies on the left edge.
+        panels[1].plot(*validation, color=light("ink"), linewidth=1.6, marker="o", markersize=4, clip_on=False)
     line(panels[-2], values["queries"], values["gradient_norm"], "muted", None)
     panels[-1].plot(values["queries"], values["learning_rate"], color=light("muted"), linewidth=1.6)
     for axes, label in zip(panels, labels, strict=True):
