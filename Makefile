@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 VLLM := .venv-vllm
 # Stages run `python -m stages.<name>`: that of the virtual environment.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+# One process per CPU and at most four, a thread and whole files of tests for each.
+PYTEST := OMP_NUM_THREADS=1 pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 # Which of presets/ replaces params.yaml; empty: params.yaml as it is.
 PRESET ?=
 
@@ -44,10 +46,10 @@ ifneq ($(PRESET),)
 endif
 
 test: install ## Run the fast tests
-	pytest
+	$(PYTEST)
 
 test-all: install ## Run all tests, the slow ones too
-	pytest -m "not gpu"
+	$(PYTEST) -m "not gpu"
 
 test-gpu: install ## Run the tests that need an NVIDIA GPU
 	pytest -m gpu
