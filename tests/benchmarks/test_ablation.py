@@ -80,5 +80,5 @@ def test_a_run_that_is_kept_is_not_repeated_and_other_params_are_another_run(
         assert ablation.run("a", {"filter": {"margin": margin}}, threads=1) == {"mean": 0.5}
     assert len(copies) == 2
     dvc.write_text("#!/bin/sh\nexit 1\n", encoding="utf-8")
-    with pytest.raises(InputError, match=r"^a: dvc checkout --quiet failed in .*; see .*\.log$"):
+    with pytest.raises(InputError, match=r"^a: dvc checkout --with-deps evaluate failed in .*; see .*\.log$"):
         ablation.run("a", {"filter": {"margin": 3}}, threads=1)
