@@ -31,7 +31,7 @@ def known_rows(source: Any) -> Known | None:
     origin = source.origin
     if isinstance(origin, FilesOrigin):
         if source.format == "beir":
-            return _of_beir(origin.path, source.split, source.columns)
+            return _of_beir(origin.path, source.split)
         return _of_file(origin.path, source.format, source.columns)
     return ROWS.get((origin.repo, origin.split)) if isinstance(origin, HubOrigin) else None
 
@@ -61,7 +61,7 @@ def _lines(path: Path) -> tuple[int, bytes]:
     return round(start.count(b"\n") * path.stat().st_size / max(1, len(start))), start
 
 
-def _of_beir(folder: Path, split: str | None, columns: Mapping[str, str]) -> Known | None:
+def _of_beir(folder: Path, split: str | None) -> Known | None:
     """Return about how many documents a folder in BEIR's form has, or judged queries of a split."""
     path = folder / ("corpus.jsonl" if split is None else f"qrels/{split}.tsv")
     if not path.is_file():
