@@ -95,7 +95,8 @@ def run(name: str, params: Mapping[str, Any], threads: int) -> Scores:
         env = {**os.environ, "OMP_NUM_THREADS": str(threads)}
         with kept.with_suffix(".log").open("w", encoding="utf-8") as log:
             # What is tried is not for the project's cache: hundreds of megabytes each.
-            for command in (["dvc", "checkout", "--with-deps", "evaluate"], ["dvc", "repro", "--no-commit", "evaluate"]):
+            commands = "dvc checkout --with-deps evaluate", "dvc repro --no-commit evaluate"
+            for command in map(str.split, commands):
                 if subprocess.run(command, cwd=folder, check=False, stdout=log, stderr=log, env=env).returncode:
                     raise InputError(f"{name}: {' '.join(command)} failed in {folder}; see {log.name}")
         io.write_json(kept, read_scores(folder / "metrics" / "mteb.json"))
