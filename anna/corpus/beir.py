@@ -7,6 +7,7 @@ arXiv 2104.08663.
 
 import json
 import logging
+import math
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
@@ -90,17 +91,23 @@ def _judgements(path: Path) -> dict[str, dict[str, float]]:
     with open_text(path) as file:
         for number, line in enumerate(file, start=1):
             parts = line.rstrip("\r\n").split("\t")
-            if number == 1 and parts == HEADER:
+            if not line.strip() or (number == 1 and parts == HEADER):
                 continue
-            try:
-                query_id, doc_id, score = parts[0], parts[1], float(parts[2])
-            except (IndexError, ValueError):
+            if len(parts) != len(HEADER) or not _is_number(parts[2]):
                 raise InputError(
                     f"{path} line {number} is {line.rstrip()[:80]!r}, expected {' '.join(HEADER)} divided by tabs, the "
                     "score a number; correct the file"
-                ) from None
+                )
+            query_id, doc_id, score = parts[0], parts[1], float(parts[2])
             judged[query_id][doc_id] = max(score, judged[query_id].get(doc_id, score))
     return judged
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def _file(folder: Path, name: str) -> Path:

@@ -101,11 +101,13 @@ def test_what_is_judged_but_not_there_is_missing_from_its_rows(folder: Path, cap
     ]
 
 
-@pytest.mark.parametrize("line", ["q1 d0 1", "q1\td0", "q1\td0\thigh", "query\tdoc\tscore"])
+@pytest.mark.parametrize(
+    "line", ["q1 d0 1", "q1\td0", "q1\td0\thigh", "q1\td0\tnan", "q1\t0\td0\t1", "query\tdoc\tscore"]
+)
 def test_a_line_of_judgements_that_is_none_is_refused_by_its_number(folder: Path, line: str) -> None:
     with (folder / "qrels" / "train.tsv").open("a") as file:
-        file.write(f"{line}\n")
-    with pytest.raises(InputError, match=r"train\.tsv line 7 is .*, expected query-id corpus-id score"):
+        file.write(f"\n{line}\n")
+    with pytest.raises(InputError, match=r"train\.tsv line 8 is .*, expected query-id corpus-id score"):
         read(folder, "train")
 
 
