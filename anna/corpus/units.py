@@ -21,6 +21,9 @@ SEARCHED = ("Retrieval", "Reranking")
 HIGH_SHARE = 0.8
 """Share of a task's highest score that an in-context example's response must reach (4 of 5 in STS)."""
 
+HIGHEST_GRADE = 127
+"""Of relevance: what a byte of the table of judgements holds."""
+
 _WHOLE = re.compile(r"^(-?\d+)\.0+$")
 """A whole number as pandas writes it (1.0); in a row of ours it has no decimal point (1)."""
 
@@ -54,7 +57,7 @@ def make_units(source: HeldOutSource, rows: Iterable[Row], drop: Drop) -> list[U
             (`unequal_lists`), and queries and sources for which there is nothing to tell apart (`one_sided`).
 
     Raises:
-        InputError: If a document of Retrieval has a relevance that is no whole number from 1.
+        InputError: If a document of Retrieval has a relevance that is no whole number from 1 to `HIGHEST_GRADE`.
     """
     if source.type in LABELLED:
         return _labelled(rows, drop)
@@ -107,10 +110,10 @@ def _graded(source: HeldOutSource, row: Row, drop: Drop) -> Iterator[tuple[Row, 
         drop("unequal_lists", f"{row.place}: {row.text(judged)}")
         return
     for text, score in zip(texts, scores, strict=True):
-        if source.type == "Retrieval" and (score < 1 or not score.is_integer()):
+        if source.type == "Retrieval" and not (score.is_integer() and 1 <= score <= HIGHEST_GRADE):
             raise InputError(
-                f"{row.place}: a document has relevance {score:g}, but those of type Retrieval are relevant, 1 or a "
-                "higher whole number; leave out the others, or name them under `distractors`"
+                f"{row.place}: a document has relevance {score:g}, but those of type Retrieval are relevant: whole "
+                f"numbers from 1 to {HIGHEST_GRADE}; leave out the others, or name them under `distractors`"
             )
         yield row, row.text(judged), text, score
 

@@ -61,7 +61,7 @@ def test_retrieval_takes_grades(drops: Counted) -> None:
     assert drops == {"duplicate_pair": 1, "unequal_lists": 1, "no_document": 1}
 
 
-@pytest.mark.parametrize("relevance", [0.0, 1.5, -1.0])
+@pytest.mark.parametrize("relevance", [0.0, 1.5, -1.0, 128.0])
 def test_a_relevance_that_is_no_grade_is_refused(relevance: float, drops: Counted) -> None:
     given = rows({"query": "q", "docs": ("a", "b"), "relevances": (1.0, relevance)})
     with pytest.raises(InputError, match=f"row 0: a document has relevance {relevance:g}, but those of type"):
