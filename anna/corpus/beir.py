@@ -5,7 +5,6 @@ with the line `query-id corpus-id score`, divided by tabs. Each may be a .gz. Re
 arXiv 2104.08663.
 """
 
-import json
 import logging
 import math
 from collections import defaultdict
@@ -13,7 +12,7 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from anna.corpus.files import open_text
+from anna.corpus.files import json_lines, open_text
 from anna.errors import InputError
 
 CORPUS, QUERIES = "corpus.jsonl", "queries.jsonl"
@@ -75,14 +74,8 @@ def _texts(path: Path, wanted: Collection[str], text: Callable[[_Object], str]) 
 
 def _objects(path: Path) -> Iterator[_Object | None]:
     """Yield the object of each line that is not blank; None where it is not JSON, or lacks an id or a text."""
-    with open_text(path) as file:
-        for line in filter(str.strip, file):
-            try:
-                row = json.loads(line)
-            except ValueError:
-                row = None
-            is_whole = isinstance(row, dict) and all(isinstance(row.get(name), str) for name in ("_id", "text"))
-            yield row if is_whole else None
+    for row in json_lines(path):
+        yield row if row and all(isinstance(row.get(name), str) for name in ("_id", "text")) else None
 
 
 def _judgements(path: Path) -> dict[str, dict[str, float]]:

@@ -2,8 +2,10 @@
 
 import codecs
 import gzip
+import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TextIO, cast
+from typing import Any, TextIO, cast
 
 from anna.errors import InputError
 
@@ -29,3 +31,18 @@ def open_text(path: Path, newline: str | None = None) -> TextIO:
     if start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
         raise InputError(f"{path} is UTF-16; make it UTF-8, e.g. by: iconv -f utf-16 -t utf-8")
     return cast(TextIO, opened(path, "rt", encoding="utf-8-sig", errors="surrogateescape", newline=newline))
+
+
+def json_lines(path: Path) -> Iterator[dict[str, Any] | None]:
+    """Yield the JSON object of each line of a file that is not blank; None where a line is none. See `open_text`."""
+    with open_text(path) as file:
+        for line in filter(str.strip, file):
+            yield _json_object(line)
+
+
+def _json_object(line: str) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line)
+    except ValueError:  # not JSON, or a whole number of thousands of digits
+        return None
+    return row if isinstance(row, dict) else None

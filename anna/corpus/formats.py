@@ -6,7 +6,6 @@ any format. A row that cannot be read at all is None.
 
 import csv
 import gzip
-import json
 import logging
 import re
 import zlib
@@ -20,7 +19,7 @@ import pyarrow.parquet as pq
 
 from anna import origins
 from anna.corpus import beir, ontologies
-from anna.corpus.files import open_text
+from anna.corpus.files import json_lines, open_text
 from anna.corpus.sources import Reading, repeats
 from anna.errors import InputError
 from anna.origins import HubOrigin, describe
@@ -65,10 +64,7 @@ def read(reading: Reading) -> Iterator[Raw]:
 
 
 def _jsonl(path: Path, _: Reading) -> Iterator[Raw]:
-    with open_text(path) as file:
-        for line in file:
-            if line.strip():
-                yield _json_object(line)
+    yield from json_lines(path)
 
 
 def _json(path: Path, _: Reading) -> Iterator[Raw]:
@@ -242,11 +238,3 @@ def _hub(origin: HubOrigin) -> Iterator[Raw]:
     for begin in range(0, len(data), ROWS_AT_ONCE):
         part = data.select(range(begin, min(begin + ROWS_AT_ONCE, len(data))))
         yield from _rows(partial(list, part), part.with_format("arrow")[:])
-
-
-def _json_object(line: str) -> Raw:
-    try:
-        row = json.loads(line)
-    except ValueError:  # not JSON, or a whole number of thousands of digits
-        return None
-    return row if isinstance(row, dict) else None
