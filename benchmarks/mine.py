@@ -150,9 +150,9 @@ def mine_as_peer(folder: Path, margin: float) -> None:
 def cut_texts(texts: Texts, cross: Path) -> tuple[Texts, dict[str, str]]:
     """Return the texts as our cross-encoder reads them, and of each document the whole, the first that begins so."""
     model = cross_encoder.load_cross_encoder(cross, DOC_TOKENS + QUERY_TOKENS)
-    limits = {"doc_tokens": DOC_TOKENS, "query_tokens": QUERY_TOKENS}
-    queries = [query for query, _ in cross_encoder.cut_pairs(model, [(text, "") for text in texts.queries], **limits)]
-    docs = [doc for _, doc in cross_encoder.cut_pairs(model, [("", text) for text in texts.docs], **limits)]
+    reader = cross_encoder.PairReader(model.tokenizer, query_tokens=QUERY_TOKENS, doc_tokens=DOC_TOKENS)
+    queries = [query for query, _ in reader.cut([(text, "") for text in texts.queries])]
+    docs = [doc for _, doc in reader.cut([("", text) for text in texts.docs])]
     cut = dict(zip(texts.docs, docs, strict=True))
     whole = dict(zip(reversed(docs), reversed(texts.docs), strict=True))
     return Texts(queries, [cut[doc] for doc in texts.positives], list(dict.fromkeys(docs))), whole

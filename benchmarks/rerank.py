@@ -33,6 +33,7 @@ from anna.modeling.hardware import compute_dtype
 from anna.origins import fetch_model
 from anna.teachers import cross_encoder, likelihood_batches, query_likelihood, shortlist
 from anna.teachers.blocks import query_blocks
+from anna.teachers.cross_encoder import PairReader
 from anna.teachers.dense import DenseParams
 from anna.teachers.pairs import texts_of
 from anna.teachers.reranker import RerankParams
@@ -61,25 +62,25 @@ def read_pairs(num_queries: int, depth: int) -> Pairs:
 
 
 def our_cross_encoder(path: Path, pairs: Pairs, scores: Path, dtype: torch.dtype) -> Figures:
-    """Score as the stage does: in length-sorted batches of a budget of tokens, pairs cut batch by batch."""
+    """Score as the stage does: in length-sorted batches of a budget of tokens."""
     keep_freed_memory()
     model = cross_encoder.load_cross_encoder(path, sum(LIMITS.values()), dtype)
 
     def act(part: Pairs) -> NDArray[np.float32]:
+        reader = PairReader(model.tokenizer, **LIMITS)
         found = np.empty(len(part), dtype=np.float32)
-        for batch in cross_encoder.plan_batches(model, part, **LIMITS, tokens_per_batch=BUDGET):
-            some = cross_encoder.cut_pairs(model, [part[place] for place in batch], **LIMITS)
-            found[batch] = cross_encoder.score_batch(model, some, dtype)
+        for batch in reader.plan_batches(part, BUDGET):
+            found[batch] = cross_encoder.score_batch(model, reader.cut([part[place] for place in batch]))
         return found
 
-    useful = _lengths(model, cross_encoder.cut_pairs(model, pairs, **LIMITS))
+    useful = _lengths(model, PairReader(model.tokenizer, **LIMITS).cut(pairs))
     return measure(model[0].auto_model.get_input_embeddings(), act, pairs, scores, useful)
 
 
 def their_cross_encoder(path: Path, pairs: Pairs, batch_size: int, scores: Path, dtype: torch.dtype) -> Figures:
     """Score pairs that are cut already with the library's own method, weights in `dtype`."""
     model = cross_encoder.load_cross_encoder(path, sum(LIMITS.values())).to(dtype)
-    cut = cross_encoder.cut_pairs(model, pairs, **LIMITS)
+    cut = PairReader(model.tokenizer, **LIMITS).cut(pairs)
 
     def act(part: Pairs) -> NDArray[np.float32]:
         none = torch.nn.Identity()

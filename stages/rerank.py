@@ -43,14 +43,7 @@ def main() -> Counter[str]:
         run = shortlist.to_run(pairs, Reranker(params, counts, where).score(texts_of(pairs, corpus, queries)))
         exact = params.model_copy(update={"dtype": "float32"})
         agreed = agreement.check(
-            run,
-            corpus,
-            queries,
-            lambda pairs: Reranker(exact, counts, where).score(pairs),
-            dtype=params.dtype,
-            num_queries=params.check_queries,
-            least=params.min_spearman,
-            section=params.section,
+            run, corpus, queries, lambda pairs: Reranker(exact, counts, where).score(pairs), params
         )
     io.write(RUN, run, schemas.RUN, unit=UNITS[params.kind], teacher=origins.describe(params.model))
     io.write_json(METRICS, shortlist.summarise(run, queries) | agreed)

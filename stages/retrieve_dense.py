@@ -28,14 +28,7 @@ def main() -> Counter[str]:
         found = retrieval.retrieve(corpus, queries, dense.DenseTeacher(params, counts, where))
         exact = params.model_copy(update={"dtype": "float32"})
         agreed = agreement.check(
-            found.run,
-            corpus,
-            queries,
-            lambda pairs: dense.DenseTeacher(exact, counts, where).cosines(pairs),
-            dtype=params.dtype,
-            num_queries=params.check_queries,
-            least=params.min_spearman,
-            section=params.section,
+            found.run, corpus, queries, lambda pairs: dense.DenseTeacher(exact, counts, where).cosines(pairs), params
         )
     teacher = origins.describe(params.model)
     io.write(RUN, found.run, schemas.RUN, unit="cosine", teacher=teacher)

@@ -21,12 +21,14 @@ LIBRARIES = {
 stages with a model 440 to 640 MiB are the imports alone); `tables` is of `label` and `filter`."""
 
 
-def inference_weights(shape: Shape, hardware: Hardware) -> float:
+def inference_weights(stage: str, shape: Shape, hardware: Hardware) -> float:
     """Return the bytes of weights that encode or score.
 
-    On a GPU those in float32 have a copy in bfloat16, which autocast makes and keeps: 6 bytes each.
+    On a GPU teachers are kept in bfloat16; the student is in float32 and has a copy in bfloat16, which autocast makes
+    and keeps: 6 bytes each.
     """
-    return float(shape.parameters * (6 if hardware.is_gpu else 4))
+    on_gpu = 6 if stage == "evaluate" else 2
+    return float(shape.parameters * (on_gpu if hardware.is_gpu else 4))
 
 
 def inference_memory(stage: str, shape: Shape, at_once: float, hardware: Hardware) -> float:
@@ -37,7 +39,7 @@ def inference_memory(stage: str, shape: Shape, at_once: float, hardware: Hardwar
     number = 2 if hardware.is_gpu else 4
     working = at_once * (16 * shape.hidden + 3 * (shape.ffn + shape.heads * shape.head_dim) * number)
     base = GPU_BASE if hardware.is_gpu else LIBRARIES[stage]
-    return base + inference_weights(shape, hardware) + working
+    return base + inference_weights(stage, shape, hardware) + working
 
 
 def needed_memory(own: Setup) -> float:

@@ -189,7 +189,7 @@ def _scoring_remedy(stage: str, case: Case) -> str:
         needed = scoring_memory(stage, case, tokens)
         if needed <= _room(case):
             return f"set {stage}.tokens_per_batch: {tokens} ({needed / GIB:.1f} GiB)"
-    weights = size(inference_weights(scored_by(stage, case), case.hardware))
+    weights = size(inference_weights(stage, scored_by(stage, case), case.hardware))
     where = "GPU" if case.hardware.is_gpu else "machine"
     return f"the weights alone take {weights}; use a larger {where}, or a smaller {MODEL_KEYS[stage]}"
 

@@ -1,7 +1,7 @@
 """Whether scores computed in a shorter number format rank candidates as float32 does, measured on some queries."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import polars as pl
@@ -19,43 +19,55 @@ Score = Callable[[Items], NDArray[np.float32]]
 """From (query, document) texts, (N, 2), to their scores, (N,)."""
 
 
+class Checked(Protocol):
+    """Params of a teacher that is compared with itself in float32."""
+
+    section: ClassVar[str]
+
+    @property
+    def dtype(self) -> Dtype:
+        """What it computes in."""
+
+    @property
+    def check_queries(self) -> int:
+        """Queries of each task, the first by the hash of their id; 0: nothing is compared."""
+
+    @property
+    def min_spearman(self) -> float:
+        """Mean correlation that must be reached."""
+
+
 def check(
     run: pa.Table,
     corpus: pa.Table,
     queries: pa.Table,
     score: Score,
-    *,
-    dtype: Dtype,
-    num_queries: int,
-    least: float,
-    section: str,
+    params: Checked,
 ) -> dict[str, Any]:
     """Return {"spearman_float32": ...} for metrics, as `correlations` gives it, or {} where nothing is to be compared.
 
     Args:
-        run: Table RUN, of a teacher that has computed in `dtype`.
+        run: Table RUN, of a teacher that has computed in `params.dtype`.
         corpus: Table CORPUS.
         queries: Table QUERIES.
-        score: The same teacher in float32; called unless `dtype` is float32 on this machine.
-        dtype: As in params.
-        num_queries: Of each task, the first by the hash of their id; 0: nothing is compared.
-        least: Mean correlation that must be reached.
-        section: Of params, for the error.
+        score: The same teacher in float32; called unless it has computed in that on this machine.
+        params: The teacher's.
 
     Raises:
         InputError: If it is not reached.
     """
-    used = compute_dtype(dtype)
-    if used == torch.float32 or not num_queries:
+    used = compute_dtype(params.dtype)
+    if used == torch.float32 or not params.check_queries:
         return {}
-    chosen = choose_queries(queries, num_queries)
+    chosen = choose_queries(queries, params.check_queries)
     rows = frame(run.select(["query_id", "doc_id", "score"])).join(chosen, on="query_id", how="semi")
     found = correlations(rows, score(texts_of(rows.select(PAIR), corpus, queries)))
-    if found["queries"] and found["mean"] < least:
+    if found["queries"] and found["mean"] < params.min_spearman:
         name = str(used).removeprefix("torch.")
         raise InputError(
-            f"{section}.min_spearman is {least}, but over {found['queries']} queries the order of candidates in {name} "
-            f"has a mean rank correlation of {found['mean']:.4f} with that in float32; set {section}.dtype: float32"
+            f"{params.section}.min_spearman is {params.min_spearman}, but over {found['queries']} queries the order of "
+            f"candidates in {name} has a mean rank correlation of {found['mean']:.4f} with that in float32; set "
+            f"{params.section}.dtype: float32"
         )
     return {"spearman_float32": found}
 

@@ -14,7 +14,7 @@ from anna.modeling.batching import token_batches
 from anna.modeling.hardware import pick_device
 from anna.teachers.padding import PADDED_TO, count_tokens, padded
 
-VERSION = 3
+VERSION = 4
 """Part of what vectors are stored under: to be raised when this module gives other vectors for the same texts."""
 
 MODULES = "modules.json"
@@ -27,7 +27,7 @@ def load_model(path: Path, max_tokens: int, dtype: torch.dtype = torch.float32) 
     Args:
         path: Folder of the model.
         max_tokens: Longest text, special tokens included; a multiple of `PADDED_TO`.
-        dtype: What it is to compute in. For float32 its weights become float32, whatever they were saved in.
+        dtype: What its weights are kept and vectors computed in, whatever they were saved in.
 
     Raises:
         InputError: If it does not say how it pools, does not load, or takes fewer tokens.
@@ -43,7 +43,7 @@ def load_model(path: Path, max_tokens: int, dtype: torch.dtype = torch.float32) 
             device=pick_device(),
             local_files_only=True,
             trust_remote_code=False,
-            model_kwargs={"use_safetensors": True, "dtype": torch.float32 if dtype == torch.float32 else "auto"},
+            model_kwargs={"use_safetensors": True, "dtype": dtype},
         )
     except (OSError, ValueError, KeyError) as error:
         raise InputError(
@@ -96,24 +96,20 @@ def plan_batches(
     return token_batches([padded(length) for length in lengths], tokens_per_batch)
 
 
-def encode_batch(
-    model: SentenceTransformer, texts: Sequence[str], prompt: str, dtype: torch.dtype = torch.float32
-) -> NDArray[np.float32]:
+def encode_batch(model: SentenceTransformer, texts: Sequence[str], prompt: str) -> NDArray[np.float32]:
     """Return the unit vectors of `texts`, (N, D), computed in one batch.
 
     Args:
         model: As `load_model` gives it.
         texts: Bare texts.
         prompt: Put before each text.
-        dtype: What matrix products are computed in.
     """
-    with torch.autocast(model.device.type, dtype=dtype, enabled=dtype != torch.float32):
-        vectors = model.encode(
-            list(texts),
-            prompt=prompt or None,
-            batch_size=len(texts),
-            show_progress_bar=False,
-            processing_kwargs={"text": {"pad_to_multiple_of": PADDED_TO}},
-        )
+    vectors = model.encode(
+        list(texts),
+        prompt=prompt or None,
+        batch_size=len(texts),
+        show_progress_bar=False,
+        processing_kwargs={"text": {"pad_to_multiple_of": PADDED_TO}},
+    )
     exact = np.asarray(vectors, dtype=np.float64)
     return np.asarray(exact / np.maximum(np.linalg.norm(exact, axis=1, keepdims=True), 1e-12), dtype=np.float32)

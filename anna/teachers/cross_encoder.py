@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -10,7 +11,19 @@ from sentence_transformers import CrossEncoder
 
 from anna.errors import InputError
 from anna.modeling.hardware import pick_device
-from anna.teachers.padding import PADDED_TO, ROWS, count_each, padded, whole_batches
+from anna.teachers.padding import PADDED_TO, ROWS, TOKENISED_AT_ONCE, padded, whole_batches
+
+Pairs = Sequence[tuple[str, str]]
+"""(query, passage) texts."""
+
+
+class Side(NamedTuple):
+    """What is read of a text."""
+
+    length: int
+    """In tokens."""
+    end: int
+    """In characters."""
 
 
 def load_cross_encoder(path: Path, max_tokens: int, dtype: torch.dtype = torch.float32) -> CrossEncoder:
@@ -19,7 +32,7 @@ def load_cross_encoder(path: Path, max_tokens: int, dtype: torch.dtype = torch.f
     Args:
         path: Folder of the model.
         max_tokens: Longest pair, special tokens included; longer pairs lose their end.
-        dtype: What it is to compute in. For float32 its weights become float32, whatever they were saved in.
+        dtype: What its weights are kept and scores computed in, whatever they were saved in.
 
     Raises:
         InputError: If it does not load, takes fewer tokens, or gives more than one score per pair.
@@ -31,7 +44,7 @@ def load_cross_encoder(path: Path, max_tokens: int, dtype: torch.dtype = torch.f
             max_length=max_tokens,
             local_files_only=True,
             trust_remote_code=False,
-            model_kwargs={"use_safetensors": True, "dtype": torch.float32 if dtype == torch.float32 else "auto"},
+            model_kwargs={"use_safetensors": True, "dtype": dtype},
         )
     except (OSError, ValueError, KeyError) as error:
         raise InputError(
@@ -49,79 +62,72 @@ def load_cross_encoder(path: Path, max_tokens: int, dtype: torch.dtype = torch.f
     return model
 
 
-def cut_pairs(
-    model: CrossEncoder, pairs: Sequence[tuple[str, str]], *, doc_tokens: int, query_tokens: int
-) -> list[tuple[str, str]]:
-    """Return the pairs with each query and each passage cut to so many tokens, as text.
+class PairReader:
+    """Reads queries and passages no further than their limits, as text.
 
-    Left to itself the tokenizer cuts the longer side until both together fit, so that a passage takes what its query
-    leaves over.
-
-    Args:
-        model: As `load_cross_encoder` gives it.
-        pairs: (query, passage) texts.
-        doc_tokens: Longest passage.
-        query_tokens: Longest query.
+    Left to itself the tokenizer cuts the longer side of a pair until both together fit, so that a passage takes what
+    its query leaves over.
     """
-    sides = ([pair[side] for pair in pairs] for side in (0, 1))
-    queries, docs = (
-        _cut(model, list(side), limit) for side, limit in zip(sides, (query_tokens, doc_tokens), strict=True)
-    )
-    return list(zip(queries, docs, strict=True))
+
+    def __init__(self, tokenizer: Any, *, query_tokens: int, doc_tokens: int) -> None:
+        """Read nothing yet.
+
+        Args:
+            tokenizer: The cross-encoder's.
+            query_tokens: Longest query.
+            doc_tokens: Longest passage. A pair has no more tokens than both, special ones included.
+        """
+        self._tokenizer, self._limits = tokenizer, (query_tokens, doc_tokens)
+        self._planned: tuple[dict[str, Side], dict[str, Side]] = ({}, {})
+
+    def plan_batches(self, pairs: Pairs, tokens_per_batch: int) -> list[list[int]]:
+        """Return batches of places in `pairs`, of like length, longest first.
+
+        Each text is tokenised once, however many pairs it is in, and what was found is kept for `cut`.
+
+        Args:
+            pairs: (query, passage) texts, not yet cut.
+            tokens_per_batch: Largest number of tokens computed at once, padding included.
+        """
+        queries, docs = self._planned = self._read(pairs, 0), self._read(pairs, 1)
+        special, longest = self._tokenizer.num_special_tokens_to_add(pair=True), sum(self._limits)
+        lengths = [padded(min(queries[query].length + docs[doc].length + special, longest)) for query, doc in pairs]
+        return whole_batches(lengths, tokens_per_batch)
+
+    def cut(self, pairs: Pairs) -> list[tuple[str, str]]:
+        """Return the pairs with each query and each passage cut to its limit, as text."""
+        queries, docs = (
+            known if all(pair[side] in known for pair in pairs) else self._read(pairs, side)
+            for side, known in enumerate(self._planned)
+        )
+        return [(query[: queries[query].end], doc[: docs[doc].end]) for query, doc in pairs]
+
+    def _read(self, pairs: Pairs, side: int) -> dict[str, Side]:
+        texts, limit = list(dict.fromkeys(pair[side] for pair in pairs)), self._limits[side]
+        options = {"add_special_tokens": False, "truncation": True, "max_length": limit}
+        found: dict[str, Side] = {}
+        for start in range(0, len(texts), TOKENISED_AT_ONCE):
+            some = texts[start : start + TOKENISED_AT_ONCE]
+            spans = self._tokenizer(some, **options, return_offsets_mapping=True)["offset_mapping"]
+            for text, own in zip(some, spans, strict=True):
+                found[text] = Side(len(own), own[-1][1] if len(own) == limit else len(text))
+        return found
 
 
-def _cut(model: CrossEncoder, texts: list[str], max_tokens: int) -> list[str]:
-    found = model.tokenizer(
-        texts, add_special_tokens=False, truncation=True, max_length=max_tokens, return_offsets_mapping=True
-    )
-    ends = [offsets[-1][1] if len(offsets) == max_tokens else None for offsets in found["offset_mapping"]]
-    return [text[:end] for text, end in zip(texts, ends, strict=True)]
-
-
-def plan_batches(
-    model: CrossEncoder,
-    pairs: Sequence[tuple[str, str]],
-    *,
-    doc_tokens: int,
-    query_tokens: int,
-    tokens_per_batch: int,
-) -> list[list[int]]:
-    """Return batches of places in `pairs`, of like length, longest first.
-
-    Each text is tokenised once, however many pairs it is in.
-
-    Args:
-        model: As `load_cross_encoder` gives it.
-        pairs: (query, passage) texts, not yet cut.
-        doc_tokens: Passages will be cut to this many tokens.
-        query_tokens: Queries will be cut to this many tokens. A pair has no more than both, special tokens included.
-        tokens_per_batch: Largest number of tokens computed at once, padding included.
-    """
-    queries = count_each(model.tokenizer, (query for query, _ in pairs), query_tokens)
-    docs = count_each(model.tokenizer, (doc for _, doc in pairs), doc_tokens)
-    special, longest = model.tokenizer.num_special_tokens_to_add(pair=True), doc_tokens + query_tokens
-    lengths = [padded(min(queries[query] + docs[doc] + special, longest)) for query, doc in pairs]
-    return whole_batches(lengths, tokens_per_batch)
-
-
-def score_batch(
-    model: CrossEncoder, pairs: Sequence[tuple[str, str]], dtype: torch.dtype = torch.float32
-) -> NDArray[np.float32]:
+def score_batch(model: CrossEncoder, pairs: Pairs) -> NDArray[np.float32]:
     """Return the logit of each (query, passage) pair, unbounded: no sigmoid, which would flatten the best ones.
 
     Args:
         model: As `load_cross_encoder` gives it.
-        pairs: (query, passage) texts.
-        dtype: What matrix products are computed in.
+        pairs: Cut already.
     """
     filled = [*pairs, *[pairs[0]] * (-len(pairs) % ROWS)]
-    with torch.autocast(model.device.type, dtype=dtype, enabled=dtype != torch.float32):
-        scores = model.predict(
-            filled,
-            batch_size=len(filled),
-            activation_fn=torch.nn.Identity(),
-            show_progress_bar=False,
-            convert_to_numpy=True,
-            processing_kwargs={"text": {"pad_to_multiple_of": PADDED_TO}},
-        )
+    scores = model.predict(
+        filled,
+        batch_size=len(filled),
+        activation_fn=torch.nn.Identity(),
+        show_progress_bar=False,
+        convert_to_numpy=True,
+        processing_kwargs={"text": {"pad_to_multiple_of": PADDED_TO}},
+    )
     return np.asarray(scores, dtype=np.float32).reshape(-1)[: len(pairs)]

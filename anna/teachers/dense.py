@@ -68,7 +68,7 @@ class DenseParams(Params):
     tokens_per_batch: int = Field(gt=0)
     """Largest number of tokens computed at once, padding included."""
     dtype: Dtype
-    """What matrix products are computed in; see `anna.modeling.hardware`."""
+    """What weights are kept and vectors computed in; see `anna.modeling.hardware`."""
     check_queries: int = Field(ge=0)
     """Queries of each task, the first by hash, whose candidates are ranked in float32, too, to compare the two orders;
     0: none. Where all is computed in float32, nothing is compared."""
@@ -141,8 +141,7 @@ def _describe(params: DenseParams) -> dict[str, Any]:
 
 
 def _load(params: DenseParams) -> Model:
-    dtype = compute_dtype(params.dtype)
-    model = bi_encoder.load_model(fetch_model(params.model), params.max_tokens, dtype)
+    model = bi_encoder.load_model(fetch_model(params.model), params.max_tokens, compute_dtype(params.dtype))
     for key in ("query_prompt", "doc_prompt"):
         taken = len(model.tokenizer(getattr(params, key))["input_ids"])
         if taken >= params.max_tokens:
@@ -163,5 +162,5 @@ def _load(params: DenseParams) -> Model:
 
     return Model(
         plan=plan,
-        compute=lambda items: bi_encoder.encode_batch(model, [text for _, text in items], items[0][0], dtype),
+        compute=lambda items: bi_encoder.encode_batch(model, [text for _, text in items], items[0][0]),
     )

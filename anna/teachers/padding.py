@@ -13,7 +13,7 @@ PADDED_TO = 16
 ROWS = 4
 """Rows of a batch whose rows become one vector each: as many as a matrix product takes at once."""
 
-TOKENISED_AT_ONCE = 10_000
+TOKENISED_AT_ONCE = 1_000
 """Texts, or pairs of them; only their lengths are kept."""
 
 

@@ -22,7 +22,7 @@ Kind = Literal["query_likelihood", "cross_encoder"]
 UNITS: dict[Kind, str] = {"query_likelihood": "log probability per query token", "cross_encoder": "logit"}
 """Unit of each kind's score."""
 
-VERSIONS: dict[Kind, int] = {"query_likelihood": 3, "cross_encoder": 3}
+VERSIONS: dict[Kind, int] = {"query_likelihood": 4, "cross_encoder": 4}
 """Part of what scores are stored under: to be raised when a kind's code gives other scores for the same pairs."""
 
 
@@ -47,7 +47,7 @@ class RerankParams(Params):
     tokens_per_batch: int = Field(gt=0)
     """Largest number of tokens computed at once; scores change by rounding only."""
     dtype: Dtype
-    """What matrix products are computed in; see `anna.modeling.hardware`."""
+    """What weights are kept and scores computed in; see `anna.modeling.hardware`."""
     check_queries: int = Field(ge=0)
     """Queries of each task, the first by hash, whose candidates are ranked in float32, too, to compare the two orders;
     0: none. Where all is computed in float32, nothing is compared."""
@@ -113,15 +113,14 @@ def _load_cross_encoder(params: RerankParams) -> Model:
     # Each kind brings its own heavy libraries; only the one that is used is loaded.
     from anna.teachers import cross_encoder
 
-    limits, dtype = _limits(params), compute_dtype(params.dtype)
-    model = cross_encoder.load_cross_encoder(fetch_model(params.model), sum(limits.values()), dtype)
-
-    def compute(pairs: Items) -> NDArray[np.float32]:
-        return cross_encoder.score_batch(model, cross_encoder.cut_pairs(model, pairs, **limits), dtype)[:, None]
-
+    limits = _limits(params)
+    model = cross_encoder.load_cross_encoder(
+        fetch_model(params.model), sum(limits.values()), compute_dtype(params.dtype)
+    )
+    reader = cross_encoder.PairReader(model.tokenizer, **limits)
     return Model(
-        plan=lambda pairs: cross_encoder.plan_batches(model, pairs, **limits, tokens_per_batch=params.tokens_per_batch),
-        compute=compute,
+        plan=lambda pairs: reader.plan_batches(pairs, params.tokens_per_batch),
+        compute=lambda pairs: cross_encoder.score_batch(model, reader.cut(pairs))[:, None],
     )
 
 
@@ -130,8 +129,9 @@ def _load_likelihood(params: RerankParams) -> Model:
     from anna.teachers import likelihood_batches, query_likelihood
 
     limits = _limits(params)
-    model, tokenizer = load_causal_lm(fetch_model(params.model))
-    model = model.to(device=pick_device(), dtype=compute_dtype(params.dtype))
+    # Not by `model.to`, which would round the angles that positions are turned by, too.
+    model, tokenizer = load_causal_lm(fetch_model(params.model), weight_dtype=compute_dtype(params.dtype))
+    model = model.to(pick_device())
     return Model(
         plan=lambda pairs: likelihood_batches.plan_batches(
             tokenizer, pairs, **limits, tokens_per_batch=params.tokens_per_batch

@@ -24,7 +24,7 @@ SLACK = 32
 ROUNDING = 1e-5
 """Larger than any error of a float32 inner product of unit vectors."""
 
-CHUNK_BYTES = 64 * 2**20
+CHUNK_BYTES = 16 * 2**20
 """Largest intermediate array."""
 
 

@@ -108,9 +108,9 @@ def test_teachers_use_the_gpus_that_scoring_gives_them() -> None:
         assert of(make("scoring", eight, **plain), stage).note.endswith(", on 4 of 8 GPUs")
 
 
-def test_weights_in_float32_have_a_copy_on_a_gpu() -> None:
-    found = memory.inference_memory("evaluate", SHAPE, 0, parse("l4"))
-    assert found == GPU_BASE + 6 * SHAPE.parameters
+def test_on_a_gpu_teachers_are_in_bfloat16_and_the_student_has_a_copy_in_it() -> None:
+    for stage, number in (("retrieve_dense", 2), ("rerank", 2), ("evaluate", 6)):
+        assert memory.inference_memory(stage, SHAPE, 0, parse("l4")) == GPU_BASE + number * SHAPE.parameters
     assert memory.inference_memory("evaluate", SHAPE, 10, CPU) - memory.LIBRARIES["evaluate"] == (
         4 * SHAPE.parameters + 10 * (16 * 4 + 3 * (8 + 4) * 4)
     )

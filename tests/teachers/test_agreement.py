@@ -1,8 +1,10 @@
 """Whether candidates keep their order in a shorter number format: by hand, and what is refused."""
 
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
 import numpy as np
 import polars as pl
-import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 
@@ -30,17 +32,18 @@ def scores(pairs: Items) -> NDArray[np.float32]:
     return np.array([EXACT[text] for _, text in pairs], dtype=np.float32)
 
 
-def check(toy: Toy, dtype: Dtype = "bfloat16", num_queries: int = 2, least: float = 0.5) -> dict[str, object]:
-    return agreement.check(
-        table(schemas.RUN, RUN),
-        toy.corpus,
-        toy.queries,
-        scores,
-        dtype=dtype,
-        num_queries=num_queries,
-        least=least,
-        section="rerank",
-    )
+@dataclass(frozen=True)
+class Params:
+    """What of a teacher's params the comparison reads."""
+
+    section: ClassVar[str] = "rerank"
+    dtype: Dtype = "bfloat16"
+    check_queries: int = 2
+    min_spearman: float = 0.5
+
+
+def check(toy: Toy, score: agreement.Score = scores, **changed: Any) -> dict[str, object]:
+    return agreement.check(table(schemas.RUN, RUN), toy.corpus, toy.queries, score, Params(**changed))
 
 
 def correlate(*queries: tuple[list[float], list[float]]) -> dict[str, object]:
@@ -68,13 +71,9 @@ def test_other_scales_do_not_matter() -> None:
     assert correlate(([-3.0, 0.0, 9.0], [0.1, 0.2, 0.3]))["mean"] == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize(("dtype", "num_queries"), [("float32", 2), ("bfloat16", 0)])
-def test_nothing_is_scored_where_nothing_is_compared(toy: Toy, dtype: Dtype, num_queries: int) -> None:
-    empty = pa.table({}).select([])
-    found = agreement.check(
-        empty, empty, empty, pytest.fail, dtype=dtype, num_queries=num_queries, least=0.9, section="rerank"
-    )
-    assert found == {}
+@pytest.mark.parametrize("changed", [{"dtype": "float32"}, {"check_queries": 0}])
+def test_nothing_is_scored_where_nothing_is_compared(toy: Toy, changed: dict[str, Any]) -> None:
+    assert check(toy, pytest.fail, **changed) == {}
 
 
 def test_so_many_queries_of_each_task_the_first_by_hash(toy: Toy) -> None:
@@ -84,9 +83,7 @@ def test_so_many_queries_of_each_task_the_first_by_hash(toy: Toy) -> None:
         asked.extend(query for query, _ in pairs)
         return scores(pairs)
 
-    run = table(schemas.RUN, RUN)
-    settings = {"dtype": "bfloat16", "least": -1.0, "section": "rerank"}
-    agreement.check(run, toy.corpus, toy.queries, seen, num_queries=1, **settings)  # type: ignore[arg-type]
+    check(toy, seen, check_queries=1, min_spearman=-1.0)
     assert set(asked) == {"capital of France", "Who wrote that book?"}  # BLAKE2b of A:q:2: cdce..., of A:q:1: d413...
 
 
@@ -96,4 +93,4 @@ def test_another_order_than_in_float32_is_refused_with_the_remedy(toy: Toy) -> N
         r"correlation of 0.9000 with that in float32; set rerank.dtype: float32"
     )
     with pytest.raises(InputError, match=expected):
-        check(toy, least=0.95)
+        check(toy, min_spearman=0.95)

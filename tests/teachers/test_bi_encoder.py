@@ -5,8 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Dense
 
 from anna.errors import InputError
 from anna.teachers import bi_encoder, padding
@@ -86,6 +88,21 @@ def test_no_prompt_is_none_whatever_the_model_has_by_default(model_path: Path, t
         for path in (model_path, tmp_path / "prompted")
     ]
     np.testing.assert_array_equal(*vectors)
+
+
+def test_in_bfloat16_all_weights_are_and_vectors_are_close(model_path: Path, tmp_path: Path) -> None:
+    saved = SentenceTransformer(str(model_path), device="cpu")
+    torch.manual_seed(0)
+    saved.append(Dense(16, 8))
+    saved.save(str(tmp_path / "with_head"))
+    exact, narrow = (
+        bi_encoder.load_model(tmp_path / "with_head", 32, dtype) for dtype in (torch.float32, torch.bfloat16)
+    )
+    assert {weight.dtype for weight in narrow.parameters()} == {torch.bfloat16}
+    vectors, expected = (bi_encoder.encode_batch(model, TEXTS, "") for model in (narrow, exact))
+    assert vectors.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-6)
+    assert 0.999 < (vectors * expected).sum(axis=1).min() < 1 - 1e-6
 
 
 def test_texts_are_cut_to_max_tokens(model_path: Path) -> None:

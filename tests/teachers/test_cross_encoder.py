@@ -11,7 +11,8 @@ from sentence_transformers import CrossEncoder
 from transformers import AutoTokenizer, BertForSequenceClassification
 
 from anna.errors import InputError
-from anna.teachers import cross_encoder, padding
+from anna.teachers import cross_encoder
+from anna.teachers.cross_encoder import PairReader
 from anna.teachers.padding import whole_batches
 from tests.teachers.models import WORDS, save_cross_encoder
 
@@ -33,9 +34,14 @@ LIMITS = {"doc_tokens": 26, "query_tokens": 6}
 """That no text of `PAIRS` reaches."""
 
 
+@pytest.fixture
+def reader(model: CrossEncoder) -> PairReader:
+    return PairReader(model.tokenizer, **LIMITS)
+
+
 def score(model: CrossEncoder, pairs: list[tuple[str, str]], tokens_per_batch: int) -> NDArray[np.float32]:
     scores = np.empty(len(pairs), dtype=np.float32)
-    for batch in cross_encoder.plan_batches(model, pairs, **LIMITS, tokens_per_batch=tokens_per_batch):
+    for batch in PairReader(model.tokenizer, **LIMITS).plan_batches(pairs, tokens_per_batch):
         scores[batch] = cross_encoder.score_batch(model, [pairs[place] for place in batch])
     return scores
 
@@ -55,12 +61,12 @@ def test_a_pair_has_the_same_bits_in_whatever_batch(model: CrossEncoder) -> None
     np.testing.assert_array_equal(score(model, PAIRS[1::3], 10_000), whole[1::3])
 
 
-def test_what_is_left_after_some_batches_gives_the_other_batches(model: CrossEncoder) -> None:
-    batches = cross_encoder.plan_batches(model, PAIRS, **LIMITS, tokens_per_batch=128)
+def test_what_is_left_after_some_batches_gives_the_other_batches(reader: PairReader) -> None:
+    batches = reader.plan_batches(PAIRS, 128)
     assert sorted(place for batch in batches for place in batch) == list(range(len(PAIRS)))
     for done in range(len(batches)):
         left = sorted(place for batch in batches[done:] for place in batch)
-        again = cross_encoder.plan_batches(model, [PAIRS[place] for place in left], **LIMITS, tokens_per_batch=128)
+        again = reader.plan_batches([PAIRS[place] for place in left], 128)
         assert [[left[index] for index in batch] for batch in again] == batches[done:]
 
 
@@ -69,27 +75,29 @@ def test_batches_are_those_of_the_cut_pairs_as_they_are_tokenised(
     model: CrossEncoder, doc_tokens: int, query_tokens: int
 ) -> None:
     pairs = [*PAIRS, (" ".join(WORDS), "rivers, of Paris."), ("", " ".join(WORDS[::-1])), ("unrivered", "")]
-    cut = cross_encoder.cut_pairs(model, pairs, doc_tokens=doc_tokens, query_tokens=query_tokens)
+    reader = PairReader(model.tokenizer, doc_tokens=doc_tokens, query_tokens=query_tokens)
+    cut = reader.cut(pairs)
     longest = doc_tokens + query_tokens
     rows = [model.tokenizer(*pair, truncation=True, max_length=longest)["input_ids"] for pair in cut]
     lengths = [-(-len(row) // 16) * 16 for row in rows]
     assert set(lengths) == set(range(16, longest + 1, 16))
-    planned = cross_encoder.plan_batches(
-        model, pairs, doc_tokens=doc_tokens, query_tokens=query_tokens, tokens_per_batch=128
-    )
-    assert planned == whole_batches(lengths, 128)
+    assert reader.plan_batches(pairs, 128) == whole_batches(lengths, 128)
+    assert reader.cut(pairs[5::7]) == cut[5::7]
 
 
-def test_batches_are_planned_by_tokenising_each_text_once(model: CrossEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_text_is_tokenised_once_to_plan_batches_and_to_cut_them(model: CrossEncoder) -> None:
     read: list[str] = []
-    original = padding.count_tokens
 
-    def counting(tokenizer: object, texts: list[str], **options: Any) -> list[int]:
-        read.extend(texts)
-        return original(tokenizer, texts, **options)
+    class Counting:
+        num_special_tokens_to_add = model.tokenizer.num_special_tokens_to_add
 
-    monkeypatch.setattr(padding, "count_tokens", counting)
-    cross_encoder.plan_batches(model, PAIRS * 5, **LIMITS, tokens_per_batch=128)
+        def __call__(self, texts: list[str], **options: Any) -> Any:
+            read.extend(texts)
+            return model.tokenizer(texts, **options)
+
+    reader = PairReader(Counting(), **LIMITS)
+    for batch in reader.plan_batches(PAIRS * 5, 128):
+        reader.cut([(PAIRS * 5)[place] for place in batch])
     assert sorted(read) == sorted([*{query for query, _ in PAIRS}, *{doc for _, doc in PAIRS}])
 
 
@@ -102,9 +110,24 @@ def test_long_pairs_lose_their_end(path: Path) -> None:
 def test_each_side_is_cut_to_its_own_limit(model: CrossEncoder) -> None:
     texts = ["river, PARIS seine who", "wrote this. is"]
     pairs = [(texts[0], texts[1]), (texts[1], texts[0]), ("river", "")]
-    assert cross_encoder.cut_pairs(model, pairs, doc_tokens=99, query_tokens=99) == pairs
-    cut = cross_encoder.cut_pairs(model, pairs, doc_tokens=3, query_tokens=2)
+    assert PairReader(model.tokenizer, doc_tokens=99, query_tokens=99).cut(pairs) == pairs
+    cut = PairReader(model.tokenizer, doc_tokens=3, query_tokens=2).cut(pairs)
     assert cut == [("river,", "wrote this."), ("wrote this", "river, PARIS"), ("river", "")]
+
+
+def test_what_was_not_planned_here_is_cut_alike(model: CrossEncoder, reader: PairReader) -> None:
+    long = [(" ".join(WORDS), " ".join(WORDS * 3)), ("river", "berlin")]
+    reader.plan_batches(PAIRS, 128)
+    assert reader.cut(long) == PairReader(model.tokenizer, **LIMITS).cut(long) != long
+
+
+def test_in_bfloat16_all_weights_are_and_scores_are_close(path: Path, model: CrossEncoder) -> None:
+    narrow = cross_encoder.load_cross_encoder(path, 32, torch.bfloat16)
+    assert {weight.dtype for weight in narrow.parameters()} == {torch.bfloat16}
+    scores, exact = score(narrow, PAIRS, 128), score(model, PAIRS, 128)
+    assert scores.dtype == np.float32
+    np.testing.assert_allclose(scores, exact, atol=0.02 * np.abs(exact).max())
+    assert not np.array_equal(scores, exact)
 
 
 def test_a_classifier_of_several_classes_is_refused(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from anna import store
@@ -47,6 +48,25 @@ def test_scores_are_the_models(kind: Kind, model: Path, tmp_path: Path) -> None:
     scores, counts = score(kind, model, tmp_path / "store", PAIRS)
     np.testing.assert_allclose(scores, expected, atol=1e-5)
     assert counts == {"reused": 0, "computed": 9}
+
+
+def test_in_bfloat16_positions_are_turned_by_exact_angles(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[Any] = []
+
+    def score_batch(model: Any, tokenizer: Any, pairs: list[tuple[str, str]], **limits: int) -> NDArray[np.float32]:
+        used.append(model)
+        return original(model, tokenizer, pairs, **limits)
+
+    original = query_likelihood.score_batch
+    monkeypatch.setattr(query_likelihood, "score_batch", score_batch)
+    narrow, _ = score("query_likelihood", tiny_checkpoint, tmp_path / "store", PAIRS, dtype="bfloat16")
+    assert {weight.dtype for weight in used[0].parameters()} == {torch.bfloat16}
+    exact, _ = load_causal_lm(tiny_checkpoint)
+    torch.testing.assert_close(used[0].model.rotary_emb.inv_freq, exact.model.rotary_emb.inv_freq, rtol=0, atol=0)
+    whole, _ = score("query_likelihood", tiny_checkpoint, tmp_path / "store", PAIRS)
+    np.testing.assert_allclose(narrow, whole, rtol=0.02)
 
 
 def test_equal_pairs_are_computed_once_and_known_ones_never(kind: Kind, model: Path, tmp_path: Path) -> None:

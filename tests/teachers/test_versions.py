@@ -32,9 +32,9 @@ SCORED_BY = {
 """The module that loads a teacher, and those that it loads it with: these and all that they reach give its scores."""
 
 SEEN = {
-    "bi_encoder.VERSION": (3, "932f784a3278afcd"),
-    "reranker.VERSIONS['cross_encoder']": (3, "0ed2492faad07ba3"),
-    "reranker.VERSIONS['query_likelihood']": (3, "e423bdc909417750"),
+    "bi_encoder.VERSION": (4, "305c371b727b7310"),
+    "reranker.VERSIONS['cross_encoder']": (4, "4dda7ee39070c71d"),
+    "reranker.VERSIONS['query_likelihood']": (4, "e623e2a0f226b4fe"),
 }
 """Version, and hash of the code of that version."""
 
