@@ -1,8 +1,8 @@
 """Retrieval data sets in BEIR's form: a folder of documents, queries and judgements, which name each other by id.
 
 `corpus.jsonl` has `_id`, `text` and perhaps `title`; `queries.jsonl` has `_id` and `text`; `qrels/<split>.tsv` begins
-with the line `query-id corpus-id score`, divided by tabs. Each may be a .gz. Reference: Thakur et al. 2021,
-arXiv 2104.08663.
+with the line `query-id corpus-id score`, divided by tabs. MTEB's repositories on the hub have `qrels/<split>.jsonl`
+with these keys. Each may be a .gz. Reference: Thakur et al. 2021, arXiv 2104.08663.
 """
 
 import logging
@@ -12,10 +12,11 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from anna.corpus.files import json_lines, open_text
+from anna.corpus.files import json_lines, json_object, open_text
 from anna.errors import InputError
 
 CORPUS, QUERIES = "corpus.jsonl", "queries.jsonl"
+QRELS = ("tsv", "jsonl")
 HEADER = ["query-id", "corpus-id", "score"]
 
 _log = logging.getLogger(__name__)
@@ -43,14 +44,14 @@ def queries(folder: Path, split: str) -> Iterator[_Object]:
     Raises:
         InputError: If a file is missing, or a line of the judgements is none.
     """
-    judged = _judgements(_file(folder, f"qrels/{split}.tsv"))
+    path = _file(folder, *(f"qrels/{split}.{form}" for form in QRELS))
+    judged = _judgements(path)
     named = {doc_id for own in judged.values() for doc_id in own}
     docs = _texts(_file(folder, CORPUS), named, _document)
     asked = _texts(_file(folder, QUERIES), judged, lambda row: row["text"])
     for what, absent in ((QUERIES, judged.keys() - asked.keys()), (CORPUS, named - docs.keys())):
         if absent:
-            place = f"{folder}/qrels/{split}.tsv"
-            _log.warning("%s judges %d that %s does not have, among them %r", place, len(absent), what, min(absent))
+            _log.warning("%s judges %d that %s does not have, among them %r", path, len(absent), what, min(absent))
     for query_id, own in judged.items():
         row: _Object = {"query-id": query_id}
         if query_id in asked:
@@ -83,32 +84,43 @@ def _judgements(path: Path) -> dict[str, dict[str, float]]:
     judged: defaultdict[str, dict[str, float]] = defaultdict(dict)
     with open_text(path) as file:
         for number, line in enumerate(file, start=1):
-            parts = line.rstrip("\r\n").split("\t")
+            parts = judgement(line)
             if not line.strip() or (number == 1 and parts == HEADER):
                 continue
-            if len(parts) != len(HEADER) or not _is_number(parts[2]):
+            if not _is_judgement(parts):
                 raise InputError(
-                    f"{path} line {number} is {line.rstrip()[:80]!r}, expected {' '.join(HEADER)} divided by tabs, the "
-                    "score a number; correct the file"
+                    f"{path} line {number} is {line.rstrip()[:80]!r}, expected {' '.join(HEADER)} divided by tabs, or "
+                    "a JSON object of these, the score a number; correct the file"
                 )
             query_id, doc_id, score = parts[0], parts[1], float(parts[2])
             judged[query_id][doc_id] = max(score, judged[query_id].get(doc_id, score))
     return judged
 
 
-def _is_number(text: str) -> bool:
+def judgement(line: str) -> list[Any]:
+    """Return the parts of a line of judgements, as `HEADER` names them where it is well formed."""
+    row = json_object(line)
+    return line.rstrip("\r\n").split("\t") if row is None else [row.get(name) for name in HEADER]
+
+
+def _is_judgement(parts: list[Any]) -> bool:
+    """Return whether these are two ids and a finite number, or the text of one."""
+    if len(parts) != len(HEADER) or not all(isinstance(part, str) for part in parts[:2]):
+        return False
     try:
-        return math.isfinite(float(text))
-    except ValueError:
+        return math.isfinite(float(parts[2]))
+    except (TypeError, ValueError, OverflowError):
         return False
 
 
-def _file(folder: Path, name: str) -> Path:
-    for path in (folder / name, folder / f"{name}.gz"):
-        if path.is_file():
-            return path
-    splits = sorted(path.name.split(".")[0] for path in folder.glob("qrels/*.tsv*"))
+def _file(folder: Path, *names: str) -> Path:
+    """Return the first of the files that is there."""
+    for name in names:
+        for path in (folder / name, folder / f"{name}.gz"):
+            if path.is_file():
+                return path
+    splits = sorted({path.name.split(".")[0] for path in folder.glob("qrels/*")})
     raise InputError(
-        f"{folder} has no {name}, expected {CORPUS}, {QUERIES} and qrels/<split>.tsv as in BEIR (splits there: "
-        f"{splits}); correct path or split in params.yaml"
+        f"{folder} has no {' or '.join(names)}, expected {CORPUS}, {QUERIES} and qrels/<split>.tsv or .jsonl as in "
+        f"BEIR (splits there: {splits}); correct path or split in params.yaml"
     )

@@ -37,10 +37,11 @@ def json_lines(path: Path) -> Iterator[dict[str, Any] | None]:
     """Yield the JSON object of each line of a file that is not blank; None where a line is none. See `open_text`."""
     with open_text(path) as file:
         for line in filter(str.strip, file):
-            yield _json_object(line)
+            yield json_object(line)
 
 
-def _json_object(line: str) -> dict[str, Any] | None:
+def json_object(line: str) -> dict[str, Any] | None:
+    """Return the JSON object that a line is, or None where it is none."""
     try:
         row = json.loads(line)
     except ValueError:  # not JSON, or a whole number of thousands of digits

@@ -1,6 +1,7 @@
 """What is known of a source's rows before it is read: how many there are, and how many documents each has."""
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ FIRST = 1000
 
 LISTS = frozenset({"docs", "negatives"})
 """Our columns that hold several documents of a row."""
+
+JUDGED = re.compile(rb'(?m)"query-id": *"([^"]*)"|^([^\t\n{]+)\t')
+"""The query's id in a line of BEIR's judgements, an object or a row divided by tabs."""
 
 FILTERS = ("require", "where", "unless", "minus")
 """What params may leave rows out by."""
@@ -63,15 +67,17 @@ def _lines(path: Path) -> tuple[int, bytes]:
 
 def _of_beir(folder: Path, split: str | None) -> Known | None:
     """Return about how many documents a folder in BEIR's form has, or judged queries of a split."""
-    path = folder / ("corpus.jsonl" if split is None else f"qrels/{split}.tsv")
-    if not path.is_file():
+    names = ["corpus.jsonl"] if split is None else [f"qrels/{split}.tsv", f"qrels/{split}.jsonl"]
+    path = next((folder / name for name in names if (folder / name).is_file()), None)
+    if path is None:
         return None
     rows, start = _lines(path)
     if split is None:
         return Known(rows, 1.0)
-    judged = [line.partition(b"\t")[0] for line in start.splitlines()[1:]]
+    found = [match[1] or match[2] for match in JUDGED.finditer(start)]
+    judged = [query_id for query_id in found if query_id != b"query-id"]  # which a first line may be
     queries = max(1, len(set(judged)))
-    return Known(round((rows - 1) * queries / max(1, len(judged))), len(judged) / queries)
+    return Known(round(rows * queries / max(1, len(found))), len(judged) / queries)
 
 
 def _rows_of_parquet(path: Path) -> int:

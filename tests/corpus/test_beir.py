@@ -71,6 +71,37 @@ def test_a_row_is_a_judged_query_with_what_its_judgements_name(folder: Path) -> 
     ]
 
 
+def as_json(folder: Path) -> Path:
+    """Write the judgements as MTEB's repositories have them, and remove the others."""
+    path = folder / "qrels" / "train.tsv"
+    header, *judged = (line.split("\t") for line in path.read_text().splitlines())
+    objects = [dict(zip(header, [*ids, float(score)], strict=True)) for *ids, score in judged]
+    path.with_suffix(".jsonl").write_text(lines(objects))
+    path.unlink()
+    return path.with_suffix(".jsonl")
+
+
+def test_judgements_may_be_objects_in_lines(folder: Path) -> None:
+    expected = read(folder, "train")
+    path = as_json(folder)
+    assert read(folder, "train") == expected
+    path.with_suffix(".jsonl.gz").write_bytes(gzip.compress(path.read_bytes()))
+    path.unlink()
+    assert read(folder, "train") == expected
+
+
+@pytest.mark.parametrize(
+    "line", ["{", "[]", '{"query-id": "q1", "corpus-id": "d0"}', '{"query-id": 1, "corpus-id": "d0", "score": 1}']
+)
+def test_an_object_that_is_no_judgement_is_refused_by_its_line(folder: Path, line: str) -> None:
+    with as_json(folder).open("a") as file:
+        file.write(f"\n{line}\n")
+    with pytest.raises(
+        InputError, match=r"train\.jsonl line 7 is .*, expected query-id corpus-id score .* JSON object"
+    ):
+        read(folder, "train")
+
+
 def test_packed_files_are_read_too(folder: Path) -> None:
     expected = read(folder, "train")
     for name in ("corpus.jsonl", "queries.jsonl", "qrels/train.tsv"):
@@ -112,7 +143,7 @@ def test_a_line_of_judgements_that_is_none_is_refused_by_its_number(folder: Path
 
 
 def test_a_split_that_is_not_there_is_refused_with_those_that_are(folder: Path) -> None:
-    with pytest.raises(InputError, match=r"has no qrels/dev\.tsv, .*splits there: \['train'\]"):
+    with pytest.raises(InputError, match=r"has no qrels/dev\.tsv or qrels/dev\.jsonl, .*splits there: \['train'\]"):
         read(folder, "dev")
 
 

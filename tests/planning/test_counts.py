@@ -141,6 +141,8 @@ def test_rows_of_a_folder_in_beirs_form_are_counted(tmp_path: Path) -> None:
     (tmp_path / "qrels").mkdir()
     judged = "".join(f"q{number // 3}\t{number}\t1\n" for number in range(12))
     (tmp_path / "qrels" / "dev.tsv").write_text(f"query-id\tcorpus-id\tscore\n{judged}", encoding="utf-8")
+    objects = "".join(f'{{"query-id": "q{number // 2}", "corpus-id": "d", "score": 1}}\n' for number in range(8))
+    (tmp_path / "qrels" / "test.jsonl").write_text(objects, encoding="utf-8")
 
     def known(split: str | None) -> Known | None:
         origin = FilesOrigin(kind="files", path=tmp_path)
@@ -148,6 +150,7 @@ def test_rows_of_a_folder_in_beirs_form_are_counted(tmp_path: Path) -> None:
 
     assert known(None) == Known(30, 1.0)
     assert known("dev") == Known(4, 3.0)
+    assert known("test") == Known(4, 2.0)
     assert known("train") is None
 
 
