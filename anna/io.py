@@ -25,6 +25,9 @@ Add = Callable[[pa.Table], None]
 ROW_GROUP_SIZE = 65_536
 """Rows per Parquet row group: fixed, so that bytes depend on content alone."""
 
+ROWS_AT_ONCE = 1024
+"""Rows of a table that are cast and checked in one piece: Arrow wants their texts to be less than 2 GiB together."""
+
 DAY = 86_400
 """Seconds."""
 
@@ -54,7 +57,7 @@ def write(path: Path, table: pa.Table, schema: pa.Schema, **provenance: Any) -> 
     # By polars: Arrow would copy the whole table for it, and a string column of over 2 GiB cannot be one array there.
     rows = pl.DataFrame(table).sort(key(schema))
     with writing(path, schema, **provenance) as add:
-        for part in rows.iter_slices(ROW_GROUP_SIZE):
+        for part in rows.iter_slices(ROWS_AT_ONCE):
             add(part.to_arrow())
 
 

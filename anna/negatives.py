@@ -151,9 +151,9 @@ def judge_candidates(candidates: Candidates, rules: Rules, margin: float) -> Jud
 def stand(candidates: Candidates, rules: Rules) -> Standing:
     """Return what no margin changes."""
     scores_C, starts_Q = candidates.scores, candidates.starts
-    positive_Q, reference_Q = _reference(scores_C, candidates.is_positive, candidates.has_class, starts_Q)
     background_Q = _background(rules.rule, scores_C, starts_Q, rules.background_quantile)
-    is_weak_Q = reference_Q <= background_Q
+    positive_Q, reference_Q = _reference(candidates, background_Q)
+    is_weak_Q = (reference_Q <= background_Q) & ~candidates.has_class
     if rules.max_positive_rank is not None:
         is_weak_Q |= positive_Q - starts_Q >= rules.max_positive_rank
     is_above_C = (scores_C > candidates.spread(reference_Q)) & ~candidates.is_judged_negative
@@ -177,16 +177,20 @@ def clears(rule: Rule, s_C: Float, p_C: Float, b_C: Float, margin: float) -> Boo
     return np.ones(len(s_C), dtype=np.bool_)
 
 
-def _reference(scores_C: Float, is_positive_C: Bool, has_class_Q: Bool, starts_Q: Int) -> tuple[Int, Float]:
+def _reference(candidates: Candidates, background_Q: Float) -> tuple[Int, Float]:
     """Return the row of the best positive and the score p that margins are measured from, both (Q,).
 
-    p is the weakest positive's: each was judged to answer the query. The documents of a class merely share its name,
-    and the weakest of them says nothing about the query, so there p is the best one's.
+    p is the weakest positive's, as each was judged to answer the query, but of those alone that stand above the
+    background and the query's lowest score, which is also what a positive gets that no retriever found: of many
+    positives one is there nearly always, and would leave no margin to any. Where none stands above, p is the best
+    one's. So it is where the query has a class: its documents merely share a name, and the weakest says nothing.
     """
-    rows_C = np.arange(len(scores_C))
-    first_Q = np.minimum.reduceat(np.where(is_positive_C, rows_C, len(rows_C)), starts_Q)
-    last_Q = np.maximum.reduceat(np.where(is_positive_C, rows_C, -1), starts_Q)
-    return first_Q, scores_C[np.where(has_class_Q, first_Q, last_Q)]
+    scores_C, starts_Q, rows_C = candidates.scores, candidates.starts, np.arange(len(candidates.scores))
+    floor_Q = np.maximum(background_Q, segments.lowest(scores_C, starts_Q))
+    is_clear_C = candidates.is_positive & (scores_C > candidates.spread(floor_Q))
+    first_Q = np.minimum.reduceat(np.where(candidates.is_positive, rows_C, len(rows_C)), starts_Q)
+    last_Q = np.maximum.reduceat(np.where(is_clear_C, rows_C, -1), starts_Q)
+    return first_Q, scores_C[np.where(candidates.has_class | (last_Q < 0), first_Q, last_Q)]
 
 
 def _background(rule: Rule, scores_C: Float, starts_Q: Int, share: float) -> Float:

@@ -90,9 +90,10 @@ def literal(query: Query, settings: dict[str, Any]) -> tuple[list[Verdict], Verd
     rows, has_class = query
     scores = [row.score for row in rows]
     of_positives = [row.score for row in rows if row.is_positive]
-    p = max(of_positives) if has_class else min(of_positives)
     rule, margin = settings["rule"], settings["margin"]
     background = float(np.quantile(scores, settings["background_quantile"]))
+    clear = [score for score in of_positives if score > (background if rule == "adaptive" else min(scores))]
+    p = max(of_positives) if has_class or not clear else min(clear)
     verdicts: list[Verdict] = []
     for row in rows:
         keeps = {
@@ -119,7 +120,7 @@ def literal(query: Query, settings: dict[str, Any]) -> tuple[list[Verdict], Verd
     most = settings["max_positive_rank"]
     no_margin = {"adaptive": p <= background, "percent": p <= min(scores)}.get(rule, False)
     verdict = Verdict.KEPT
-    if no_margin or (most is not None and first + 1 > most):
+    if (no_margin and not has_class) or (most is not None and first + 1 > most):
         verdict = Verdict.WEAK_POSITIVE
     elif verdicts.count(Verdict.KEPT) < settings["min_negatives"]:
         verdict = Verdict.TOO_FEW_NEGATIVES
@@ -214,6 +215,20 @@ def test_the_relabelled_are_no_negatives_and_no_reference() -> None:
 def test_the_weakest_positive_is_the_reference() -> None:
     reasons = one([3.0, 2.0, 1.0, 0.0], [0, 2], rule="absolute", margin=0.0)
     assert reasons == ["labelled_positive", "above_positive", "labelled_positive", "kept"]
+
+
+@pytest.mark.parametrize("rule", ["adaptive", "percent", "absolute"])
+def test_positives_that_no_retriever_found_do_not_cost_the_query(rule: str) -> None:
+    # Two positives have the lowest score of all, as what was not found gets; one stands above nothing, and is weak.
+    reasons = one([3.0, 2.0, 1.0, 0.0, 0.0], [0, 3, 4], rule=rule, margin=0.1, background_quantile=0.1)
+    assert reasons == ["labelled_positive", "kept", "kept", "labelled_positive", "labelled_positive"]
+
+
+def test_a_query_with_a_class_needs_no_positive_that_stands_out() -> None:
+    rows = [Candidate(s, s == 0.0, False, is_judged_negative=s > 0) for s in (2.0, 1.0, 0.0)]
+    for has_class, reason in ((True, "kept"), (False, "weak_positive")):
+        judgement = judge([(rows, has_class)], rule="adaptive", margin=0.1, background_quantile=0.1)
+        assert [Verdict(code).reason for code in judgement.verdicts] == [reason, reason, "labelled_positive"]
 
 
 def test_of_a_class_the_best_positive_is_the_reference() -> None:

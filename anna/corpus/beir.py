@@ -74,8 +74,13 @@ def _texts(path: Path, wanted: Collection[str], text: Callable[[_Object], str]) 
 
 
 def _objects(path: Path) -> Iterator[_Object | None]:
-    """Yield the object of each line that is not blank; None where it is not JSON, or lacks an id or a text."""
+    """Yield the object of each line that is not blank; None where it is not JSON, or lacks an id or a text.
+
+    An id may be a whole number, which judgements in lines cannot tell from its digits.
+    """
     for row in json_lines(path):
+        if row and type(row.get("_id")) is int:
+            row["_id"] = str(row["_id"])
         yield row if row and all(isinstance(row.get(name), str) for name in ("_id", "text")) else None
 
 

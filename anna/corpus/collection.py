@@ -1,7 +1,7 @@
 """The training collections: documents, queries and judgements of each task, free of duplicates and held-out texts."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -149,6 +149,8 @@ def _judge(collection: Collection, pairs: Iterable[Pair], drop: Drop) -> None:
         if pair.doc in judged:
             drop("duplicate_pair", pair.shown())
         judged[pair.doc] = max(pair.relevance, judged.get(pair.doc, 0))
+    if collection.kind == "sts":
+        _judge_both_ways(judgements, collection.docs.values())
     for query, judged in judgements.items():
         if not any(judged.values()):
             drop("query_without_positive", query)
@@ -157,6 +159,16 @@ def _judge(collection: Collection, pairs: Iterable[Pair], drop: Drop) -> None:
         collection.queries[query_id] = query
         for doc, relevance in judged.items():
             collection.qrels[query_id, text_id(collection.task, "d", doc)] = relevance
+
+
+def _judge_both_ways(judgements: Mapping[str, dict[str, int]], docs: Iterable[str]) -> None:
+    """Judge the pairs that are alike in the other order, too, where their texts are there as query and document."""
+    as_query, as_doc = ({normalise(text): text for text in texts} for texts in (judgements, docs))
+    alike = [(query, doc) for query, judged in judgements.items() for doc, relevance in judged.items() if relevance]
+    for query, doc in alike:
+        other, own = as_query.get(normalise(doc)), as_doc.get(normalise(query))
+        if other is not None and own is not None:
+            judgements[other][own] = 1
 
 
 def _judge_by_class(collection: Collection, pairs: Iterable[Pair], seed: int, drop: Drop) -> None:
@@ -188,7 +200,7 @@ def training_tables(
 
     Args:
         collections: One per task.
-        validation_share: Share of queries that are put aside by a hash of their id, in [0, 1).
+        validation_share: Share of queries that are put aside by a hash of their text, of all tasks alike, in [0, 1).
         seed: Of that hash.
     """
     # Columns and not rows: a dictionary for each judgement takes three times the memory of the table.
@@ -203,9 +215,9 @@ def training_tables(
         "task": [each.task for each in collections for _ in each.queries],
         "kind": [each.kind for each in collections for _ in each.queries],
         "split": [
-            "validation" if derive_seed(seed, key) < validation_share * 2**63 else "train"
+            "validation" if derive_seed(seed, normalise(text)) < validation_share * 2**63 else "train"
             for each in collections
-            for key in each.queries
+            for text in each.queries.values()
         ],
         "text": [text for each in collections for text in each.queries.values()],
         "label": [each.labels.get(text) for each in collections for text in each.queries.values()],

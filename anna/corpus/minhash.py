@@ -37,6 +37,9 @@ MAX_MISSED = 1e-3
 TEXTS_AT_ONCE = 2048
 """Texts of a block, few enough that their shingles stay in a processor's cache."""
 
+CHARACTERS_AT_ONCE = 4 * 2**20
+"""Of a block, or of one text that is longer: hashes take some ten bytes for each."""
+
 
 def shingles(text: str) -> UInt32:
     """Return hashes of the runs of three words of the normalised text, sorted, each once; never empty."""
@@ -91,12 +94,23 @@ def minima(texts: Sequence[str], threshold: float) -> UInt32:
 def _minima(texts: Sequence[str], number: int) -> Iterator[tuple[slice, UInt32]]:
     """Yield blocks of texts, each with the smallest values of its shingles under `number` hash functions, (P, N)."""
     factors, terms = (drawn[:number] for drawn in _permutations())
-    for begin in range(0, len(texts), TEXTS_AT_ONCE):
-        block = slice(begin, begin + TEXTS_AT_ONCE)
+    for block in _blocks(texts):
         runs, starts = _shingles(texts[block])
         # Times an odd number, plus any number, modulo 2 ** 32: a permutation of all hashes.
         values = (runs * factor + term for factor, term in zip(factors, terms, strict=True))
         yield block, np.stack([np.minimum.reduceat(each, starts) for each in values])
+
+
+def _blocks(texts: Sequence[str]) -> Iterator[slice]:
+    """Yield blocks of at most `TEXTS_AT_ONCE` texts, ended where they reach `CHARACTERS_AT_ONCE`."""
+    begin = length = 0
+    for place, text in enumerate(texts):
+        length += len(text)
+        if length >= CHARACTERS_AT_ONCE or place - begin == TEXTS_AT_ONCE - 1:
+            yield slice(begin, place + 1)
+            begin, length = place + 1, 0
+    if begin < len(texts):
+        yield slice(begin, len(texts))
 
 
 def shape(threshold: float) -> tuple[int, int]:

@@ -48,8 +48,8 @@ def _score(path: Path, task: AbsTask) -> float:
     wanted = task.metadata.dataset["revision"]
     if result.dataset_revision != wanted:
         raise InputError(
-            f"{path} was scored on data of revision {result.dataset_revision}, {BENCHMARK} has {wanted}: other rows, "
-            "so the score does not compare; score the benchmark's own task, or remove the file"
+            f"{path} was scored on data of revision {result.dataset_revision}, {BENCHMARK} has {wanted}: perhaps "
+            "other rows, so the score does not compare; score the benchmark's own task, or remove the file"
         )
     parts = [
         float(part["main_score"])
@@ -63,4 +63,6 @@ def _score(path: Path, task: AbsTask) -> float:
             f"{path} has {len(parts)} of the {expected} parts that {BENCHMARK} counts (splits "
             f"{list(task.eval_splits)}, subsets {list(task.hf_subsets)}); run the task whole"
         )
+    if wrong := [part for part in parts if not -1 <= part <= 1]:
+        raise InputError(f"{path} has a main_score of {wrong[0]}, expected -1 to 1; score the task again")
     return sum(parts) / expected

@@ -25,6 +25,9 @@ from anna.origins import fetch_model
 WITH_EXAMPLES = "+examples"
 """Ending of the name of a task's prompt with in-context examples; the bare name is the zero-shot prompt."""
 
+OF_DOCUMENTS = "-document"
+"""Ending of the name of what stands before a task's documents, as mteb looks for it."""
+
 
 def load_trained(folder: Path, student: StudentParams) -> Encoder:
     """Return the encoder that training left in `folder`, its adapter, if any, still apart from the weights.
@@ -45,9 +48,15 @@ def load_trained(folder: Path, student: StudentParams) -> Encoder:
 
 
 def named_prompts(config: EncoderConfig) -> dict[str, str]:
-    """Return every task's prompt for sentence-transformers: `<task>`, and `<task>+examples` where it has examples."""
+    """Return the prompts for sentence-transformers.
+
+    `<task>` of every task, `<task>+examples` where it has examples, and an empty `<task>-document` where its documents
+    are bare: else mteb, which looks for that name first, would give them the prompt of the queries.
+    """
     prompts = {task: config.prefix(task) for task in config.tasks}
     for task, prompt in config.tasks.items():
+        if not prompt.symmetric:
+            prompts[task + OF_DOCUMENTS] = ""
         if prompt.examples:
             prompts[task + WITH_EXAMPLES] = config.prefix(task, len(prompt.examples))
     return prompts

@@ -113,6 +113,9 @@ def notes(case: Case) -> list[str]:
         lines.append(f"Training uses {case.ranks} of {gpus} GPUs; to use all: train.processes: {gpus}")
     if case.hardware.is_gpu and processes < case.ranks:
         lines.append(f"{case.ranks} ranks are more than one machine's: a launcher starts them (docs/SCALING.md)")
+    if case.hardware.is_gpu and (wide := [name for name in ON_GPU if getattr(case.settings, name).dtype == "float32"]):
+        keys = ", ".join(f"{name}.dtype" for name in wide)
+        lines.append(f"GPUs are taken to compute in bfloat16, which is faster than the float32 of {keys}.")
     done, own, roomy = case.work, case.setup, case.work.largest
     while roomy < done.largest_batch and needed_memory(own._replace(tokens=2 * roomy)) <= ROOMY_SHARE * _room(case):
         roomy *= 2

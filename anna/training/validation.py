@@ -119,7 +119,8 @@ def _score_task(
     docs = [texts.docs[doc_id] for doc_id in held_out.doc_ids]
     query_emb_QD = _embed(engine, encoder, encoder.tokenize(queries, prefix=prefix, max_tokens=recipe.query_tokens))
     doc_emb_ND = _embed(engine, encoder, encoder.tokenize(docs, prefix=doc_prefix, max_tokens=recipe.doc_tokens))
-    asked, found = ([normalise(text) for text in side] for side in (queries, docs))
+    known: dict[str, int] = {}  # numbers, as an array of texts would pad each to the longest
+    asked, found = ([known.setdefault(normalise(text), len(known)) for text in side] for side in (queries, docs))
     is_own_QN = np.array(asked)[:, None] == np.array(found)
     gains_QN = np.array([[doc in texts.positives[query] for doc in held_out.doc_ids] for query in held_out.query_ids])
     scores_QN = np.where(is_own_QN, -np.inf, (query_emb_QD @ doc_emb_ND.T).cpu().numpy())

@@ -113,7 +113,7 @@ def test_packed_files_are_read_too(folder: Path) -> None:
 def test_lines_that_are_no_document_are_malformed(folder: Path) -> None:
     whole = json.dumps({"_id": "d", "text": "whole"})
     (folder / "corpus.jsonl").write_text(lines(["{", '{"_id": 3, "text": "a"}', '{"_id": "d"}', "", "[]", whole]))
-    assert read(folder) == [None, None, None, None, {"doc": "whole"}]
+    assert read(folder) == [None, {"doc": "a"}, None, None, {"doc": "whole"}]
 
 
 def test_what_is_judged_but_not_there_is_missing_from_its_rows(folder: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -72,6 +72,19 @@ def test_union_of_positives_and_the_higher_judgement(drops: Counted) -> None:
     assert set(collection.docs.values()) == {"a", "b", "c"}
 
 
+def test_alike_texts_are_positives_of_each_other_in_both_orders(drops: Counted) -> None:
+    pairs = [pair("a", "b"), pair("B!", "c", 0), pair("d", "A"), pair("d", "b", 0), pair("e", "d", 0)]
+    assert judged(build("sts", pairs, drops)) == {
+        ("a", "b"): 1,
+        ("a", "d"): 1,
+        ("B!", "c"): 0,
+        ("B!", "A"): 1,
+        ("d", "A"): 1,
+        ("d", "b"): 0,
+    }
+    assert ("B!", "A") not in judged(build("retrieval", pairs, drops))
+
+
 def test_duplicate_documents_are_remapped(drops: Counted) -> None:
     pairs = [pair("q1", LONG), pair("q2", LONG + " more"), pair("q3", LONG.upper()), pair("q4", "other")]
     collection = build("retrieval", pairs, drops)

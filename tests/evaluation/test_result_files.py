@@ -40,6 +40,13 @@ def test_a_held_out_sample_of_the_same_name_is_refused(tmp_path: Path) -> None:
         result_files.read_results(tmp_path)
 
 
+@pytest.mark.parametrize("score", [float("nan"), 75.3])
+def test_a_score_that_is_none_is_refused(tmp_path: Path, score: float) -> None:
+    write(tmp_path, "STS12", {"default": score})
+    with pytest.raises(InputError, match=rf"STS12.json has a main_score of {score}, expected -1 to 1"):
+        result_files.read_results(tmp_path)
+
+
 def test_an_incomplete_result_is_refused(tmp_path: Path) -> None:
     write(tmp_path, "STS17", {"fr-en": 0.1})
     with pytest.raises(InputError, match=r"STS17.json has 0 of the 1 parts .*subsets \['en-en'\]"):

@@ -2,10 +2,13 @@
 
 from pathlib import Path
 
+import mteb
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from mteb.models.abs_encoder import get_prompt_name
+from mteb.types import PromptType
 from sentence_transformers import SentenceTransformer
 
 from anna.errors import InputError
@@ -57,6 +60,19 @@ def test_exported_tokenizer_appends_eos_by_itself_and_prompts_are_named(tiny_enc
         "Instruct: similar sentences\nQuery: who wrote it\nResponse: this book about rivers\n\n"
         "Instruct: similar sentences\nQuery: "
     )
+
+
+def test_mteb_finds_the_prompts_of_queries_and_documents(tiny_encoder: Encoder) -> None:
+    tasks = {"ArguAna": tiny_encoder.config.tasks["Capitals"], "STS12": tiny_encoder.config.tasks["Similar"]}
+    named = export.named_prompts(tiny_encoder.config.model_copy(update={"tasks": tasks}))
+
+    def found(task: str, side: PromptType) -> str:
+        return named[str(get_prompt_name(named, mteb.get_task(task).metadata, side))]
+
+    for task in tasks:
+        assert found(task, PromptType.query) == named[task]
+    assert found("ArguAna", PromptType.document) == ""
+    assert found("STS12", PromptType.document) == named["STS12"]
 
 
 def test_an_export_that_differs_is_refused(tiny_encoder: Encoder, tmp_path: Path) -> None:

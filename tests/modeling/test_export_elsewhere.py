@@ -115,7 +115,13 @@ def test_older_sentence_transformers_and_servers_know_every_name_in_it(tiny_enco
         "include_prompt": True,
     }
     described = read(tmp_path / "config_sentence_transformers.json")
-    assert set(described["prompts"]) == {"Capitals", "Capitals+examples", "Similar", "Similar+examples"}
+    assert set(described["prompts"]) == {
+        "Capitals",
+        "Capitals+examples",
+        "Capitals-document",
+        "Similar",
+        "Similar+examples",
+    }
     assert {name: value for name, value in described.items() if name != "prompts"} == {
         "default_prompt_name": None,
         "similarity_fn_name": "cosine",

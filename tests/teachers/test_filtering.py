@@ -191,16 +191,21 @@ def test_what_the_reranker_puts_above_the_positive_is_no_negative(toy: Toy, labe
             "lower filter.margin or lower filter.min_negatives",
         ),
         ({"negatives_per_query": 9, "min_negatives": 9, "margin": 0.0}, (0, 3), "lower filter.min_negatives"),
-        ({"max_positive_rank": 1}, (3, 0), "raise filter.max_positive_rank"),
-        ({"rule": "adaptive"}, (3, 0), "lower filter.background_quantile"),
-        ({"rule": "adaptive", "background_quantile": 0.0}, (3, 0), "set filter.rule to absolute"),
-        ({"rule": "percent"}, (3, 0), "set filter.rule to absolute"),
+        ({"max_positive_rank": 1}, (2, 1), "lower filter.min_negatives or raise filter.max_positive_rank"),
+        ({"rule": "adaptive"}, (2, 1), "lower filter.min_negatives or lower filter.background_quantile"),
+        (
+            {"rule": "adaptive", "background_quantile": 0.0},
+            (2, 1),
+            "lower filter.min_negatives or set filter.rule to absolute",
+        ),
+        ({"rule": "percent"}, (2, 1), "lower filter.min_negatives or set filter.rule to absolute"),
     ],
 )
 def test_no_group_at_all_says_why_and_what_helps(
     toy: Toy, changes: dict[str, Any], drops: tuple[int, int], remedies: str
 ) -> None:
-    worst = [("A:q:1", "A:d:5", "A:d:1"), ("A:q:2", "A:d:5", "A:d:4"), ("B:q:1", "B:d:3", "B:d:2")]  # positives last
+    # Positives last, and a query with a class, which is weak nowhere, alone with its positive.
+    worst = [("A:q:1", "A:d:5", "A:d:1"), ("A:q:2", "A:d:5", "A:d:4"), ("B:q:1", "B:d:2")]
     rows = [(query, rank, doc, 1.0 / rank, 0.5) for query, *docs in worst for rank, doc in enumerate(docs, 1)]
     weak, short = drops
     why = f"queries: {{'weak_positive': {weak}, 'too_few_negatives': {short}}}, candidates: {{'labelled_positive': "
