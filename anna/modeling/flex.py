@@ -110,9 +110,14 @@ def _whole_tiles(length: int) -> int:
 
 
 def _fill(part: Tensor, dim: int) -> Tensor:
-    """Return `part` with zeros behind it along `dim`, up to whole tiles."""
+    """Return `part` with zeros behind it along `dim`, up to whole tiles, and contiguous.
+
+    What needs no zeros would else keep the strides of the projection that it is a view of, and a kernel is compiled for
+    each order of strides, up to a limit.
+    """
     missing = _whole_tiles(part.shape[dim]) - part.shape[dim]
-    return functional.pad(part, (0, 0) * (part.dim() - 1 - dim) + (0, missing)) if missing else part
+    filled = functional.pad(part, (0, 0) * (part.dim() - 1 - dim) + (0, missing)) if missing else part
+    return filled.contiguous()
 
 
 def _listed(is_chosen: Tensor) -> tuple[Tensor, Tensor]:

@@ -21,6 +21,7 @@ from anna.training.recipe import TrainParams
 
 tell_deepspeed()
 import deepspeed  # noqa: E402
+from deepspeed.runtime.fp16.unfused_optimizer import FP16_UnfusedOptimizer  # noqa: E402
 from deepspeed.utils import set_z3_leaf_module  # noqa: E402
 
 _log = logging.getLogger(__name__)
@@ -100,7 +101,19 @@ def start_engine(encoder: Encoder, recipe: TrainParams) -> Any:
         "steps_per_print": 10**9,
     }
     engine, *_ = deepspeed.initialize(model=encoder, optimizer=optimizer, model_parameters=trained, config=config)
+    _undo_first_step(engine.optimizer)
     return engine
+
+
+def _undo_first_step(optimizer: Any) -> None:
+    """Put the optimizer of ZeRO 0 in bfloat16 back to where it was before DeepSpeed made it take a step.
+
+    It does so, with gradients of zero, to have memory allotted. Adam would then count from 1, and its first steps be
+    three quarters of what they are at the other stages.
+    """
+    if isinstance(optimizer, FP16_UnfusedOptimizer):
+        optimizer.optimizer.state.clear()
+        optimizer.refresh_fp32_params()
 
 
 def step(engine: Any) -> float:

@@ -2,8 +2,9 @@
 
 All texts are embedded without a graph, the loss is taken over all vectors of all ranks, and then each micro-step embeds
 its texts again and carries the loss's gradient at their vectors on to the weights. The sum over micro-steps is the
-gradient of the whole batch, so how a batch is cut changes memory and time, never the result. Each micro-step is one
-accumulation step of the DeepSpeed engine, which works at every ZeRO stage.
+gradient of the whole batch, so how a batch is cut changes memory and time, and the result by rounding alone (in
+bfloat16, as on GPUs, a sum of 64 parts by 1 %). Each micro-step is one accumulation step of the DeepSpeed engine, which
+works at every ZeRO stage.
 
 Reference: GradCache, Gao et al. 2021, arXiv:2101.06983.
 """

@@ -119,7 +119,8 @@ def test_rows_of_all_lengths_run_one_kernel(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(flex, "flex_attention", flex._compiled())
     for lengths in ([300], [7], [40, 900, 60], [128, 128], [511, 2], [100] * 7):
         packing = pack([Text([1] * length) for length in lengths])
-        query, key, value = (torch.randn(1, heads, sum(lengths), 16) for heads in (4, 2, 2))
+        # As projections give them: heads within each token.
+        query, key, value = (torch.randn(1, sum(lengths), heads, 16).transpose(1, 2) for heads in (4, 2, 2))
         with torch.no_grad():
             got = flex.attend(packing, query, key, value, scaling=0.3, dropout=0.0, window=None, is_causal=True)
         mask = dense(packing, None, True)

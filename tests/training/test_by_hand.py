@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -101,6 +102,26 @@ def test_steps_are_adamws_with_the_recipes_numbers(tiny_checkpoint: Path) -> Non
         assert (record["learning_rate"], record["gradient_norm"]) == pytest.approx((rate, norm.item()), rel=1e-4)
     for (name, got), expected in zip(encoder.named_parameters(), other.parameters(), strict=True):
         torch.testing.assert_close(got, expected, rtol=0, atol=1e-6, msg=name)
+
+
+@pytest.mark.usefixtures("alone")
+def test_in_bfloat16_as_on_a_gpu_zero_0_takes_the_steps_of_zero_1(
+    tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def in_bfloat16(**given: Any) -> Any:
+        given["config"]["bf16"] = {"enabled": True}
+        return initialize(**given)
+
+    initialize = engines.deepspeed.initialize
+    monkeypatch.setattr(engines.deepspeed, "initialize", in_bfloat16)
+    losses = []
+    for stage in (0, 1):
+        chosen = changed(zero_stage=stage, dtype="bfloat16", weight_decay=0.3, warmup_steps=0, learning_rate=0.003)
+        encoder = run.new_encoder(tiny_student(tiny_checkpoint), prompts(), {}, chosen)
+        batches = run.plan(toy_groups(), chosen)[:4]
+        records = loop.train(engines.start_engine(encoder, chosen), encoder, batches, TEXTS, chosen)
+        losses.append([record["loss"] for record in records])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
 
 @pytest.mark.parametrize("is_frozen", [True, False])
