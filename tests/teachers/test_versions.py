@@ -34,7 +34,7 @@ SCORED_BY = {
 SEEN = {
     "bi_encoder.VERSION": (4, "305c371b727b7310"),
     "reranker.VERSIONS['cross_encoder']": (4, "4dda7ee39070c71d"),
-    "reranker.VERSIONS['query_likelihood']": (4, "e623e2a0f226b4fe"),
+    "reranker.VERSIONS['query_likelihood']": (4, "8d6d67c8d9f9ee32"),
 }
 """Version, and hash of the code of that version."""
 
