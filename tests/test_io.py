@@ -83,6 +83,23 @@ def test_a_column_may_hold_more_than_2_gib(tmp_path: Path, monkeypatch: pytest.M
         assert file.read(["doc_id"])["doc_id"].to_pylist() == sorted(names)
 
 
+def test_few_rows_are_cast_at_once_and_the_bytes_are_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"d{(7 * row) % 25:02d}" for row in range(25)]
+    columns = {"doc_id": names, "task": ["t"] * 25, "text": names, "label": pa.nulls(25, pa.string())}
+    table, cast, conform = pa.table(columns, schema=schemas.CORPUS), [], io.conform
+
+    def counted(path: Path, part: pa.Table, schema: pa.Schema) -> pa.Table:
+        cast.append(part.num_rows)
+        return conform(path, part, schema)
+
+    io.write(tmp_path / "whole.parquet", table, schemas.CORPUS)
+    monkeypatch.setattr(io, "ROWS_AT_ONCE", 4)
+    monkeypatch.setattr(io, "conform", counted)
+    io.write(tmp_path / "parts.parquet", table, schemas.CORPUS)
+    assert sorted(cast, reverse=True) == [4] * 6 + [1, 0]
+    assert (tmp_path / "parts.parquet").read_bytes() == (tmp_path / "whole.parquet").read_bytes()
+
+
 def run_rows(**changes: Any) -> list[dict[str, Any]]:
     content: list[dict[str, Any]] = [{"query_id": "q", "rank": n, "doc_id": f"d{n}", "score": 0.5} for n in (1, 2)]
     content[1].update(changes)

@@ -76,7 +76,7 @@ def _texts(path: Path, wanted: Collection[str], text: Callable[[_Object], str]) 
 def _objects(path: Path) -> Iterator[_Object | None]:
     """Yield the object of each line that is not blank; None where it is not JSON, or lacks an id or a text.
 
-    An id may be a whole number, which judgements in lines cannot tell from its digits.
+    An id that is a whole number becomes its digits, which is how judgements in TSV name it.
     """
     for row in json_lines(path):
         if row and type(row.get("_id")) is int:
@@ -89,7 +89,7 @@ def _judgements(path: Path) -> dict[str, dict[str, float]]:
     judged: defaultdict[str, dict[str, float]] = defaultdict(dict)
     with open_text(path) as file:
         for number, line in enumerate(file, start=1):
-            parts = judgement(line)
+            parts = _parts(line)
             if not line.strip() or (number == 1 and parts == HEADER):
                 continue
             if not _is_judgement(parts):
@@ -102,7 +102,7 @@ def _judgements(path: Path) -> dict[str, dict[str, float]]:
     return judged
 
 
-def judgement(line: str) -> list[Any]:
+def _parts(line: str) -> list[Any]:
     """Return the parts of a line of judgements, as `HEADER` names them where it is well formed."""
     row = json_object(line)
     return line.rstrip("\r\n").split("\t") if row is None else [row.get(name) for name in HEADER]

@@ -54,8 +54,8 @@ def evaluate_all(contenders: Sequence[Contender], tasks: Sequence[AbsTask], stor
         store: Folder of results of all runs, by fingerprint: of model, prompt, task data, code and libraries. What is
             there is not computed again, so after a training change only the student is.
         results: Folder that gets this run's results in mteb's format, `<model>/<mode>/<task>.json` and mteb's
-            `model_meta.json`: the folder `results` of mteb's ResultCache, which reads it. Dates and
-            durations are left out, so that equal scores are equal bytes.
+            `model_meta.json`: the folder `results` of mteb's ResultCache, which reads it. Dates and durations are left
+            out, so that equal scores are equal bytes.
 
     Raises:
         InputError: If a model has no prompt for a task, or one that leaves too little room for a text, a task's data

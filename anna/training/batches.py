@@ -225,7 +225,7 @@ def lay_out(batch: Batch, rank: int, world_size: int, texts: Texts) -> Layout:
     sizes = Sizes([len(block) for block in query_blocks], [len(block) for block in doc_blocks])
     first_query, first_doc = sum(sizes.queries[:rank]), len(batch.groups) + sum(sizes.docs[:rank])
     place = {doc_id: column for column, doc_id in enumerate(text_ids[len(batch.groups) :])}
-    contents = _contents(text_ids[: len(batch.groups)], place, texts)
+    contents = contents_by_id(text_ids[: len(batch.groups)], place, texts)
     own = [*range(first_query, first_query + len(share)), *range(first_doc, first_doc + len(doc_blocks[rank]))]
     return Layout(
         share=share,
@@ -239,8 +239,8 @@ def lay_out(batch: Batch, rank: int, world_size: int, texts: Texts) -> Layout:
     )
 
 
-def _contents(query_ids: Iterable[str], doc_ids: Iterable[str], texts: Texts) -> dict[str, int]:
-    """Return `Layout.contents` by id."""
+def contents_by_id(query_ids: Iterable[str], doc_ids: Iterable[str], texts: Texts) -> dict[str, int]:
+    """Return `Layout.contents` of some queries and documents by id."""
     said = {query_id: texts.queries[query_id] for query_id in query_ids}
     said |= {doc_id: texts.docs[doc_id] for doc_id in doc_ids}
     known: dict[str, int] = {}

@@ -17,7 +17,7 @@ from anna import seeding
 from anna.folding import normalise
 from anna.modeling.batching import packed_batches
 from anna.modeling.encoder import Encoder, Part
-from anna.training.batches import Group, Texts
+from anna.training.batches import Group, Texts, contents_by_id
 from anna.training.gather import from_first, gather_rows
 from anna.training.recipe import TrainParams
 
@@ -119,9 +119,9 @@ def _score_task(
     docs = [texts.docs[doc_id] for doc_id in held_out.doc_ids]
     query_emb_QD = _embed(engine, encoder, encoder.tokenize(queries, prefix=prefix, max_tokens=recipe.query_tokens))
     doc_emb_ND = _embed(engine, encoder, encoder.tokenize(docs, prefix=doc_prefix, max_tokens=recipe.doc_tokens))
-    known: dict[str, int] = {}  # numbers, as an array of texts would pad each to the longest
-    asked, found = ([known.setdefault(normalise(text), len(known)) for text in side] for side in (queries, docs))
-    is_own_QN = np.array(asked)[:, None] == np.array(found)
+    contents = contents_by_id(held_out.query_ids, held_out.doc_ids, texts)
+    asked, found = (np.array([contents[key] for key in ids]) for ids in (held_out.query_ids, held_out.doc_ids))
+    is_own_QN = asked[:, None] == found
     gains_QN = np.array([[doc in texts.positives[query] for doc in held_out.doc_ids] for query in held_out.query_ids])
     scores_QN = np.where(is_own_QN, -np.inf, (query_emb_QD @ doc_emb_ND.T).cpu().numpy())
     return ndcg(scores_QN, gains_QN.astype(np.float64))

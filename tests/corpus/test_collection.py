@@ -162,6 +162,18 @@ def test_tables(drops: Counted, share: float) -> None:
     assert (held > 0) == (share > 0)
 
 
+def test_a_query_is_in_the_same_split_in_every_task() -> None:
+    texts = [f"query {number}" for number in range(60)]
+    collections = [
+        Collection(task, "retrieval", queries={text_id(task, "q", change(text)): change(text) for text in texts})
+        for task, change in (("A", str.lower), ("B", str.upper))
+    ]
+    _, queries, _ = training_tables(collections, validation_share=0.3, seed=1)
+    splits = queries["split"].to_pylist()
+    assert splits[:60] == splits[60:]
+    assert {"train", "validation"} == set(splits)
+
+
 def test_rows_of_the_tables_are_those_of_the_collections() -> None:
     judged = {("q1", "d1"): 1, ("q1", "d2"): 0}
     first = Collection("A", "retrieval", {"d1": "doc", "d2": "other"}, {"q1": "query"}, judged)

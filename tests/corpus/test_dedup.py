@@ -81,6 +81,12 @@ def test_a_text_has_the_same_bands_alone_and_among_others(monkeypatch: pytest.Mo
         np.testing.assert_array_equal(bands([text], 0.8)[0], own)
     monkeypatch.setattr("anna.corpus.minhash.TEXTS_AT_ONCE", 4)
     np.testing.assert_array_equal(bands(texts, 0.8), together)
+    monkeypatch.setattr("anna.corpus.minhash.CHARACTERS_AT_ONCE", 20)
+    blocks = list(minhash._blocks(texts))
+    assert [place for block in blocks for place in range(*block.indices(len(texts)))] == list(range(len(texts)))
+    assert all(sum(map(len, texts[block][:-1])) < 20 for block in blocks), "a block ends where it has so many"
+    assert 1 < max(len(texts[block]) for block in blocks) <= 4
+    np.testing.assert_array_equal(bands(texts, 0.8), together)
     assert bands([], 0.8).shape == (0, shape(0.8)[0])
 
 

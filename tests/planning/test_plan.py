@@ -113,6 +113,15 @@ def test_gpus_that_stay_idle_and_machines_that_need_a_launcher() -> None:
         assert report.verdict(case, estimate(case), None)[1:] == [f"  - {said}"]
 
 
+def test_that_gpus_are_taken_to_compute_in_bfloat16_is_told_where_they_are_not() -> None:
+    case = paper("h200x8")
+    rerank = case.settings.rerank.model_copy(update={"dtype": "float32"})
+    wide = replace(case, settings=case.settings._replace(rerank=rerank))
+    said = "GPUs are taken to compute in bfloat16, which is faster than the float32 of rerank.dtype."
+    assert said in report.notes(wide)
+    assert not [line for line in report.notes(case) if "bfloat16" in line]
+
+
 def test_memory_to_keep_layers_is_told() -> None:
     (said,) = [line for line in report.notes(paper("h200x8")) if "compute layers again" in line]
     assert said.startswith("33% of training's operations")
