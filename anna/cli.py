@@ -18,7 +18,7 @@ from anna.params import HELD_OUT, PARAMS_FILE, recorded
 
 DATA, MODEL = Path("data"), Path("models/sentence-transformer")
 CORPUS, FIGURE = DATA / "corpus.parquet", Path("runs/margins.svg")
-RESULTS = Path("reports/mteb/student/zero_shot")
+RESULTS = Path("reports/mteb/anna__student/zero_shot")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

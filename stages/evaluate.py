@@ -71,6 +71,7 @@ CODE_FILES = (Path("anna/evaluation/mteb_eng_v2_scores.csv"),)
 def main() -> Counter[str]:
     """Score all contenders, write metrics and results, log the table; return how many vectors the teacher reused."""
     params, counts = EvaluateParams.load(), Counter[str]()
+    ingest = SOURCES.load().values()
     chosen = tasks.select_tasks(params.benchmark, params.tasks, lambda: tasks.EvalTables.read(EVAL_TABLES))
     settings = encoding.EncodeSettings(params.max_tokens, params.tokens_per_batch, params.dtype)
     with engine.opened(ScoringParams.load().here) as where:
@@ -79,15 +80,19 @@ def main() -> Counter[str]:
             "teacher": lambda: teacher(DenseParams.load(), counts, where),
             "bm25": lambda: lexical(Bm25Params.load()),
         }
-        student = contenders.student(MODEL, settings, where, with_examples=params.with_examples)
+        student = contenders.student(
+            MODEL,
+            settings,
+            where,
+            with_examples=params.with_examples,
+            trained_on=contamination.training_tasks(ingest),
+        )
         compared = [student, *(baselines[name]() for name in params.baselines)]
         results = run.evaluate_all(compared, chosen, STORE, RESULTS)
     io.write_json(METRICS, scores.summary(results))
     io.write_json(DETAIL, scores.by_task(results))
     io.write_json(LEADERBOARD, leaderboard.summary(params.benchmark, results))
-    io.write_json(
-        CONTAMINATION, contamination.summary(SOURCES.load().values(), [task.metadata.name for task in chosen])
-    )
+    io.write_json(CONTAMINATION, contamination.summary(ingest, [task.metadata.name for task in chosen]))
     io.write_csv(PLOT, ("model", "category", "score"), scores.rows(results))
     _log.info("mean main score by category\n%s", scores.table(results))
     return counts

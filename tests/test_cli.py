@@ -65,7 +65,9 @@ def test_leaderboard_ranks_a_folder_of_results(tmp_path: Path, capsys: pytest.Ca
     assert "    1    98.50    98.50  mine  <" in lines
     assert any(line.split() == ["STS", "98.50", "86.11"] for line in lines), "the published mean of the two tasks"
     assert cli.main(["leaderboard"]) == 1
-    assert capsys.readouterr().err.startswith("anna leaderboard: reports/mteb/student/zero_shot has no result file")
+    assert capsys.readouterr().err.startswith(
+        "anna leaderboard: reports/mteb/anna__student/zero_shot has no result file"
+    )
 
 
 def test_held_out_samples_are_not_ranked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -75,7 +77,8 @@ def test_held_out_samples_are_not_ranked(tmp_path: Path, capsys: pytest.CaptureF
     write(tmp_path / cli.RESULTS, "STSBenchmark", {"default": 0.68}, revision="5a" * 20)
     assert cli.main(["leaderboard"]) == 1
     assert capsys.readouterr().err == (
-        "anna leaderboard: reports/mteb/student/zero_shot is of held-out samples (evaluate.benchmark is 'held_out'), "
+        "anna leaderboard: reports/mteb/anna__student/zero_shot is of held-out samples (evaluate.benchmark is "
+        "'held_out'), "
         'on which no public model was scored; set evaluate.benchmark to "MTEB(eng, v2)" and run: dvc repro, or name a '
         "folder of results on it\n"
     )

@@ -131,6 +131,6 @@ def test_every_contender_is_scored_on_the_benchmarks_own_tasks(project: Path) ->
         assert set(detail[model]["zero_shot"]) == set(TASKS)
     assert set(detail["bm25"]["zero_shot"]) == {"ArguAna"}
     revision = mteb.get_task("ArguAna").metadata.dataset["revision"]
-    result = json.loads((project / "reports/mteb/student/zero_shot/ArguAna.json").read_text())
+    result = json.loads((project / "reports/mteb/anna__student/zero_shot/ArguAna.json").read_text())
     assert result["dataset_revision"] == revision
     assert (project / "reports/index.html").stat().st_size > 1000

@@ -21,6 +21,11 @@ rows, in the wheel that the default reads, are of 2012 to 2016. MTOP's two label
 arXiv:2008.09335)."""
 
 
+def training_tasks(ingest: Mapping[str, Any]) -> set[str]:
+    """Return the names of the tasks that the section `ingest` of params trains on."""
+    return {source["task"] for source in ingest["train"]}
+
+
 def trained_on(trained: Collection[str], tested: Collection[str]) -> list[str]:
     """Return the tasks of `tested` that count as trained on, in alphabetical order.
 
@@ -70,7 +75,7 @@ def summary(ingest: Mapping[str, Any], tested: Sequence[str]) -> dict[str, Any]:
         ingest: The section of params: what was trained on, and what was held out.
         tested: Names of the tasks that were scored.
     """
-    trained = {source["task"] for source in ingest["train"]}
+    trained = training_tasks(ingest)
     flagged = trained_on(trained, tested)
     shared = overlapping(trained, tested) | same_source(ingest["train"], ingest.get("held_out", ()))
     return {

@@ -6,7 +6,7 @@ Building one loads nothing: a contender whose results are all known from an earl
 import hashlib
 import inspect
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -65,7 +65,12 @@ class Contender:
 
 
 def student(
-    folder: Path, settings: EncodeSettings, where: Engine | None = None, *, with_examples: bool = True
+    folder: Path,
+    settings: EncodeSettings,
+    where: Engine | None = None,
+    *,
+    with_examples: bool = True,
+    trained_on: Collection[str] | None = None,
 ) -> Contender:
     """Return the exported model at `folder`.
 
@@ -74,6 +79,7 @@ def student(
         settings: How its texts are encoded.
         where: What computes; None: this process.
         with_examples: Whether there is a second mode, whose prompts show all in-context examples that it carries.
+        trained_on: Names of its training tasks, for its results' metadata; None: not known.
 
     Raises:
         InputError: If there is none.
@@ -81,7 +87,7 @@ def student(
     if not folder.is_dir():
         raise InputError(f"{folder} does not exist; make it with: dvc repro export")
     modes = (ZERO_SHOT, WITH_EXAMPLES) if with_examples else (ZERO_SHOT,)
-    return _prompted(encoding.student(folder, settings), folder, modes, settings, where)
+    return _prompted(encoding.student(folder, settings), folder, modes, settings, where, trained_on=trained_on)
 
 
 def untrained(params: StudentParams, folder: Path, settings: EncodeSettings, where: Engine | None = None) -> Contender:
@@ -90,7 +96,13 @@ def untrained(params: StudentParams, folder: Path, settings: EncodeSettings, whe
 
 
 def _prompted(
-    spec: ModelSpec, folder: Path, modes: Sequence[str], settings: EncodeSettings, where: Engine | None
+    spec: ModelSpec,
+    folder: Path,
+    modes: Sequence[str],
+    settings: EncodeSettings,
+    where: Engine | None,
+    *,
+    trained_on: Collection[str] | None = None,
 ) -> Contender:
     """Return an encoder of ours as a contender, with the prompts of the export at `folder`, in each of the modes."""
     config = EncoderConfig.load(folder)
@@ -113,7 +125,7 @@ def _prompted(
         reads = {"limit": config.max_tokens, "pooling": config.pooling, "attention": config.attention}
         return {**spec.decisive, **prompt, **reads, "code": _scoring_code()}
 
-    models = {mode: PromptedModel(spec.kind, mode, embedder, prefix_by_side(mode)) for mode in modes}
+    models = {mode: PromptedModel(spec.kind, mode, embedder, prefix_by_side(mode), trained_on) for mode in modes}
     return Contender(spec.kind, models, identify, None, embedder)
 
 

@@ -1,6 +1,6 @@
 """Models as mteb sees them: its encoder and search protocols around plain functions that embed or search."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -47,7 +47,14 @@ class CachedEmbedder:
 class PromptedModel:
     """mteb's EncoderProtocol: embeds texts with the prefix that belongs to their task and side."""
 
-    def __init__(self, name: str, revision: str, embed: Embed, prefix: Callable[[str, PromptType | None], str]) -> None:
+    def __init__(
+        self,
+        name: str,
+        revision: str,
+        embed: Embed,
+        prefix: Callable[[str, PromptType | None], str],
+        trained_on: Collection[str] | None = None,
+    ) -> None:
         """Store the parts.
 
         Args:
@@ -55,9 +62,10 @@ class PromptedModel:
             revision: The mode, in mteb's results.
             embed: Embeds texts after a prefix.
             prefix: (task, side) -> prefix; the side is None in tasks that do not search.
+            trained_on: Names of its training tasks; None: not known.
         """
         self._embed, self._prefix = embed, prefix
-        self._meta = _model_meta(name, revision, ScoringFunction.COSINE)
+        self._meta = _model_meta(name, revision, ScoringFunction.COSINE, trained_on)
 
     @property
     def mteb_model_meta(self) -> ModelMeta:
@@ -122,6 +130,14 @@ class SearchModel:
         return found
 
 
-def _model_meta(name: str, revision: str, scoring: ScoringFunction | None) -> ModelMeta:
-    values = {"name": f"anna/{name}", "revision": revision, "similarity_fn_name": scoring, "languages": ["eng-Latn"]}
+def _model_meta(
+    name: str, revision: str, scoring: ScoringFunction | None, trained_on: Collection[str] | None = None
+) -> ModelMeta:
+    values = {
+        "name": f"anna/{name}",
+        "revision": revision,
+        "similarity_fn_name": scoring,
+        "languages": ["eng-Latn"],
+        "training_datasets": None if trained_on is None else set(trained_on),
+    }
     return ModelMeta.create_empty(overwrites=values)

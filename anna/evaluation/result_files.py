@@ -33,7 +33,7 @@ def read_results(folder: Path) -> tuple[dict[str, float], dict[str, str]]:
     if not scores:
         raise InputError(
             f"{folder} has no result file of a task of {BENCHMARK}; name a folder of <task>.json in mteb's format, as "
-            "stage evaluate leaves in reports/mteb/<model>/<mode>"
+            "stage evaluate leaves in reports/mteb/anna__<model>/<mode>"
         )
     return scores, {name: tasks[name].metadata.type for name in scores}
 

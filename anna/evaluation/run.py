@@ -53,7 +53,7 @@ def evaluate_all(contenders: Sequence[Contender], tasks: Sequence[AbsTask], stor
         tasks: In the order of the result.
         store: Folder of results of all runs, by fingerprint: of model, prompt, task data, code and libraries. What is
             there is not computed again, so after a training change only the student is.
-        results: Folder that gets this run's results in mteb's format, `<model>/<mode>/<task>.json` and mteb's
+        results: Folder that gets this run's results as mteb keeps them, `anna__<model>/<mode>/<task>.json` and
             `model_meta.json`: the folder `results` of mteb's ResultCache, which reads it. Dates and durations are left
             out, so that equal scores are equal bytes.
 
@@ -89,7 +89,7 @@ def _evaluate(
                 reused += path.is_file()
                 if not path.is_file():
                     _run(model, task, path)
-                shutil.copyfile(path, _folder(folder, contender, mode) / f"{task.metadata.name}.json")
+                shutil.copyfile(path, _folder(folder, model) / f"{task.metadata.name}.json")
                 by_mode[mode].append(_score(contender.name, mode, task, path))
             if task.data_loaded and not was_loaded:
                 task.unload_data()
@@ -100,13 +100,16 @@ def _evaluate(
     return [score for scores in by_mode.values() for score in scores]
 
 
-def _folder(results: Path, contender: Contender, mode: str) -> Path:
-    """Return the folder of a contender's results in a mode, with what mteb wants to know of the model."""
-    folder = results / contender.name / mode
+def _folder(results: Path, model: PromptedModel | SearchModel) -> Path:
+    """Return the folder where mteb looks for a model's results, with what it wants to know of the model."""
+    meta = model.mteb_model_meta
+    folder = results / meta.model_name_as_path() / str(meta.revision)
     if not folder.is_dir():
         folder.mkdir(parents=True)
-        meta = contender.models[mode].mteb_model_meta.to_dict()
-        io.write_json(folder / "model_meta.json", json.loads(json.dumps(meta, default=str)))
+        facts = meta.to_dict()
+        if meta.training_datasets is not None:
+            facts["training_datasets"] = sorted(meta.training_datasets)  # mteb lists the set in any order
+        io.write_json(folder / "model_meta.json", json.loads(json.dumps(facts, default=str)))
     return folder
 
 

@@ -130,9 +130,9 @@ def test_the_seven_categories_are_those_of_the_leaderboard(done):
 
 
 def test_mteb_loads_the_results_back_as_those_of_its_benchmark(done, tmp_path):
-    shutil.copytree(done.results / "student", tmp_path / "results" / "anna__student")
+    shutil.copytree(done.results, tmp_path / "results")
     loaded = ResultCache(tmp_path).load_results(
-        tasks=mteb.get_benchmark(BENCHMARK), include_remote=False, validate_and_filter=True
+        models=["anna/student"], tasks=mteb.get_benchmark(BENCHMARK), include_remote=False, validate_and_filter=True
     )
     modes = {result.model_revision: result for result in loaded.model_results}
     assert set(modes) == {scores.ZERO_SHOT, scores.WITH_EXAMPLES}

@@ -54,11 +54,11 @@ def test_results_are_in_mteb_format_without_clock(tmp_path, exported, tables):
     evaluate(tmp_path, [contenders.student(exported, SETTINGS)], tables)
     files = sorted(path.relative_to(tmp_path / "results") for path in (tmp_path / "results").rglob("*.json"))
     assert [str(f) for f in files] == [
-        f"student/{mode}/{name}.json"
+        f"anna__student/{mode}/{name}.json"
         for mode in ("with_examples", "zero_shot")
         for name in ("Farm", "Same", "model_meta")
     ]
-    result = json.loads((tmp_path / "results" / "student/zero_shot/Farm.json").read_text())
+    result = json.loads((tmp_path / "results" / "anna__student/zero_shot/Farm.json").read_text())
     assert (result["task_name"], result["date"], result["evaluation_time"]) == ("Farm", None, None)
 
 

@@ -55,7 +55,25 @@ def test_the_stage_writes_metrics_plot_and_results(project):
     assert detail["student"]["with_examples"]["Farm"]["metric"] == "ndcg_at_10"
     plot = list(csv.DictReader(evaluate.PLOT.open()))
     assert {row["model"] for row in plot} == {"student", "student_with_examples", "untrained", "bm25"}
-    assert Path("reports/mteb/bm25/zero_shot/Farm.json").is_file()
+    assert Path("reports/mteb/anna__bm25/zero_shot/Farm.json").is_file()
+
+
+def test_mteb_is_told_what_the_student_and_only_it_was_trained_on(project):
+    sections = yaml.safe_load(Path("params.yaml").read_text())
+    tasks = ["Farm", "Barn", "Yard", "Mill"]
+    sections["ingest"]["train"] = [{"task": task, "origin": {"kind": "files", "path": "farm.csv"}} for task in tasks]
+    Path("params.yaml").write_text(yaml.safe_dump(sections))
+    evaluate.main()
+    known = {
+        path.parent.relative_to(evaluate.RESULTS).as_posix(): json.loads(path.read_text())["training_datasets"]
+        for path in evaluate.RESULTS.rglob("model_meta.json")
+    }
+    assert known == {
+        "anna__student/zero_shot": sorted(tasks),
+        "anna__student/with_examples": sorted(tasks),
+        "anna__untrained/zero_shot": None,
+        "anna__bm25/zero_shot": None,
+    }
 
 
 def test_what_was_trained_on_is_flagged_and_held_out_rows_are_not_ranked(project):
