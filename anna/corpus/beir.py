@@ -38,8 +38,8 @@ def queries(folder: Path, split: str) -> Iterator[_Object]:
     """Yield each judged query of a split, in the order of its first judgement.
 
     A row has `query-id`, `query`, `docs` (judged above 0), their scores as `relevances`, and `negatives` (judged 0 or
-    below). Texts that are not there are left out of it: it lacks `query`, or all three lists. Memory holds what is
-    judged and no other text.
+    below). Texts that are not there are left out of it: it lacks `query`, or all three lists. A document that is there
+    but empty is as if nobody had judged it. Memory holds what is judged and no other text.
 
     Raises:
         InputError: If a file is missing, or a line of the judgements is none.
@@ -52,15 +52,18 @@ def queries(folder: Path, split: str) -> Iterator[_Object]:
     for what, absent in ((QUERIES, judged.keys() - asked.keys()), (CORPUS, named - docs.keys())):
         if absent:
             _log.warning("%s judges %d that %s does not have, among them %r", path, len(absent), what, min(absent))
+    empty = {doc_id for doc_id, text in docs.items() if not text}
+    if empty:
+        _log.warning("%s judges %d that are empty in %s, among them %r", path, len(empty), CORPUS, min(empty))
     for query_id, own in judged.items():
         row: _Object = {"query-id": query_id}
         if query_id in asked:
             row["query"] = asked[query_id]
         if own.keys() <= docs.keys():
-            relevant = {doc_id: score for doc_id, score in own.items() if score > 0}
+            relevant = {doc_id: score for doc_id, score in own.items() if score > 0 and doc_id not in empty}
             row["docs"] = [docs[doc_id] for doc_id in relevant]
             row["relevances"] = list(relevant.values())
-            row["negatives"] = [docs[doc_id] for doc_id in own if doc_id not in relevant]
+            row["negatives"] = [docs[doc_id] for doc_id, score in own.items() if score <= 0 and doc_id not in empty]
         yield row
 
 
@@ -76,12 +79,16 @@ def _texts(path: Path, wanted: Collection[str], text: Callable[[_Object], str]) 
 def _objects(path: Path) -> Iterator[_Object | None]:
     """Yield the object of each line that is not blank; None where it is not JSON, or lacks an id or a text.
 
-    An id that is a whole number becomes its digits, which is how judgements in TSV name it.
+    An id that is a whole number becomes its digits, here and in judgements, which is how TSV names it.
     """
     for row in json_lines(path):
-        if row and type(row.get("_id")) is int:
-            row["_id"] = str(row["_id"])
+        if row:
+            row["_id"] = _id(row.get("_id"))
         yield row if row and all(isinstance(row.get(name), str) for name in ("_id", "text")) else None
+
+
+def _id(value: Any) -> Any:
+    return str(value) if type(value) is int else value
 
 
 def _judgements(path: Path) -> dict[str, dict[str, float]]:
@@ -105,7 +112,10 @@ def _judgements(path: Path) -> dict[str, dict[str, float]]:
 def _parts(line: str) -> list[Any]:
     """Return the parts of a line of judgements, as `HEADER` names them where it is well formed."""
     row = json_object(line)
-    return line.rstrip("\r\n").split("\t") if row is None else [row.get(name) for name in HEADER]
+    if row is None:
+        return line.rstrip("\r\n").split("\t")
+    query_id, doc_id, score = map(row.get, HEADER)
+    return [_id(query_id), _id(doc_id), score]
 
 
 def _is_judgement(parts: list[Any]) -> bool:

@@ -12,6 +12,7 @@ from itertools import compress
 import numpy as np
 from numpy.typing import NDArray
 
+from anna import log
 from anna.corpus.drops import Drop
 from anna.corpus.minhash import UInt32, UInt64, agreeing, bands, minima, shingles
 from anna.folding import normalise
@@ -73,7 +74,7 @@ def near_duplicates(texts: Sequence[str], threshold: float) -> dict[int, int]:
     all_bands = bands(texts, threshold)
     places = np.flatnonzero(_is_shared(all_bands)).tolist()
     index, found = NearIndex([texts[place] for place in places], all_bands[places], threshold), {}
-    for number, place in enumerate(places):
+    for number, place in enumerate(log.progress(places, unit="text", desc="comparing similar texts")):
         first = index.find(number)
         if first is None:
             index.add(number)

@@ -103,7 +103,7 @@ def _evaluate(
 def _folder(results: Path, model: PromptedModel | SearchModel) -> Path:
     """Return the folder where mteb looks for a model's results, with what it wants to know of the model."""
     meta = model.mteb_model_meta
-    folder = results / meta.model_name_as_path() / str(meta.revision)
+    folder: Path = results / meta.model_name_as_path() / str(meta.revision)
     if not folder.is_dir():
         folder.mkdir(parents=True)
         facts = meta.to_dict()

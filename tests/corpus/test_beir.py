@@ -1,6 +1,7 @@
 import gzip
 import json
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,7 @@ def test_judgements_may_be_objects_in_lines(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["{", "[]", '{"query-id": "q1", "corpus-id": "d0"}', '{"query-id": 1, "corpus-id": "d0", "score": 1}']
+    "line", ["{", "[]", '{"query-id": "q1", "corpus-id": "d0"}', '{"query-id": 1.5, "corpus-id": "d0", "score": 1}']
 )
 def test_an_object_that_is_no_judgement_is_refused_by_its_line(folder: Path, line: str) -> None:
     with as_json(folder).open("a") as file:
@@ -100,6 +101,30 @@ def test_an_object_that_is_no_judgement_is_refused_by_its_line(folder: Path, lin
         InputError, match=r"train\.jsonl line 7 is .*, expected query-id corpus-id score .* JSON object"
     ):
         read(folder, "train")
+
+
+def test_ids_may_be_whole_numbers_everywhere(folder: Path) -> None:
+    expected = read(folder, "train")
+    as_json(folder)
+    for name in ("corpus.jsonl", "queries.jsonl", "qrels/train.jsonl"):
+        path = folder / name
+        path.write_text(re.sub(r'("[a-z-]*_?id": )"[dq](\d)"', r"\1\2", path.read_text()))
+    assert '"_id": 0' in (folder / "corpus.jsonl").read_text()
+    assert '"corpus-id": 0' in (folder / "qrels" / "train.jsonl").read_text()
+    assert read(folder, "train") == [{**row, "query-id": row["query-id"].removeprefix("q")} for row in expected if row]
+
+
+def test_an_empty_document_does_not_take_its_query_along(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    expected = read(folder, "train")
+    with (folder / "corpus.jsonl").open("a") as file:
+        file.write(lines([{"_id": "blank", "title": "", "text": " "}, {"_id": "none", "text": ""}]))
+    with (folder / "qrels" / "train.tsv").open("a") as file:
+        file.write("q1\tblank\t1\nq1\tnone\t0\n")
+    with caplog.at_level(logging.WARNING):
+        assert read(folder, "train") == expected
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{folder}/qrels/train.tsv judges 2 that are empty in corpus.jsonl, among them 'blank'"
+    ]
 
 
 def test_packed_files_are_read_too(folder: Path) -> None:
