@@ -51,7 +51,9 @@ def queries(folder: Path, split: str) -> Iterator[_Object]:
     asked = _texts(_file(folder, QUERIES), judged, lambda row: row["text"])
     for what, absent in ((QUERIES, judged.keys() - asked.keys()), (CORPUS, named - docs.keys())):
         if absent:
-            _log.warning("%s judges %d that %s does not have, among them %r", path, len(absent), what, min(absent))
+            _log.warning(
+                "%s judges %d that %s does not have with a text, among them %r", path, len(absent), what, min(absent)
+            )
     empty = {doc_id for doc_id, text in docs.items() if not text}
     if empty:
         _log.warning("%s judges %d that are empty in %s, among them %r", path, len(empty), CORPUS, min(empty))
@@ -72,8 +74,13 @@ def _document(row: _Object) -> str:
 
 
 def _texts(path: Path, wanted: Collection[str], text: Callable[[_Object], str]) -> dict[str, str]:
-    """Return the text of each row of `path` whose id is wanted."""
-    return {row["_id"]: text(row) for row in _objects(path) if row and row["_id"] in wanted}
+    """Return the text of each row of `path` whose id is wanted; two texts of one id are an InputError."""
+    found: dict[str, str] = {}
+    for row in filter(None, _objects(path)):
+        own = row["_id"]
+        if own in wanted and found.setdefault(own, text(row)) != text(row):
+            raise InputError(f"{path} has id {own!r} twice, with different texts; rename or remove one of them")
+    return found
 
 
 def _objects(path: Path) -> Iterator[_Object | None]:

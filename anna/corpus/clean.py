@@ -16,16 +16,21 @@ _LINE_BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)
 
 
 class UnusableError(ValueError):
-    """A row that cannot be used; `reason` is what it is counted under, `column` the source's that is at fault."""
+    """A row that cannot be used.
 
-    def __init__(self, reason: str, column: str = "") -> None:
+    `reason` is what it is counted under, `column` the source's that is at fault, `value` what stands there, if that
+    tells more than the reason does.
+    """
+
+    def __init__(self, reason: str, column: str = "", value: str = "") -> None:
         super().__init__(reason)
-        self.reason, self.column = reason, column
+        self.reason, self.column, self.value = reason, column, value
 
     @property
     def shown(self) -> str:
-        """The reason and, where it is known, the column."""
-        return f"{self.reason} {self.column!r}" if self.column else self.reason
+        """The reason and, where they are known, column and value."""
+        column, value = f" {self.column!r}" if self.column else "", f" ({self.value})" if self.value else ""
+        return f"{self.reason}{column}{value}"
 
 
 def clean_text(text: str) -> str:

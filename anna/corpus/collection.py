@@ -89,14 +89,16 @@ def build_collection(
             `positive_is_query`, `duplicate_pair`. Texts in whose place another stands: `duplicate_document`,
             `near_duplicate_document`, `duplicate_query`. Queries: `query_without_positive`.
         distractors: More documents, whether or not a pair holds them; none where the task has classes.
-        near_duplicate: Jaccard similarity from which documents count as one, in (0, 1]; None: equal ones only.
+        near_duplicate: Jaccard similarity from which documents count as one, in (0, 1], but for STS; None: equal ones
+            only.
         seed: Draws the positives of classification.
     """
     leaks = held_out.verdicts((*(text for pair in pairs for text in (pair.query, pair.doc)), *distractors))
     pairs = keep(pairs, lambda pair: leaks.get(pair.query) or leaks.get(pair.doc), Pair.shown, drop)
     distractors = keep(distractors, leaks.get, str, drop)
     pairs = _without_conflicts(pairs, drop) if kind == "classification" else pairs
-    survivor = _merge_documents(task, pairs, distractors, near_duplicate, drop)
+    # In STS near duplicates are not copies but the best positives: merged, a pair would be one text twice.
+    survivor = _merge_documents(task, pairs, distractors, None if kind == "sts" else near_duplicate, drop)
     pairs = [pair._replace(doc=survivor[pair.doc]) for pair in pairs]
     pairs = _merge_queries(task, pairs, drop) if kind != "classification" else pairs
     docs = (*(pair.doc for pair in pairs), *(survivor[doc] for doc in distractors))

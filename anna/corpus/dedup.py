@@ -104,20 +104,16 @@ def merge_texts(texts: Mapping[str, str], threshold: float | None, kind: str, dr
         kind: What they are called in the reasons `duplicate_<kind>` and `near_duplicate_<kind>`.
         drop: Counts those that became another.
     """
-    keys, distinct = sorted(texts), list[str]()
-    places: dict[str, int] = {}
-    own = []
-    for key in keys:
-        own.append(places.setdefault(normalise(texts[key]), len(distinct)))
-        if own[-1] == len(distinct):
-            distinct.append(key)
-    near = {} if threshold is None else near_duplicates([texts[key] for key in distinct], threshold)
+    firsts: dict[str, str] = {}
+    first_of = {key: firsts.setdefault(normalise(texts[key]), key) for key in sorted(texts)}
+    distinct = list(firsts.values())
+    places = {} if threshold is None else near_duplicates([texts[key] for key in distinct], threshold)
+    near = {distinct[place]: distinct[earlier] for place, earlier in places.items()}
     survivors: dict[str, str] = {}
-    for key, place in zip(keys, own, strict=True):
-        text = texts[key]
-        if key != distinct[place]:
-            drop(f"duplicate_{kind}", f"{key}: {text}")
-        elif place in near:
-            drop(f"near_duplicate_{kind}", f"{key}: {text}")
-        survivors[text] = texts[distinct[near.get(place, place)]]
+    for key, first in first_of.items():
+        if key != first:
+            drop(f"duplicate_{kind}", f"{key}: {texts[key]}")
+        elif key in near:
+            drop(f"near_duplicate_{kind}", f"{key}: {texts[key]}")
+        survivors[texts[key]] = texts[near.get(first, first)]
     return survivors

@@ -36,7 +36,7 @@ def keep(
 
 def near_duplicate_remedy(dropped: Mapping[str, int]) -> str:
     """Return what else helps a task that too little is left of, if near duplicates are among what it lost."""
-    if "near_duplicate_document" not in dropped:
+    if {"near_duplicate_document", "near_contaminated"}.isdisjoint(dropped):
         return ""
     return ", raise ingest.near_duplicate (null keeps all documents that differ)"
 

@@ -9,7 +9,7 @@ import gzip
 import logging
 import re
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence, Set
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,7 @@ def read(reading: Reading) -> Iterator[Raw]:
         InputError: If it cannot be fetched, or a file as a whole is not of its format.
     """
     if isinstance(reading.origin, HubOrigin):
-        yield from _hub(reading.origin)
+        yield from _hub(reading.origin, reading.named)
         return
     if reading.format is None:
         raise InputError(f"{describe(reading.origin)} has no format; add it in params.yaml")
@@ -111,20 +111,32 @@ def _separated(path: Path, rows: Any, reading: Reading) -> Iterator[Raw]:
             # A quote that is not closed swallows lines. Where its row ends is unknown, so each line is a faulty row.
             yield from [None] * (rows.line_num - line)
             continue
+        if not line:
+            _check_first(path, row, reading.header)
         if header is None:
             header = row
-            if len(header) == 1 and (other := next((mark for mark in ";\t|" if mark in header[0]), None)):
-                raise InputError(
-                    f"{path}: its first line is one column, {header[0][:60]!r}, that {other!r} would divide; csv is "
-                    "read with commas and tsv with tabs: convert the file, or set its format"
-                )
             if repeated := repeats(header):
                 raise InputError(f"{path}: its first line names columns {repeated} more than once; rename all but one")
         elif row:
             yield dict(zip(header, row, strict=False)) if len(row) <= len(header) else None
 
 
-def _parquet(path: Path, _: Reading) -> Iterator[Raw]:
+def _check_first(path: Path, row: list[str], header: Sequence[str] | None) -> None:
+    """Refuse a first line that another mark divides, or that params repeat as `header`."""
+    if len(row) == 1 and (other := next((mark for mark in ";\t|" if mark in row[0]), None)):
+        raise InputError(
+            f"{path}: its first line is one column, {row[0][:60]!r}, that {other!r} would divide; csv is read with "
+            "commas and tsv with tabs: convert the file, or set its format"
+        )
+    if row == list(header or ()):
+        raise InputError(f"{path}: its first line is the `header` that params.yaml gives it; leave `header` out")
+
+
+def _parquet(path: Path, reading: Reading) -> Iterator[Raw]:
+    """Yield the rows of a file or a folder of them, of columns that are named alone: others may be vectors or images.
+
+    Where one that is named is missing, all are read, so that an error can say which there are.
+    """
     files = [path]
     if path.is_dir():
         files = sorted(file for file in path.glob("*.parquet") if not file.name.startswith("."))
@@ -132,7 +144,9 @@ def _parquet(path: Path, _: Reading) -> Iterator[Raw]:
             raise InputError(f"{path} is a folder without *.parquet; correct the path or the format in params.yaml")
     for file in files:
         try:
-            for batch in pq.ParquetFile(file).iter_batches():
+            opened = pq.ParquetFile(file)
+            are_there = reading.named <= set(opened.schema_arrow.names)
+            for batch in opened.iter_batches(columns=sorted(reading.named) if are_there else None):
                 yield from _rows(batch.to_pylist, batch)
         except (pa.ArrowException, OSError) as error:
             raise InputError(f"{file} is not a readable Parquet file ({error}); correct the path or the file") from None
@@ -172,11 +186,12 @@ def _lines(path: Path, reading: Reading) -> Iterator[Raw]:
 
 def _folders(path: Path, _: Reading) -> Iterator[Raw]:
     """Yield one row per file: the name of its folder is its label."""
-    files = sorted(file for file in path.glob("*/*") if file.is_file() and not file.name.startswith("."))
+    files = sorted(file for file in path.glob("[!.]*/[!.]*") if file.is_file())
     if not files:
         raise InputError(f"{path} has no folder with files in it, expected one per label; correct the path")
     for file in files:
-        yield {"text": file.read_text(encoding="utf-8-sig", errors="surrogateescape"), "label": file.parent.name}
+        with open_text(file) as opened:
+            yield {"text": opened.read(), "label": file.parent.name}
 
 
 def _beir(path: Path, reading: Reading) -> Iterator[Raw]:
@@ -211,8 +226,13 @@ FORMATS: dict[str, Callable[[Path, Reading], Iterator[Raw]]] = {
 }
 
 
-def _hub(origin: HubOrigin) -> Iterator[Raw]:
-    """Yield the rows of a data set of the hub, or of the folder that stands in for it on this machine."""
+def _hub(origin: HubOrigin, named: Set[str]) -> Iterator[Raw]:
+    """Yield the rows of a data set of the hub, or of the folder that stands in for it on this machine.
+
+    Args:
+        origin: The data set.
+        named: The columns that are read, if it has all of them; else all that there are, as for `_parquet`.
+    """
     import datasets  # heavy; only hub sources need it
 
     mirror = origins.hub_mirror("datasets", origin.repo)
@@ -235,6 +255,8 @@ def _hub(origin: HubOrigin) -> Iterator[Raw]:
         if origin.split not in data:
             raise InputError(f"data set {place} has no split {origin.split!r}, only {sorted(data)}; correct the split")
         data = data[origin.split]
+    if named <= set(data.column_names):
+        data = data.select_columns(sorted(named))
     for begin in range(0, len(data), ROWS_AT_ONCE):
         part = data.select(range(begin, min(begin + ROWS_AT_ONCE, len(data))))
         yield from _rows(partial(list, part), part.with_format("arrow")[:])

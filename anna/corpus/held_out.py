@@ -1,5 +1,6 @@
 """The held-out tasks: what each is scored on, and the in-context examples that it is not scored on."""
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -16,6 +17,11 @@ from anna.seeding import derive_seed
 
 FEWEST = 2
 """Documents, classes or scores that a task needs: among fewer there is nothing to tell apart."""
+
+TAKEN = 0.25
+"""We warn if in-context examples take more than this share of a task."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -56,6 +62,7 @@ def load_task(source: HeldOutSource, drops: DropLog, cleaning: Cleaning, *, num_
     examples = _examples(source, pool, drops, cleaning, num_examples)
     shown = frozenset(normalise(text) for example in examples for text in example)
     units = keep(pool, lambda unit: None if unit.texts.isdisjoint(shown) else "example", lambda unit: unit.text, drop)
+    _warn_of_examples(source.task, len(pool) - len(units), len(pool))
     fitted = take_in_turn(units, source.train_rows) if source.train_rows else []
     is_fitted = frozenset(fitted)
     units = [unit for unit in units if unit not in is_fitted]
@@ -68,6 +75,18 @@ def load_task(source: HeldOutSource, drops: DropLog, cleaning: Cleaning, *, num_
         _merge_documents(task, cleaning.near_duplicate, drop)
     _check(task, drops.by_reason(source.task, "held_out"))
     return task
+
+
+def _warn_of_examples(task: str, lost: int, of: int) -> None:
+    """Warn if in-context examples take much of what could be scored: all that shares a text with one goes, too."""
+    if lost > TAKEN * of:
+        _log.warning(
+            "held-out task %s: %d of %d are not scored, as they share a text with an in-context example; lower "
+            "ingest.examples_per_task, or name another source under its `examples`",
+            task,
+            lost,
+            of,
+        )
 
 
 def _pool(source: HeldOutSource, drops: DropLog, cleaning: Cleaning) -> list[Unit]:

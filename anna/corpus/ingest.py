@@ -23,6 +23,9 @@ from anna.seeding import derive_seed
 MIN_DOCS = 2
 """A collection of one document has no negative."""
 
+MIN_CLASSES = 2
+"""In a task of one class no text has a negative."""
+
 CONTAMINATED = 0.25
 """We warn if more than this share of a training task holds held-out texts."""
 
@@ -154,6 +157,12 @@ def _check(collection: Collection, dropped: dict[str, int]) -> None:
             f"{dropped}. {'Lower its positive_at, raise' if collection.kind == 'sts' else 'Raise'} its rows"
             f"{near_duplicate_remedy(dropped)} or correct its columns"
         )
+    classes = set(collection.labels.values())
+    if collection.kind == "classification" and len(classes) < MIN_CLASSES:
+        raise InputError(
+            f"training task {collection.task!r}: its texts are all of class {min(classes)!r}, so none has a negative; "
+            "correct its label column, or where and unless, in params.yaml"
+        )
 
 
 def _warn_of_contamination(task: str, read: int, dropped: Mapping[str, int]) -> None:
@@ -161,11 +170,12 @@ def _warn_of_contamination(task: str, read: int, dropped: Mapping[str, int]) -> 
     contaminated = sum(dropped.get(reason, 0) for reason in ("contaminated", "near_contaminated"))
     if contaminated > CONTAMINATED * read:
         _log.warning(
-            "%s: %d of %d pairs and distractors hold a text that a held-out task is scored on, and are left out; keep "
-            "the two apart by `where` or `unless` in params.yaml, or score on fewer rows",
+            "%s: %d of %d pairs and distractors hold a text that a held-out task is scored on, or a near duplicate of "
+            "one, and are left out; keep the two apart by `where` or `unless` in params.yaml, score on fewer rows%s",
             task,
             contaminated,
             read,
+            near_duplicate_remedy(dropped),
         )
 
 

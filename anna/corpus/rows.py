@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from anna.corpus import formats
 from anna.corpus.clean import UnusableError, is_missing, plain
 from anna.corpus.drops import Drop
-from anna.corpus.sources import HeldOutSource, Reading, TrainSource, source_columns
+from anna.corpus.sources import HeldOutSource, Reading, TrainSource
 from anna.corpus.values import SHOWN_CHARACTERS, Row, make_row
 from anna.errors import InputError
 from anna.folding import normalise
@@ -21,6 +21,9 @@ _log = logging.getLogger(__name__)
 
 _SHOWN = 5
 """Values of a column that an error shows."""
+
+_SHOWN_COLUMNS = 30
+"""Columns of a source that an error shows: a JSON object of all rows by number looks like a row with as many."""
 
 
 class _Selection(NamedTuple):
@@ -66,8 +69,7 @@ def _load(reading: Reading, drop: Drop, max_faulty_share: float, is_strict: bool
     for number, raw in enumerate(formats.read(reading), start=1):
         place = f"{name} row {number}"
         seen.update(raw or ())
-        if number == 1:
-            nested.update(column for column, value in (raw or {}).items() if isinstance(value, dict))
+        nested.update(column for column, value in (raw or {}).items() if isinstance(value, dict))
         _note_values(selection, raw, values)
         reason = _not_chosen(selection, raw)
         if reason:
@@ -145,7 +147,13 @@ def load_distractors(
 
 
 def _as_text(rule: Mapping[str, Iterable[Any]]) -> dict[str, frozenset[str]]:
-    return {column: frozenset(map(plain, wanted)) for column, wanted in rule.items()}
+    return {column: frozenset().union(*map(_spellings, wanted)) for column, wanted in rule.items()}
+
+
+def _spellings(wanted: Any) -> frozenset[str]:
+    """Return how a source may write a value that is asked for: in text, a whole number with a decimal point, too."""
+    is_whole = isinstance(wanted, int | float) and not isinstance(wanted, bool) and float(wanted).is_integer()
+    return frozenset({plain(wanted), *([f"{wanted:.1f}"] if is_whole else ())})
 
 
 def _note_values(selection: _Selection, raw: formats.Raw, values: dict[str, dict[str, None]]) -> None:
@@ -189,16 +197,22 @@ def _normal_key(row: Row, columns: Sequence[str]) -> tuple[str, ...]:
 def _check_columns(reading: Reading, seen: set[str], nested: set[str]) -> None:
     """Refuse a column that no row has; `nested` are those that hold objects."""
     name = describe(reading.origin)
-    mapped = [column for template in reading.columns.values() for column in source_columns(template)]
-    for column in (*mapped, *reading.where, *reading.unless, *reading.require):
+    for column in reading.named:
         if seen and column not in seen:
             is_field = column.partition(".")[0] in nested
             hint = (
                 "; nested fields cannot be named: flatten the source once, e.g. by polars' unnest" if is_field else ""
             )
             raise InputError(
-                f"{name}: no row has a column {column!r}, only {sorted(seen)}; correct it in params.yaml{hint}"
+                f"{name}: no row has a column {column!r}, only {_some(seen)}; correct it in params.yaml{hint}"
             )
+
+
+def _some(columns: set[str]) -> str:
+    """Return the names of columns, or of the first of many and how many more there are."""
+    names = sorted(columns)
+    more = f" and {len(names) - _SHOWN_COLUMNS} more" if len(names) > _SHOWN_COLUMNS else ""
+    return f"{names[:_SHOWN_COLUMNS]}{more}"
 
 
 def _check_values(reading: Reading, values: dict[str, dict[str, None]], is_strict: bool) -> None:
@@ -206,7 +220,7 @@ def _check_values(reading: Reading, values: dict[str, dict[str, None]], is_stric
     name = describe(reading.origin)
     for rule, wanted in (("where", reading.where), ("unless", reading.unless if is_strict else {})):
         for column, noted in values.items():
-            absent = [value for value in wanted.get(column, ()) if plain(value) not in noted]
+            absent = [value for value in wanted.get(column, ()) if _spellings(value).isdisjoint(noted)]
             if absent:
                 is_bool = any(isinstance(value, bool) for value in absent)
                 hint = "; YAML reads a bare true or false as a boolean: quote what is text" if is_bool else ""
@@ -251,6 +265,8 @@ def _remedy(reading: Reading, reason: str, are_most: bool) -> str:
         return f"Most rows are not of format {reading.format!r}: correct the format in params.yaml, or the file"
     if reason == "undecodable":
         return "It is not UTF-8: convert the file, e.g. by: iconv -f cp1252 -t utf-8"
+    if reason == "not_a_number":
+        return "Map a column of numbers, with a point for the decimals, correct the source or raise max_faulty_share"
     if reason in ("missing_column", "empty_text"):
         return "Leave such rows out by `require`, correct the source or raise ingest.max_faulty_share"
     return "Correct the source or raise ingest.max_faulty_share"

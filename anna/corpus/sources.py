@@ -81,6 +81,12 @@ class Reading(Strict):
     licence: str | None = Field(default=None, min_length=1)
     """What the rows may be used under, as their publisher says; null: not stated, and the model card says so."""
 
+    @property
+    def named(self) -> frozenset[str]:
+        """The source's columns that anything here names; no other need be read."""
+        mapped = (column for theirs in self.columns.values() for column in source_columns(theirs))
+        return frozenset((*mapped, *self.where, *self.unless, *self.require))
+
     @field_validator("pattern")
     @classmethod
     def _compiles(cls, pattern: str | None) -> str | None:
@@ -125,6 +131,10 @@ class Reading(Strict):
                 raise ValueError(f"{name}: only for format {' or '.join(formats)}")
             if getattr(self, name) is None and is_needed and self.format in formats:
                 raise ValueError(f"{name}: missing for format {self.format}")
+        if self.format == "beir" and self.split is None and self.named != {"doc"}:
+            raise ValueError(
+                "split: missing; without it the rows of a beir folder are its documents, of one column, doc"
+            )
         return self
 
     @model_validator(mode="after")

@@ -2,11 +2,13 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice, zip_longest
 from typing import NamedTuple
 
+from anna.corpus.dedup import merge_texts
 from anna.corpus.drops import Drop
+from anna.corpus.ids import text_id
 from anna.corpus.sources import HeldOutSource
 from anna.corpus.values import Row
 from anna.errors import InputError
@@ -54,7 +56,8 @@ def make_units(source: HeldOutSource, rows: Iterable[Row], drop: Drop) -> list[U
         rows: Usable rows.
         drop: Counts rows that repeat another (`duplicate_pair`, `duplicate_text`), texts with two classes
             (`conflicting_labels`), rows whose lists are all empty (`no_document`) or differ in length
-            (`unequal_lists`), and queries and sources for which there is nothing to tell apart (`one_sided`).
+            (`unequal_lists`), queries of Retrieval in whose place another stands (`duplicate_query`), and queries and
+            sources for which there is nothing to tell apart (`one_sided`).
 
     Raises:
         InputError: If a document of Retrieval has a relevance that is no whole number from 1 to `HIGHEST_GRADE`.
@@ -66,6 +69,8 @@ def make_units(source: HeldOutSource, rows: Iterable[Row], drop: Drop) -> list[U
         return [
             Unit(text, (other,), (score,)) for text, judged in judgements.items() for other, score in judged.items()
         ]
+    if source.type == "Retrieval":
+        judgements = _merge_queries(source.task, judgements, drop)
     units = [Unit(text, tuple(judged), tuple(judged.values())) for text, judged in judgements.items()]
     if source.type == "Retrieval":
         return units
@@ -86,12 +91,13 @@ def _with_others(rows: Iterable[Row], drop: Drop) -> Iterator[Row]:
 
 
 def _judgements(source: HeldOutSource, rows: Iterable[Row], drop: Drop) -> Iterator[tuple[Row, str, str, float]]:
-    relevant = {*source.relevant, *(_WHOLE.sub(r"\1", value) for value in source.relevant)}
+    relevant = {_WHOLE.sub(r"\1", value) for value in source.relevant}
     for row in rows:
         if source.type in PAIRS:
             yield row, row.text("text1"), row.text("text2"), row.numbers("score")[0]
         elif source.type == "Reranking":
-            yield row, row.text("query"), row.text("doc"), float(row.text("relevance") in relevant)
+            is_relevant = _WHOLE.sub(r"\1", row.text("relevance")) in relevant
+            yield row, row.text("query"), row.text("doc"), float(is_relevant)
         elif source.type == "Retrieval" and "relevances" not in row.values:
             for doc in row.docs:
                 yield row, row.text("query"), doc, 1.0
@@ -126,6 +132,20 @@ def _group(judgements: Iterable[tuple[Row, str, str, float]], drop: Drop) -> dic
             drop("duplicate_pair", f"{row.place}: {text}")
         grouped[text][other] = max(score, grouped[text].get(other, score))
     return {text: dict(sorted(grouped[text].items())) for text in sorted(grouped)}
+
+
+def _merge_queries(task: str, judgements: Mapping[str, dict[str, float]], drop: Drop) -> dict[str, dict[str, float]]:
+    """Return the judgements with one query for those that differ in case, punctuation or spacing alone.
+
+    Each alone, what is relevant to one would count as wrong for the other.
+    """
+    survivor = merge_texts({text_id(task, "q", query): query for query in judgements}, None, "query", drop)
+    merged: defaultdict[str, dict[str, float]] = defaultdict(dict)
+    for query, judged in judgements.items():
+        own = merged[survivor[query]]
+        for other, score in judged.items():
+            own[other] = max(score, own.get(other, score))
+    return {query: dict(sorted(merged[query].items())) for query in sorted(merged)}
 
 
 def _labelled(rows: Iterable[Row], drop: Drop) -> list[Unit]:
@@ -179,9 +199,9 @@ def _usable(units: Iterable[Unit], avoid: frozenset[str]) -> Iterator[Unit]:
 def _scored_examples(units: Sequence[Unit], avoid: frozenset[str]) -> Iterator[Example]:
     high = HIGH_SHARE * max((max(unit.scores) for unit in units), default=0.0)
     for unit in _usable(units, avoid):
-        score, index = max((score, -index) for index, score in enumerate(unit.scores))
-        if score >= high:
-            yield Example(unit.text, unit.others[-index])
+        highest = max(unit.scores)
+        if highest >= high:
+            yield Example(unit.text, unit.others[unit.scores.index(highest)])
 
 
 def _class_examples(units: Iterable[Unit], avoid: frozenset[str]) -> Iterator[Example]:

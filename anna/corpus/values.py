@@ -69,7 +69,7 @@ def make_row(reading: Reading, raw: Raw, place: str) -> Row:
         try:
             values[ours] = _value(ours, theirs, raw, place)
         except UnusableError as error:
-            raise UnusableError(error.reason, error.column or theirs) from None
+            raise UnusableError(error.reason, error.column or theirs, error.value) from None
     return Row(place, values)
 
 
@@ -105,9 +105,8 @@ def _is_number(value: Any) -> bool:
 def _string(value: Any, ours: str, theirs: str, place: str) -> str:
     if isinstance(value, str):
         return value
-    remedy = (
-        f"map the column to {ours}s" if isinstance(value, list) and f"{ours}s" in _TEXT_LISTS else "correct the row"
-    )
+    has_plural = isinstance(value, list) and f"{ours}s" in _TEXT_LISTS
+    remedy = f"map the column to {ours}s, if every row has a list" if has_plural else "correct the row"
     raise InputError(f"{place}, column {theirs!r}: got {_show(value)}, expected a string for {ours}; {remedy}")
 
 
@@ -116,8 +115,12 @@ def _list(value: Any, ours: str, theirs: str, place: str) -> Sequence[Any]:
         if any(is_missing(item) for item in value):
             raise UnusableError("missing_column")
         return value
-    listed = json.dumps([str(value)[:SHOWN_CHARACTERS]])
-    remedy = "map the column to doc" if ours == "docs" else f"write it as a list, such as {listed}"
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        remedy = "this is a list written as text; write the source as jsonl or parquet, which have lists"
+    elif ours == "docs":
+        remedy = "write it as a list in every row, or map the column to doc if no row has one"
+    else:
+        remedy = f"write it as a list, such as {json.dumps([str(value)[:SHOWN_CHARACTERS]])}"
     raise InputError(f"{place}, column {theirs!r}: got {_show(value)}, expected a list for {ours}; {remedy}")
 
 
@@ -125,9 +128,9 @@ def _number(value: Any) -> float:
     try:
         number = float(value)
     except (TypeError, ValueError):
-        raise UnusableError("not_a_number") from None
+        number = math.nan
     if not math.isfinite(number):
-        raise UnusableError("not_a_number")
+        raise UnusableError("not_a_number", value=_show(value))
     return number
 
 

@@ -127,6 +127,22 @@ def test_an_empty_document_does_not_take_its_query_along(folder: Path, caplog: p
     ]
 
 
+@pytest.mark.parametrize("name", ["corpus.jsonl", "queries.jsonl"])
+def test_two_texts_of_one_id_are_refused(folder: Path, name: str) -> None:
+    expected = read(folder, "train")
+    path, own = folder / name, "d1" if name == "corpus.jsonl" else "q1"
+    path.write_text(path.read_text() * 2 + lines([{"_id": "nobody asks", "text": text} for text in "ab"]))
+    assert read(folder, "train") == expected, "the same text twice is one, and what is not judged is not looked at"
+    path.write_text(path.read_text() + lines([{"_id": own, "text": "other"}]))
+    with pytest.raises(InputError, match=rf"{name} has id '{own}' twice, with different texts; rename or remove one"):
+        read(folder, "train")
+
+
+def test_queries_of_a_folder_need_a_split(folder: Path) -> None:
+    with pytest.raises(ValueError, match="split: missing; without it the rows of a beir folder are its documents"):
+        TrainSource.model_validate(declared(folder, "query docs", kind="retrieval") | {"split": None})
+
+
 def test_packed_files_are_read_too(folder: Path) -> None:
     expected = read(folder, "train")
     for name in ("corpus.jsonl", "queries.jsonl", "qrels/train.tsv"):
@@ -152,8 +168,8 @@ def test_what_is_judged_but_not_there_is_missing_from_its_rows(folder: Path, cap
     ]
     place = f"{folder}/qrels/train.tsv"
     assert [record.getMessage() for record in caplog.records] == [
-        f"{place} judges 1 that queries.jsonl does not have, among them 'q8'",
-        f"{place} judges 1 that corpus.jsonl does not have, among them 'd9'",
+        f"{place} judges 1 that queries.jsonl does not have with a text, among them 'q8'",
+        f"{place} judges 1 that corpus.jsonl does not have with a text, among them 'd9'",
     ]
 
 

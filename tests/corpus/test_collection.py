@@ -93,6 +93,20 @@ def test_duplicate_documents_are_remapped(drops: Counted) -> None:
     assert drops == {"duplicate_document": 1, "near_duplicate_document": 1}
 
 
+def test_near_duplicates_are_what_sts_is_about(drops: Counted) -> None:
+    pairs = [pair(LONG, LONG + " indeed"), pair("other", LONG), pair("third", LONG.upper())]
+    collection = build("sts", pairs, drops)
+    assert judged(collection)[LONG, LONG + " indeed"] == 1
+    assert len(collection.docs) == 2
+    assert drops == {"duplicate_document": 1}
+
+
+def test_of_two_judgements_the_higher_counts_in_either_order(drops: Counted) -> None:
+    for grades in ((1, 0), (0, 1)):
+        pairs = [pair("q", "a", grade) for grade in grades]
+        assert judged(build("retrieval", pairs, drops)) == {("q", "a"): 1}
+
+
 def test_held_out_texts_take_their_pairs_with_them(drops: Counted) -> None:
     pairs = [pair("held out", "a"), pair("q", "Answer."), pair("q", "b"), pair("r", LONG + " more"), pair("r", "c")]
     collection = build("retrieval", pairs, drops, ["Held out?", "answer", LONG])
@@ -134,6 +148,8 @@ def test_classification_draws_another_text_of_the_class(drops: Counted) -> None:
         assert query != doc
         assert query[0] == doc[0]
     assert len({doc for _, doc in judged(collection)}) > 5, "different texts are drawn"
+    again = build_collection("T", "classification", pairs, HeldOutTexts((), None), drops, near_duplicate=None, seed=2)
+    assert judged(again).keys() != judged(collection).keys(), "by the seed"
 
 
 def test_classification_with_two_classes_for_one_text(drops: Counted) -> None:

@@ -88,6 +88,14 @@ def test_a_header_that_repeats_a_name_is_refused(write: Callable[..., Path]) -> 
 def test_columns_that_something_else_divides_are_refused(write: Callable[..., Path], kind: str, header: str) -> None:
     with pytest.raises(InputError, match=r"its first line is one column, .* would divide; csv is read with commas"):
         read(write(f"{header}\n1;2\n"), kind)
+    with pytest.raises(InputError, match="its first line is one column"):
+        read(write(f"{header}\n1;2\n"), kind, header=["text", "label"])
+
+
+def test_a_header_that_the_file_has_itself_is_refused(write: Callable[..., Path]) -> None:
+    assert len(read(write("a,b\ntext,label\n"), "csv", header=["text", "label"])) == 2
+    with pytest.raises(InputError, match=r"its first line is the `header` that params\.yaml gives it; leave"):
+        read(write("text,label\na,b\n"), "csv", header=["text", "label"])
 
 
 def test_utf_16_is_refused(write: Callable[..., Path]) -> None:
@@ -143,6 +151,11 @@ def test_folders_are_labels(tmp_path: Path) -> None:
         path.parent.mkdir(exist_ok=True)
         path.write_text(name)
     assert read(tmp_path, "folders") == [{"text": "a/1.txt", "label": "a"}, {"text": "b/2.txt", "label": "b"}]
+    (tmp_path / ".ipynb_checkpoints").mkdir()
+    (tmp_path / ".ipynb_checkpoints" / "1.txt").write_text("no class")
+    (tmp_path / "a" / "1.txt").unlink()
+    (tmp_path / "a" / "1.txt.gz").write_bytes(gzip.compress(b"packed"))
+    assert read(tmp_path, "folders") == [{"text": "packed", "label": "a"}, {"text": "b/2.txt", "label": "b"}]
 
 
 def test_folder_without_files_is_refused(tmp_path: Path) -> None:
@@ -153,7 +166,16 @@ def test_folder_without_files_is_refused(tmp_path: Path) -> None:
 def test_parquet(tmp_path: Path) -> None:
     rows = [{"text": "a", "docs": ["x", "y"]}, {"text": None, "docs": []}]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
-    assert read(tmp_path / "rows.parquet", "parquet") == rows
+    assert read(tmp_path / "rows.parquet", "parquet", require=["docs"]) == rows
+
+
+def test_of_parquet_no_column_is_read_that_is_not_named(tmp_path: Path) -> None:
+    beyond = pa.array([2**62], pa.timestamp("us"))  # in the year 148107, which Python's dates do not reach
+    pq.write_table(pa.table({"text": ["a"], "kind": ["b"], "when": beyond}), tmp_path / "rows.parquet")
+    assert read(tmp_path / "rows.parquet", "parquet") == [{"text": "a"}]
+    assert read(tmp_path / "rows.parquet", "parquet", where={"kind": "b"}) == [{"text": "a", "kind": "b"}]
+    pq.write_table(pa.table({"text": ["a"], "kind": ["b"]}), tmp_path / "rows.parquet")
+    assert read(tmp_path / "rows.parquet", "parquet", unless={"sort": "b"}) == [{"text": "a", "kind": "b"}]
 
 
 def undecodable(values: Iterable[bytes | None]) -> pa.Array:
@@ -174,7 +196,7 @@ def test_parquet_that_is_not_utf_8(tmp_path: Path) -> None:
         }
     )
     pq.write_table(table, tmp_path / "rows.parquet")
-    got = read(tmp_path / "rows.parquet", "parquet")
+    got = read(tmp_path / "rows.parquet", "parquet", require=table.column_names)
     assert [row["text"] for row in got] == ["a", "caf\udce9", None]
     assert [row["docs"] for row in got] == [["a", "caf\udce9"], [], [None]]
     assert [row["part"] for row in got] == [
@@ -233,6 +255,11 @@ class TestHub:
     def test_split(self) -> None:
         assert self.read(repo="owner/splits") == [{"query": "q", "pos": ["a", "b"]}, {"query": "r", "pos": ["c"]}]
         assert self.read(repo="owner/splits", split="dev") == [{"query": "r", "pos": ["c"]}]
+
+    def test_no_column_is_read_that_is_not_named(self, tmp_path: Path) -> None:
+        rows = datasets.Dataset.from_list([{"query": "q", "pos": ["a"], "sound": {"bytes": b"none", "path": None}}])
+        rows.cast_column("sound", datasets.Image()).save_to_disk(str(tmp_path / "datasets/owner/sounds"))
+        assert self.read(repo="owner/sounds") == [{"query": "q", "pos": ["a"]}]
 
     def test_configuration(self) -> None:
         assert len(self.read(repo="owner/named", name="en")) == 2

@@ -59,6 +59,26 @@ def test_classification_splits_share_no_text(labelled: dict[str, str], drops: Co
     assert table.filter(table["split"].to_numpy() == "train").num_rows == 9
 
 
+def test_texts_that_a_classifier_is_fitted_on_are_held_out_too(labelled: dict[str, str], drops: Counted) -> None:
+    task = load("Classification", labelled, "text label", drops, count=2, rows=20, train_rows=9)
+    fitted = {unit.text for unit in task.fitted}
+    assert len(fitted) == 9
+    assert fitted <= held_out_texts([task])
+
+
+def test_examples_that_take_much_of_a_task_are_warned_of(
+    tmp_path: Path, drops: Counted, caplog: pytest.LogCaptureFixture
+) -> None:
+    def scored(articles: int) -> int:
+        rows = [{"query": f"query {number}", "doc": f"article {number % articles}"} for number in range(48)]
+        return len(load("Retrieval", write(tmp_path / "rows", rows), "query doc", drops, count=2).units)
+
+    assert scored(12) == 40
+    assert not caplog.records
+    assert scored(4) == 24
+    assert "task T: 24 of 48 are not scored, as they share a text with an in-context example; lower" in caplog.text
+
+
 def test_examples_are_never_scored(tmp_path: Path, drops: Counted) -> None:
     rows = [{"query": f"query {number}", "doc": f"document {number // 2}"} for number in range(30)]
     distractors = write(tmp_path / "more", [{"doc": f"document {number}"} for number in range(20)])

@@ -38,7 +38,7 @@ def test_rows_lost_for_their_encoding_are_told_however_few(load: Load, caplog: p
             b'{"text": null}\n{"text": "a"}\n',
             "Leave such rows out by `require`, correct the source or raise ingest.max",
         ),
-        (b'{"text": ["a"], "score": "high"}\n', "is not_a_number 'score' at .* row 1. Correct the source or raise ing"),
+        (b'{"text": ["a"], "score": "high"}\n', r"is not_a_number 'score' \(str 'high'\) at .* row 1. Map a col"),
     ],
 )
 def test_too_many_faults_are_refused_with_what_helps(load: Load, content: bytes, remedy: str) -> None:
@@ -88,6 +88,16 @@ def test_unknown_column_names_those_there_are(load: Load) -> None:
         load(lines({"text": "a", "label": "b"}), columns={"text": "txt"})
     with pytest.raises(InputError, match=r"no row has a column 'kind'"):
         load(lines({"text": "a"}), columns={"text": "text"}, where={"kind": "x"})
+
+
+def test_of_many_columns_the_first_are_named(load: Load) -> None:
+    with pytest.raises(InputError, match=r"only \['c00', .*'c29'\] and 70 more; correct it"):
+        load(lines({f"c{n:02}": "a" for n in range(100)}), columns={"text": "text"})
+
+
+def test_nested_fields_are_told_wherever_they_first_stand(load: Load) -> None:
+    with pytest.raises(InputError, match="nested fields cannot be named: flatten the source"):
+        load(lines({"t": "a", "m": None}, {"t": "b", "m": {"x": "c"}}), columns={"text": "m.x"})
 
 
 def test_selection_is_counted_and_is_no_fault(load: Load, drops: Counted) -> None:
@@ -166,6 +176,9 @@ def test_numbers_and_gaps_compare_as_pandas_writes_them(load: Load, drops: Count
     drops.clear()
     assert len(load(content, columns={"text": "t"}, require=["n"])) == 4
     assert drops == {"require": 2}
+    written = "t,n\na,1.0\nb,1\nc,1.5\n"
+    assert len(load(written, format="csv", columns={"text": "t"}, where={"n": 1})) == 2
+    assert len(load(written, format="csv", columns={"text": "t"}, where={"n": "1.0"})) == 1, "text is text"
 
 
 def test_minus_removes_equal_rows(load: Load, drops: Counted, tmp_path: Any) -> None:
@@ -182,6 +195,16 @@ def test_minus_removes_equal_rows(load: Load, drops: Counted, tmp_path: Any) -> 
         ],
     )
     assert [row.text("query") for row in rows] == ["first"]
+    assert drops == {"minus": 1}
+
+
+def test_minus_goes_by_all_columns_that_it_names(load: Load, drops: Counted, tmp_path: Any) -> None:
+    given = [{"q": query, "d": doc} for query in ("one", "two") for doc in ("a", "b")]
+    (tmp_path / "dev").write_text(lines(given[1]))
+    columns = {"query": "q", "doc": "d"}
+    other = {"origin": {"kind": "files", "path": str(tmp_path / "dev")}, "format": "jsonl", "columns": columns}
+    rows = load(lines(*given), columns=columns, minus=[other])
+    assert [(row.text("query"), row.text("doc")) for row in rows] == [("one", "a"), ("two", "a"), ("two", "b")]
     assert drops == {"minus": 1}
 
 

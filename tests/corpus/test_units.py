@@ -7,6 +7,7 @@ from anna.corpus.sources import HeldOutSource
 from anna.corpus.units import Unit, choose_examples, make_units, shuffle, take_in_turn
 from anna.corpus.values import Row
 from anna.errors import InputError
+from anna.folding import normalise
 from anna.prompts import Example
 from tests.corpus.conftest import Counted
 
@@ -49,6 +50,30 @@ def test_rows_without_documents_or_summaries_are_counted(drops: Counted) -> None
     assert drops == {"no_document": 1, "unequal_lists": 1}
 
 
+def test_queries_that_normalise_alike_are_one(drops: Counted) -> None:
+    given = rows(
+        {"query": "where is it", "doc": "b"},
+        {"query": "Where is it?", "doc": "a"},
+        {"query": "where  is it", "doc": "b"},
+        {"query": "who", "doc": "a"},
+    )
+    (merged, other) = make_units(source("Retrieval", ["query", "doc"]), given, drops)
+    assert (normalise(merged.text), merged.others) == ("where is it", ("a", "b"))
+    assert other == Unit("who", ("a",), (1.0,))
+    assert drops == {"duplicate_query": 2}
+    graded = rows(
+        {"query": "q", "docs": ("a",), "relevances": (2.0,)}, {"query": "Q", "docs": ("a",), "relevances": (1.0,)}
+    )
+    for order in (graded, graded[::-1]):
+        (unit,) = make_units(source("Retrieval", ["query", "docs", "relevances"]), order, drops)
+        assert unit.scores == (2.0,), "of two judgements the higher"
+
+
+def test_of_two_judgements_of_one_pair_the_higher_counts(drops: Counted) -> None:
+    given = rows(*({"query": "q", "docs": ("a",), "relevances": (grade,)} for grade in (2.0, 1.0, 3.0, 1.0)))
+    assert make_units(source("Retrieval", ["query", "docs", "relevances"]), given, drops) == [Unit("q", ("a",), (3.0,))]
+
+
 def test_retrieval_takes_grades(drops: Counted) -> None:
     graded = source("Retrieval", ["query", "docs", "relevances"])
     given = rows(
@@ -84,7 +109,7 @@ def test_reranking_needs_both_sides(drops: Counted) -> None:
 
 def test_relevance_is_a_number_however_it_is_written(drops: Counted) -> None:
     given = rows(*({"query": "q", "doc": f"d{value}", "relevance": value} for value in ("0", "0.5", "1", "1.0")))
-    for relevant, scores in ((["1"], (0.0, 0.0, 1.0, 0.0)), (["0.5", "1.0"], (0.0, 1.0, 1.0, 1.0))):
+    for relevant, scores in ((["1"], (0.0, 0.0, 1.0, 1.0)), (["0.5", "1.0"], (0.0, 1.0, 1.0, 1.0))):
         reranking = source("Reranking", ["query", "doc", "relevance"], relevant=relevant)
         assert [unit.scores for unit in make_units(reranking, given, drops)] == [scores]
 

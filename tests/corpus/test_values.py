@@ -106,7 +106,12 @@ def test_classes_that_pandas_wrote_are_those_that_it_read(load: Load, drops: Cou
         (
             {"q": "q", "p": "doc"},
             {"query": "q", "docs": "p"},
-            r"row 1, column 'p': got str 'doc', expected a list for docs; map",
+            r"row 1, column 'p': got str 'doc', expected a list for docs; write it .* in every row, or map",
+        ),
+        (
+            {"q": "q", "p": "['a', 'b']"},
+            {"query": "q", "docs": "p"},
+            r"got str .*, expected a list for docs; this is a list written as text; write the source as jsonl or parq",
         ),
         (
             {"q": "q", "p": ["d"]},

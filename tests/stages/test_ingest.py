@@ -152,6 +152,32 @@ def test_held_out_texts_leave_training(project: dict[str, Any], caplog: pytest.L
     assert "Animals: 20 of 39 pairs and distractors hold a text that a held-out task is scored on" in caplog.text
 
 
+def test_near_duplicates_of_held_out_texts_are_told_with_what_keeps_them(
+    project: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    project["train"] = [{**write_catalogue("Few", 3, others=5), "kind": "retrieval"}]
+    write_jsonl(Path("sources/far.jsonl"), [{"doc": f"far {number}"} for number in range(3)])
+    far = {"kind": "files", "path": "sources/far.jsonl"}
+    project["train"][0]["distractors"] = [{"origin": far, "format": "jsonl", "columns": {"doc": "doc"}}]
+    shelf = {**write_catalogue("Shelf", 1, others=4), "type": "Retrieval"}
+    path = Path("sources/Shelf.jsonl")
+    path.write_text(path.read_text().replace("Shelf", "Few").replace('"query of ', '"asks for '))
+    project["held_out"] = [shelf]
+    run({**project, "examples_per_task": 0})
+    assert "Few: 7 of 11 pairs and distractors hold a text that" in caplog.text
+    assert "or a near duplicate of one, and are left out; " in caplog.text
+    assert "score on fewer rows, raise ingest.near_duplicate (null keeps all documents that differ)" in caplog.text
+    project["train"] = [{**write_catalogue("Few", 3), "kind": "retrieval"}]
+    with pytest.raises(InputError, match=r"left with 0 documents .*near_contaminated.* raise ingest.near_duplicate"):
+        run({**project, "examples_per_task": 0})
+
+
+def test_a_task_of_one_class_is_refused(project: dict[str, Any]) -> None:
+    write_jsonl(Path("sources/news.jsonl"), [{"text": f"text {number}", "label": "spam"} for number in range(9)])
+    with pytest.raises(InputError, match="'News': its texts are all of class 'spam', so none has a negative; correct"):
+        run({**project, "held_out": project["held_out"][:1]})
+
+
 def test_empty_source_names_it(project: dict[str, Any]) -> None:
     Path("sources/news.jsonl").write_text("")
     with pytest.raises(InputError, match=r"sources/news\.jsonl has no rows; correct the path"):
