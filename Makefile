@@ -33,8 +33,12 @@ repro: preset install ## Install, run the pipeline (10 to 13 minutes on two core
 	@echo && cat reports/results.txt && echo && echo "report: $(CURDIR)/reports/index.html"
 
 # What is committed, or is a preset as it stands, can be had again; edits are nowhere else.
-preset:
-ifneq ($(PRESET),)
+preset: ## Copy presets/$PRESET.yaml over params.yaml: make preset PRESET=smoke
+ifeq ($(PRESET),)
+ifneq ($(filter preset,$(MAKECMDGOALS)),)
+	@echo "name one: make preset PRESET=<name>, of: $(basename $(notdir $(wildcard presets/*.yaml)))" >&2; exit 1
+endif
+else
 	@test -f presets/$(PRESET).yaml || { \
 		echo "presets/$(PRESET).yaml does not exist; choose of: $(basename $(notdir $(wildcard presets/*.yaml)))" >&2; exit 1; }
 	@for known in presets/*.yaml; do ! cmp -s $$known params.yaml || exit 0; done; \
@@ -72,5 +76,5 @@ smoke: install ## Run the pipeline on presets/smoke.yaml in a copy, and compare 
 	python -m tests.smoke
 
 clean: ## Remove what can be made again: caches of teachers, inputs, checkpoints, temporary files (not DVC's cache)
-	rm -rf runs dvclive .pytest_cache .mypy_cache .ruff_cache
+	rm -rf runs dvclive dvc_plots .pytest_cache .mypy_cache .ruff_cache
 	find data metrics models reports -name '.*.tmp' -prune -exec rm -rf {} +

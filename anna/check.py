@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from anna.corpus.ingest import check_prompts
 from anna.errors import InputError
 from anna.footprint import recomputed_layers
-from anna.known_shapes import known_shape, local_shape
+from anna.known_shapes import known_shape
 from anna.origins import FilesOrigin, describe, local_folder
 from anna.params import HELD_OUT, STAGES, Params, Recorded, did_you_mean
 from anna.teachers.bi_encoder import MODULES
@@ -137,7 +137,7 @@ def _check_models(found: Mapping[str, Any]) -> None:
             raise InputError(
                 f"{place}: {origin.path} has no {needed}, expected a folder with a model; correct the path"
             )
-    shape = local_shape(student.model)
+    shape = known_shape(student.model)
     if shape is not None and (student.layers or 0) > shape.layers:
         raise InputError(
             f"student.layers is {student.layers}, but {describe(student.model)} has {shape.layers}; choose at most "

@@ -22,7 +22,7 @@ RESULTS = Path("reports/mteb/anna__student/zero_shot")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit status: 0, or 1 after a message that says what was wrong."""
+    """Run one command and return its exit status: 0, 1 after a message that says what was wrong, 130 after Ctrl-C."""
     arguments = _parser().parse_args(argv)
     log.setup()
     keep_freed_memory()
@@ -31,6 +31,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         sys.stderr.write(f"anna {arguments.command}: {error}\n")
         return 1
+    except KeyboardInterrupt:
+        sys.stderr.write("\n")
+        return 130  # as a shell counts it
     except BrokenPipeError:
         # `anna why ... | head`: the reader has seen enough. Python would complain once more when it closes stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -71,10 +74,11 @@ def leaderboard(arguments: argparse.Namespace) -> str:
     from anna.evaluation.leaderboard import BENCHMARK
 
     own = recorded("evaluate").load().values() if PARAMS_FILE.is_file() else {}
-    if arguments.folder == RESULTS and own.get("benchmark") == HELD_OUT:
+    is_of_run = arguments.folder.resolve().is_relative_to(Path("reports/mteb").resolve())
+    if is_of_run and own.get("benchmark") == HELD_OUT:
         raise InputError(
-            f"{RESULTS} is of held-out samples (evaluate.benchmark is {HELD_OUT!r}), on which no public model was "
-            f'scored; set evaluate.benchmark to "{BENCHMARK}" and run: dvc repro, or name a folder of results on it'
+            f"{arguments.folder} is of held-out samples (evaluate.benchmark is {HELD_OUT!r}), on which no public model "
+            f'was scored; set evaluate.benchmark to "{BENCHMARK}" and run: dvc repro, or name a folder of results on it'
         )
     scores, types = result_files.read_results(arguments.folder)
     return standings.describe(arguments.folder.as_posix(), scores, types)
@@ -175,8 +179,19 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_params(parser: argparse.ArgumentParser, use: str) -> None:
     parser.add_argument(
-        "--params", "--preset", type=Path, default=PARAMS_FILE, metavar="FILE", help=f"{use} (default: %(default)s)"
+        "--params",
+        "--preset",
+        type=_params_file,
+        default=PARAMS_FILE,
+        metavar="FILE",
+        help=f"{use}, or the name of one of presets/ (default: %(default)s)",
     )
+
+
+def _params_file(text: str) -> Path:
+    """Return the file that is named, or the preset of that name, as `make` takes it."""
+    preset = Path("presets") / f"{text}.yaml"
+    return preset if preset.is_file() and not Path(text).exists() else Path(text)
 
 
 def _out(text: str) -> None:

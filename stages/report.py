@@ -22,28 +22,7 @@ FILES = gather.Files(
     ingest_drops=Path("data/ingest_drops.parquet"),
     stages=tuple(Path(f"metrics/{stage}.json") for stage in STAGES[:-2]),
     costs=tuple(Path(f"metrics/cost/{stage}.json") for stage in STAGES[:-1]),
-    sidecars=tuple(
-        Path(f"data/{table}.json")
-        for table in (
-            "corpus",
-            "queries",
-            "qrels",
-            "ingest_drops",
-            "bm25_run",
-            "dense_run",
-            "reranker_run",
-            "labels",
-            "groups",
-            "drops",
-            "eval/corpus",
-            "eval/queries",
-            "eval/qrels",
-            "eval/pairs",
-            "eval/labelled",
-            "eval/summaries",
-            "eval/examples",
-        )
-    ),
+    sidecars=tuple(Path(f"data/{table}.json") for tables in gather.TABLES.values() for table in tables),
 )
 MODEL = Path("models/sentence-transformer")
 CORPUS, QUERIES = Path("data/corpus.parquet"), Path("data/queries.parquet")

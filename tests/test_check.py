@@ -196,6 +196,8 @@ def test_sizes_of_known_models_are_compared_without_fetching_them(tmp_path: Path
         f"{path}: train.matryoshka_dims has 960, but the student's vectors have 960 dimensions, which count anyway; "
         "leave it out",
     ]
+    deep = write(tmp_path, {"student.model": hub | {"repo": "mistralai/Mistral-7B-v0.1"}, "student.layers": 99})
+    assert "student.layers is 99, but mistralai/Mistral-7B-v0.1@000000000000 has 32; choose at most 32" in refusal(deep)
     unknown = hub | {"repo": "someone/else"}
     changes = {"retrieve_dense.model": unknown, "student.model": unknown, "train.matryoshka_dims": [960]}
     check.check(write(tmp_path, changes))

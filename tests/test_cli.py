@@ -65,6 +65,9 @@ def test_leaderboard_ranks_a_folder_of_results(tmp_path: Path, capsys: pytest.Ca
     assert "    1    98.50    98.50  mine  <" in lines
     assert any(line.split() == ["STS", "98.50", "86.11"] for line in lines), "the published mean of the two tasks"
     assert cli.main(["leaderboard"]) == 1
+    assert capsys.readouterr().err.startswith("anna leaderboard: reports/mteb/anna__student/zero_shot is no folder; ")
+    cli.RESULTS.mkdir(parents=True)
+    assert cli.main(["leaderboard"]) == 1
     assert capsys.readouterr().err.startswith(
         "anna leaderboard: reports/mteb/anna__student/zero_shot has no result file"
     )
@@ -82,8 +85,31 @@ def test_held_out_samples_are_not_ranked(tmp_path: Path, capsys: pytest.CaptureF
         'on which no public model was scored; set evaluate.benchmark to "MTEB(eng, v2)" and run: dvc repro, or name a '
         "folder of results on it\n"
     )
+    other = tmp_path / cli.RESULTS.parent.parent / "anna__teacher" / "zero_shot"
+    write(other, "STSBenchmark", {"default": 0.68}, revision="5a" * 20)
+    assert cli.main(["leaderboard", str(other)]) == 1
+    assert f"{other} is of held-out samples" in capsys.readouterr().err, "wherever it is seen from, whatever model"
     write(tmp_path / "mine", "STS12", {"default": 0.99})
     assert cli.main(["leaderboard", "mine"]) == 0
+
+
+def test_a_preset_is_named_as_make_takes_it(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("presets").mkdir()
+    Path("presets/small.yaml").write_text("a: [", encoding="utf-8")
+    for name in ("small", "presets/small.yaml"):
+        assert cli.main(["check", "--preset", name]) == 1
+        assert capsys.readouterr().err.startswith("anna check: presets/small.yaml is not ")
+    assert cli.main(["check", "--preset", "large"]) == 1
+    assert capsys.readouterr().err.startswith("anna check: large does not exist in ")
+
+
+def test_an_interrupt_is_no_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def stop(arguments: object) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "why", stop)
+    assert cli.main(["why", "T:q:1"]) == 130
+    assert capsys.readouterr().err == "\n"
 
 
 def test_margins_prints_the_table_and_draws_it(capsys: pytest.CaptureFixture[str]) -> None:
@@ -105,7 +131,9 @@ def test_margins_prints_the_table_and_draws_it(capsys: pytest.CaptureFixture[str
     Path("params.yaml").write_text(yaml.safe_dump({"filter": SETTINGS | {"rule": "none"}}), encoding="utf-8")
     assert cli.main(["margins"]) == 1
     assert "choose a rule, e.g.: anna margins --rule adaptive" in capsys.readouterr().err
+    assert "* as set" in printed
     assert cli.main(["margins", "--rule", "percent"]) == 0
+    assert "* as set" not in capsys.readouterr().out, "of another rule none is"
 
 
 def test_a_command_is_needed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -64,7 +64,11 @@ def test_edits_are_not_overwritten(project: Path, base: str) -> None:
 
 def test_params_stay_without_a_preset(project: Path) -> None:
     (project / "params.yaml").write_text("# mine\n")
-    assert make(project, "preset").returncode == 0
+    asked = make(project, "preset")
+    assert asked.returncode != 0
+    assert asked.stderr.startswith("name one: make preset PRESET=<name>, of: one other\n")
+    (project / "Makefile").write_text((project / "Makefile").read_text() + "alone: preset\n")
+    assert make(project, "alone").returncode == 0, "what merely begins with it needs none"
     assert (project / "params.yaml").read_text() == "# mine\n"
 
 

@@ -26,6 +26,8 @@ def read_results(folder: Path) -> tuple[dict[str, float], dict[str, str]]:
     Raises:
         InputError: If there is no result of the benchmark, or a file is broken, incomplete or of another data revision.
     """
+    if not folder.is_dir():
+        raise InputError(f"{folder} is no folder; name one with <task>.json in mteb's format, or run: dvc repro")
     tasks, scores = benchmark_tasks(), dict[str, float]()
     for path in sorted(folder.glob("*.json")):
         if path.stem in tasks:

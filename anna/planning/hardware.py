@@ -1,5 +1,6 @@
 """What runs the pipeline: memory and speed of known GPUs, and of this machine."""
 
+import os
 import re
 import statistics
 import time
@@ -22,6 +23,9 @@ operations: 0.8e-12 and 1.7e-12 on two kinds of CPU, whose products ran at 188 a
 
 SERVER_CPU = 1e12
 """Float32 operations per second of the CPU beside a GPU from the table (assumed), for search alone."""
+
+BUSY = 0.5
+"""Processes that run or wait, as a share of the cores, from which a measured rate is said to be too low."""
 
 MEASURED_SHAPE = (2048, 576, 1536)
 """Of the matrix product that is timed: tokens, and the largest matrix of the default's student."""
@@ -124,6 +128,8 @@ def this_machine(seconds: float = 0.5) -> Hardware:
     rate = matrix_rate(torch.float32, MEASURED_SHAPE, seconds)
     reached = cpu_rate(rate)
     basis = f"{reached / rate:.0%} of {rate / 1e9:,.0f} GFLOP/s float32, measured now"
+    if (load := os.getloadavg()[0]) > BUSY * cores:
+        basis += f" beside other work (load {load:.1f}), so all times are too long"
     return Hardware(f"this machine, {cores} CPUs", 1, machine.memory(), reached, False, basis, cores)
 
 

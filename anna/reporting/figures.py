@@ -5,7 +5,6 @@ Drawn in the light colours of `style.PALETTE`; `anna.reporting.plots` sets the r
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -14,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from anna.params import STAGES
 from anna.reporting import style
 from anna.reporting.distributions import SHARE_EDGES
-from anna.reporting.gather import Facts
+from anna.reporting.gather import TABLES, Facts
 from anna.reporting.marks import WIDTH, bars, dots, histogram, legend_above, line, percent, thousands
 from anna.reporting.style import light
 
@@ -73,6 +72,11 @@ def draw_training(facts: Facts) -> Figure | None:
     if len(validation.ndcg):
         # Not clipped: the first one lies on the left edge.
         panels[1].plot(*validation, color=light("ink"), linewidth=1.6, marker="o", markersize=4, clip_on=False)
+        for place, side in {0: "left", len(validation.ndcg) - 1: "right"}.items():
+            at = validation.queries[place], validation.ndcg[place]
+            panels[1].annotate(
+                style.score(at[1]), at, (0, -7), textcoords="offset points", fontsize=8, ha=side, va="top"
+            )
     line(panels[-2], values["queries"], values["gradient_norm"], "muted", None)
     panels[-1].plot(values["queries"], values["learning_rate"], color=light("muted"), linewidth=1.6)
     for axes, label in zip(panels, labels, strict=True):
@@ -157,20 +161,10 @@ def draw_cost(facts: Facts) -> Figure | None:
     return figure
 
 
-_WRITTEN: Mapping[str, Sequence[str]] = {
-    "ingest": ("corpus", "queries", "qrels"),
-    "retrieve_bm25": ("bm25_run",),
-    "retrieve_dense": ("dense_run",),
-    "rerank": ("reranker_run",),
-    "label": ("labels",),
-    "filter": ("groups", "drops"),
-}
-"""Tables of each stage; the stages that are absent write models and scores."""
-
-
 def _rows_of(facts: Facts, stage: str) -> int | None:
     rows = {table.path.removeprefix("data/").removesuffix(".parquet"): table.rows for table in facts.tables}
-    written = [rows[name] for name in _WRITTEN.get(stage, ()) if name in rows]
+    own = [name for name in TABLES.get(stage, ()) if name != "ingest_drops" and not name.startswith("eval/")]
+    written = [rows[name] for name in own if name in rows]
     return sum(written) if written else None
 
 

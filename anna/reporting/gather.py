@@ -30,6 +30,29 @@ class TableSize(NamedTuple):
     provenance: str
 
 
+TABLES: Mapping[str, Sequence[str]] = {
+    "ingest": (
+        "corpus",
+        "queries",
+        "qrels",
+        "ingest_drops",
+        "eval/corpus",
+        "eval/queries",
+        "eval/qrels",
+        "eval/pairs",
+        "eval/labelled",
+        "eval/summaries",
+        "eval/examples",
+    ),
+    "retrieve_bm25": ("bm25_run",),
+    "retrieve_dense": ("dense_run", "dense_vectors"),
+    "rerank": ("reranker_run",),
+    "label": ("labels",),
+    "filter": ("groups", "drops"),
+}
+"""Tables of each stage, under `data/`; the stages that are absent write models and scores."""
+
+
 class Files(NamedTuple):
     """Where the facts lie, each under the name that it has in `Facts`; INGEST_DROPS is a table."""
 

@@ -96,8 +96,9 @@ def table(calibration: Calibration, task: str = ALL) -> str:
         raise InputError(f"there is no task {task!r} in data/queries.parquet, only {', '.join(calibration.tasks)}")
     head = ["margin", *(name for name, _ in _COLUMNS)]
     rows = [[_name(row.margin, calibration), *(text(row) for _, text in _COLUMNS)] for row in calibration.of(task)]
+    star = "; * as set" if any(row[0].startswith("*") for row in rows) else ""
     told = [
-        f"rule {calibration.rule}, margin in its unit: {UNITS[calibration.rule]}; * as set",
+        f"rule {calibration.rule}, margin in its unit: {UNITS[calibration.rule]}{star}",
         "",
         f"{task}: {style.count(calibration.of(task)[0].queries)} queries",
         align([head, *rows]),

@@ -29,7 +29,7 @@ def write(path: Path, facts: Facts, drawn: Sequence[Plot]) -> None:
 def render(facts: Facts, drawn: Sequence[Plot]) -> str:
     """Return the page. Every text that comes from data is escaped."""
     environment = templates.environment(autoescape=True)
-    formats = (style.score, style.count, style.percent, style.duration, style.plain, style.words)
+    formats = (style.score, style.change, style.count, style.percent, style.duration, style.plain, style.words)
     environment.filters.update({function.__name__: function for function in formats})
     return environment.get_template("page.html.j2").render(
         facts=facts,

@@ -144,7 +144,7 @@ def _against_untrained(means: Mapping[str, float]) -> str:
     verb = "lifts" if student > untrained else "does not lift"
     return (
         f"Training {verb} the mean over the categories from {style.score(untrained)} to {style.score(student)} "
-        f"({'+' if student >= untrained else ''}{style.score(student - untrained)})."
+        f"({style.change(student, untrained)})."
     )
 
 

@@ -47,7 +47,7 @@ def search(model: Path, corpus: pa.Table, text: str, task: str | None, top: int)
     Raises:
         InputError: If there is no model, no such task, the text is empty or `top` is not positive.
     """
-    query = " ".join(text.split())
+    query = " ".join(text.encode("utf-8", "replace").decode().split())  # a terminal may give bytes that are not UTF-8
     if not query:
         raise InputError(f"text {text!r} of the search is empty; give some words")
     if top < 1:
@@ -56,8 +56,8 @@ def search(model: Path, corpus: pa.Table, text: str, task: str | None, top: int)
         raise InputError(f"{model} does not exist; make it with: dvc repro export")
     name = choose_task(corpus, task)
     docs = corpus.filter(pc.equal(corpus["task"], name))
-    encoder = SentenceTransformer(str(model), local_files_only=True)
     is_symmetric = EncoderConfig.load(model).task(name).symmetric
+    encoder = SentenceTransformer(str(model), local_files_only=True)
     query_emb_1D = encoder.encode([query], prompt_name=name, show_progress_bar=False)
     doc_emb_ND = _encode_docs(encoder, model, docs["text"].to_pylist(), name if is_symmetric else None)
     scores_N = doc_emb_ND @ query_emb_1D[0]

@@ -57,7 +57,14 @@ def words(name: str) -> str:
 
 def score(value: float | None) -> str:
     """Return a score with three decimals, or a dash."""
-    return MISSING if value is None else f"{value:.3f}".replace("-", "−")  # noqa: RUF001 - a real minus sign
+    # A zero has no sign here; a minus sign is a real one.
+    return MISSING if value is None else f"{round(value, 3) + 0.0:.3f}".replace("-", "−")  # noqa: RUF001
+
+
+def change(after: float, before: float) -> str:
+    """Return the difference of two scores as they are shown, with its sign."""
+    difference = round(after, 3) - round(before, 3)
+    return f"{'+' if difference > 0 else ''}{score(difference)}"
 
 
 def percent(share: float | None) -> str:

@@ -1,6 +1,7 @@
 """Everything the tables on disk know about one training query: candidates, scores, verdicts and reasons."""
 
 import bisect
+import difflib
 import re
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,9 @@ SIGNALS = {"bm25": "bm25_run", "dense": "dense_run", "reranker": "reranker_run"}
 
 ID = r"\S+:q:[0-9a-f]+"
 """What looks like the id of a query (`corpus.ids`); a text may have colons, too."""
+
+LIKENESS, LONGEST = 0.8, 400
+"""How alike (`difflib`'s ratio) a text must be to be offered, and how long one may be that others are sought for."""
 
 Rows = list[dict[str, Any]]
 
@@ -134,9 +138,9 @@ def _verdicts(found: Mapping[str, Rows]) -> dict[str, str]:
     verdicts = {row["doc_id"]: _reason(row) for row in found.get("drops", []) if row["doc_id"]}
     for group in found.get("groups", []):
         shares = group["soft_labels"]
-        verdicts[group["positive_id"]] = f"POSITIVE of the group, soft label {shares[0]:.3f}"
+        verdicts[group["positive_id"]] = f"POSITIVE of the group, with {shares[0]:.3f} of its soft labels"
         for place, (doc_id, share) in enumerate(zip(group["negative_ids"], shares[1:], strict=True), start=1):
-            verdicts[doc_id] = f"NEGATIVE {place} of the group, soft label {share:.3f}"
+            verdicts[doc_id] = f"NEGATIVE {place} of the group, with {share:.3f} of its soft labels"
     return verdicts
 
 
@@ -196,10 +200,17 @@ def _nearest(asked: str, queries: pa.Table) -> str:
     if re.fullmatch(r"\S+:d:[0-9a-f]+", asked):
         return ": it is the id of a document; ask for a query that data/qrels.parquet judges it for"
     if not re.fullmatch(ID, asked):
-        return f", neither as an id, such as {ids[0]!r}, nor as a whole text"
+        return f", neither as an id, such as {ids[0]!r}, nor as a whole text{_alike(asked, queries)}"
     place = bisect.bisect(ids, asked)
     near = max(ids[max(0, place - 1) : place + 1], key=lambda each: _shared(each, asked))
     return f"; did you mean {near!r}?"
+
+
+def _alike(asked: str, queries: pa.Table) -> str:
+    """Return the text most like the one that was asked for, if one is."""
+    texts = queries["text"].to_pylist()
+    found = difflib.get_close_matches(asked, texts, n=1, cutoff=LIKENESS) if len(asked) <= LONGEST else []
+    return f"; did you mean {found[0]!r} ({queries['query_id'][texts.index(found[0])]})?" if found else ""
 
 
 def _shared(one: str, other: str) -> int:

@@ -146,7 +146,8 @@ def test_rows_of_a_folder_in_beirs_form_are_counted(tmp_path: Path) -> None:
 
     def known(split: str | None) -> Known | None:
         origin = FilesOrigin(kind="files", path=tmp_path)
-        return sources.known_rows(Reading(origin=origin, format="beir", split=split, columns={"docs": "docs"}))
+        column = "docs" if split else "doc"
+        return sources.known_rows(Reading(origin=origin, format="beir", split=split, columns={column: column}))
 
     assert known(None) == Known(30, 1.0)
     assert known("dev") == Known(4, 3.0)

@@ -159,6 +159,14 @@ def test_this_machine_is_measured() -> None:
     assert 1e8 < here.rate < 1e16
 
 
+@pytest.mark.parametrize("load", [0.1, 9.7])
+def test_a_busy_machine_is_said_to_be_one(load: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("anna.machine.num_cpus", lambda: 2)
+    monkeypatch.setattr("os.getloadavg", lambda: (load, 0.0, 0.0))
+    assert ("beside other work (load 9.7), so all times are too long" in this_machine(0.05).basis) == (load > 1)
+
+
 def test_every_preset_can_be_planned(monkeypatch: pytest.MonkeyPatch) -> None:
     for preset in sorted((REPO / "presets").glob("*.yaml")):
         assert make_case(read_settings(preset), preset, parse("h200"), {}).models.student.parameters > 1e6, preset

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from anna.reporting import results
+from anna.reporting import results, style
 from anna.reporting.gather import Facts
 
 
@@ -25,6 +25,13 @@ def test_headline_with_all_baselines(facts: Facts) -> None:
         "untrained model to its dense teacher (0.800). On retrieval it has 0.700: above the untrained model (0.020), "
         "above BM25 (0.650), below the dense teacher (0.860)."
     )
+
+
+def test_a_change_is_that_of_the_numbers_shown(facts: Facts) -> None:
+    told = results.headline(with_summary(facts, student={"mean": 0.5986}, untrained={"mean": 0.3624}))
+    assert "from 0.362 to 0.599 (+0.237)" in told
+    assert style.change(0.4674, 1.3156) == "−0.849"  # noqa: RUF001
+    assert style.change(0.1, 0.1004) == style.change(0.1004, 0.1) == style.score(-0.0004) == "0.000"
 
 
 def test_a_tie_as_it_is_shown_is_no_defeat(facts: Facts) -> None:

@@ -120,3 +120,8 @@ def test_tasks_that_cannot_be_searched_are_refused(task: str | None, message: st
 def test_bad_questions_are_refused(tmp_path: Path, text: str, top: int, message: str) -> None:
     with pytest.raises(InputError, match=message):
         search.search(tmp_path / "model", TWO_TASKS, text, "Capitals", top)
+
+
+def test_a_folder_without_a_model_is_refused_also_for_bytes_that_are_no_text(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"encoder.json"):
+        search.search(tmp_path, TWO_TASKS, "caf\udce9", "Capitals", 5)

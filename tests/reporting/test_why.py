@@ -82,8 +82,8 @@ def test_every_candidate_has_its_verdict(data: Path) -> None:
     verdicts = [candidate.verdict for candidate in why.explain(QUERY, data).candidates]
     assert verdicts == [
         "dropped: above positive, 0.500 above the positive",
-        "POSITIVE of the group, soft label 0.750",
-        "NEGATIVE 1 of the group, soft label 0.250",
+        "POSITIVE of the group, with 0.750 of its soft labels",
+        "NEGATIVE 1 of the group, with 0.250 of its soft labels",
         "not judged yet",
     ]
 
@@ -147,6 +147,11 @@ def test_what_is_neither_an_id_nor_a_text_is_refused(data: Path, unknown: str) -
         why.explain("T:d:01", data)
     with pytest.raises(InputError, match=r"queries.parquet, neither as an id, such as 'T:q:01', nor as a whole text"):
         why.explain(unknown, data)
+
+
+def test_a_text_that_is_nearly_one_is_answered_with_it(data: Path) -> None:
+    with pytest.raises(InputError, match=r"nor as a whole text; did you mean 'who asks' \(T:q:01\)\?$"):
+        why.explain("whi asks", data)
 
 
 @pytest.mark.parametrize("unknown", ["T:q:0", "T:q:03", "A:q:1", "Z:q:1"])
