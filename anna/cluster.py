@@ -1,8 +1,8 @@
 """Models and searches on a Ray cluster: models in Ray Data's actors, searches in tasks, results in order.
 
 Ray Data feeds the actors no faster than results are taken, and gives what a dead actor was at to another one; a task
-whose worker dies runs again. Neither can change a result: batches are planned once, as the local engine plans them, and
-each is computed alone. That results come in order lets a stage that was killed go on as the local engine does.
+whose worker dies runs again. Neither can change a result: batches are planned once, and each is computed alone. That
+results come in order lets a stage that was killed go on as the local engine does.
 """
 
 import logging

@@ -3,6 +3,7 @@
 import ast
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -58,7 +59,9 @@ def content_hash(path: Path, *skip: str) -> str:
     """
     if path.is_file():
         return sha256(path)
-    names = sorted(file.relative_to(path) for file in path.rglob("*") if file.is_file() and file.name not in skip)
+    # Through links to folders, too, which `rglob` leaves out.
+    found = (Path(folder, name) for folder, _, names in os.walk(path, followlinks=True) for name in names)
+    names = sorted(file.relative_to(path) for file in found if file.is_file() and file.name not in skip)
     shown = (name for name in names if not any(part.startswith(".") for part in name.parts))
     lines = [f"{name} {sha256(path / name)}" for name in shown]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()

@@ -24,6 +24,10 @@ GROUP_BYTES = 16 * 2**20
 """Size of a row group, and so of what is read at once."""
 
 
+WIDTH = b"value bytes"
+"""Under what a shard says once more how wide its values are; older ones do not."""
+
+
 class DamagedError(Exception):
     """A shard that cannot be read, or not as it was written."""
 
@@ -81,6 +85,8 @@ def matches(path: Path, wanted: Wanted) -> Iterator[tuple[Int, Values]]:
     """
     with _reading(path) as file:
         keys = _rows(file.read(columns=["key"])["key"], KEY).ravel()
+        if len(keys) != file.metadata.num_rows:
+            raise DamagedError(path, f"{len(keys)} keys of {file.metadata.num_rows}")
         # The first wanted key that is not smaller: the same one, or the shard's is not wanted.
         at = np.searchsorted(wanted.keys, keys).clip(max=len(wanted.keys) - 1)
         places = np.where(wanted.keys[at] == keys, wanted.places[at], -1)
@@ -90,6 +96,8 @@ def matches(path: Path, wanted: Wanted) -> Iterator[tuple[Int, Values]]:
             rows = np.flatnonzero(places[start:stop] >= 0)
             if len(rows):
                 values = _rows(file.read_row_group(group, columns=["value"])["value"], VALUE)
+                if len(values) != stop - start:
+                    raise DamagedError(path, f"{len(values)} values of {stop - start} keys")
                 yield places[start:stop][rows], values[rows]
             start = stop
 
@@ -98,10 +106,11 @@ def _write(path: Path, tables: Iterable[pa.Table]) -> None:
     """Write tables as one shard, in row groups of `GROUP_BYTES`, however small the tables are."""
     pending = iter(tables)
     first = next(pending)
-    size = max(1, GROUP_BYTES // (KEY_BYTES + first.schema.field("value").type.byte_width))
+    width = first.schema.field("value").type.byte_width
+    schema, size = first.schema.with_metadata({WIDTH: b"%d" % width}), max(1, GROUP_BYTES // (KEY_BYTES + width))
     # Neither hashes nor vectors can be compressed.
     options = {"compression": "none", "use_dictionary": False, "write_statistics": False, "write_page_checksum": True}
-    with io.atomic(path) as temporary, pq.ParquetWriter(temporary, first.schema, **options) as writer:
+    with io.atomic(path) as temporary, pq.ParquetWriter(temporary, schema, **options) as writer:
         held = first
         for table in pending:
             held = pa.concat_tables([held, table])
@@ -126,13 +135,21 @@ def _reading(path: Path) -> Iterator[pq.ParquetFile]:
     """
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            if file.schema_arrow.names != ["key", "value"]:
-                raise DamagedError(path, f"columns {file.schema_arrow.names}")
+            if not _is_ours(file.schema_arrow):
+                raise DamagedError(path, f"columns {file.schema_arrow}")
             yield file
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError, IndexError) as error:  # the last two of names and sizes that lie
         if io.is_refusal(error):
             raise
         raise DamagedError(path, error) from None
+
+
+def _is_ours(schema: pa.Schema) -> bool:
+    """Return whether a shard has the columns that it was written with: no checksum covers what a file says of them."""
+    if schema.names != ["key", "value"] or not all(map(pa.types.is_fixed_size_binary, schema.types)):
+        return False
+    key, value = (kind.byte_width for kind in schema.types)
+    return key == KEY_BYTES and (schema.metadata or {}).get(WIDTH) in (None, b"%d" % value)
 
 
 def _column(rows: NDArray[np.generic]) -> pa.FixedSizeBinaryArray:

@@ -157,6 +157,9 @@ class Store:
                 except shards.DamagedError as error:
                     _set_aside(error)
                     continue
+                except OSError as error:  # such as a full disk: they can stay as they are
+                    _log.warning("%s: %d small files are not made one (%s)", self.folder, len(paths), error)
+                    return
                 for path in paths:  # only now, so that no row is ever missing
                     path.unlink(missing_ok=True)
 

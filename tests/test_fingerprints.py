@@ -46,6 +46,17 @@ def test_the_hash_of_a_folder_is_that_of_names_and_bytes(tmp_path: Path) -> None
     assert fingerprints.content_hash(one, "notes.txt") != fingerprints.content_hash(two, "notes.txt")
 
 
+def test_a_folder_behind_a_link_counts(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "model" / "part").symlink_to(tmp_path / "elsewhere")
+    seen = []
+    for content in (b"1", b"2"):
+        (tmp_path / "elsewhere" / "weights").write_bytes(content)
+        seen.append(fingerprints.content_hash(tmp_path / "model"))
+    assert seen[0] != seen[1]
+
+
 def test_pinned_models_are_not_fetched_to_be_hashed() -> None:
     wheel = WheelOrigin(kind="wheel", package="p", version="1", sha256="a" * 64, path="m")
     assert fingerprints.model_hash(wheel) == f"{'a' * 64} m"

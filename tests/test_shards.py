@@ -1,6 +1,7 @@
 """One file of a store: what was written is read, or the file is refused."""
 
 import errno
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -101,6 +102,22 @@ def test_a_damaged_shard_is_refused_and_nothing_is_joined(tmp_path: Path, harm: 
     with pytest.raises(DamagedError):
         shards.join([good, bad], tmp_path / "all.parquet")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.parquet", "good.parquet"]
+
+
+def test_no_flipped_bit_gives_a_wrong_value_or_another_error(tmp_path: Path) -> None:
+    path, right = tmp_path / "a.parquet", expected("abc")
+    shards.write(path, *make("abc"))
+    content = path.read_bytes()
+    refused = 0
+    for place, bit in itertools.product(range(len(content)), range(8)):
+        harmed = bytearray(content)
+        harmed[place] ^= 1 << bit
+        path.write_bytes(harmed)
+        try:
+            assert found(path, "abc").items() <= right.items(), (place, bit)
+        except DamagedError:
+            refused += 1
+    assert refused > 1000
 
 
 def test_a_shard_that_is_gone_or_kept_from_us_is_not_called_damaged(

@@ -1,5 +1,6 @@
 """The store: what is there is not computed, what is missing is, and nothing that happens to its files is trusted."""
 
+import errno
 import json
 import logging
 import multiprocessing
@@ -155,6 +156,24 @@ def test_a_damaged_shard_is_not_joined(tmp_path: Path, monkeypatch: pytest.Monke
     read.store.join()
     assert len(files(read)) == 3
     assert [path.stem for path in files(read, "damaged")] == [first.stem]
+
+
+@pytest.mark.usefixtures("at_once")
+def test_shards_that_cannot_be_joined_stay_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(store, "JOIN_AT", 3)
+    monkeypatch.setattr(shards, "join", refuse)
+    read = Reader(tmp_path, batch=1)
+    texts = [f"text {number}" for number in range(5)]
+    read(texts)
+    assert len(files(read)) == 5
+    assert "3 small files are not made one" in caplog.text
+    read(texts)
+    assert read.counts == {"computed": 5, "reused": 5}
 
 
 @pytest.mark.usefixtures("at_once")

@@ -81,6 +81,11 @@ class Counts:
     filtered: tuple[str, ...] = ()
     """Filters of rows that are not applied, and of which task: there may be fewer rows."""
 
+    @property
+    def trained(self) -> tuple[Task, ...]:
+        """Tasks that have groups to train on."""
+        return tuple(task for task in self.tasks if task.groups)
+
 
 def mean(lengths: Lengths, limit: float, padded_to: int = 1) -> float:
     """Return the mean length of texts cut to `limit`, each padded to a multiple of `padded_to`."""

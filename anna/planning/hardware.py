@@ -107,7 +107,7 @@ def parse(text: str, share: float = GPU_SHARE) -> Hardware:
     match = None if wanted in GPUS else re.fullmatch(r"(?P<name>.+?)x(?P<count>[1-9]\d*)", wanted)
     name, count = (match["name"], int(match["count"])) if match else (wanted, 1)
     if name not in GPUS:
-        raise InputError(f"--hardware {text}: {name!r} is not known; choose of {', '.join(sorted(GPUS))}, e.g. h200x8")
+        raise InputError(f"--hardware {text}: no such GPU is known; choose of {', '.join(sorted(GPUS))}, e.g. h200x8")
     gpu = GPUS[name]
     basis = f"{share:.0%} of {gpu.tflops:,.0f} TFLOP/s dense bfloat16"
     cores = CORES_PER_GPU * min(count, GPUS_OF_MACHINE)

@@ -46,7 +46,8 @@ def dense(case: Case) -> Estimate:
         lists = params.index.nlist or 4 * task.docs**0.5
         compared = task.docs * lists if task.docs >= params.index.min_docs else float(task.docs) * task.queries
         search += 2.0 * shape.hidden * compared
-    disk = 2 * texts * shape.hidden * 4 + sum(task.queries for task in case.counts.tasks) * params.depth * ROW_BYTES
+    # In the store, where they are searched, and in the table of vectors, all at once.
+    disk = 3 * texts * shape.hidden * 4 + sum(task.queries for task in case.counts.tasks) * params.depth * ROW_BYTES
     seconds = START["retrieve_dense"] + operations / (hardware.rate * scorers(case)) + search / hardware.search_rate
     memory = scoring_memory("retrieve_dense", case, params.tokens_per_batch)
     return Estimate("retrieve_dense", total, operations, memory, disk, seconds, f"{texts:,.0f} texts{_where(case)}")

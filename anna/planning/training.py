@@ -107,11 +107,11 @@ def plan_pass(task: Task, settings: Settings, queries: float, examples: float) -
 def plan(settings: Settings, counts: Counts, shape: Shape, ranks: int) -> Work:
     """Return the work of `train.epochs` epochs, or of `train.max_steps` steps."""
     train = settings.train
-    if not any(task.groups for task in counts.tasks):
+    if not counts.trained:
         raise InputError("no training group is left of so few rows; raise --rows, or rows in ingest.train")
     reads_early = settings.student.pooling == "last_token" and shape.is_decoder
     steps = tokens = operations = cut = largest = 0.0
-    for task in counts.tasks:
+    for task in counts.trained:
         batches, last = batch_sizes(task.groups, train.batch_queries)
         per_rank = task.groups / batches / ranks
         for examples in range(train.max_examples + 1):
@@ -143,11 +143,11 @@ def last_layer(settings: Settings, counts: Counts, shape: Shape) -> float:
     if settings.student.last_layer == "pretrained":
         return 0.0
     train, tokens = settings.train, 0.0
-    total = sum(task.groups for task in counts.tasks)
+    total = sum(task.groups for task in counts.trained)
     share = min(1.0, SAMPLE / total)
     exampled = min(EXAMPLED, EXAMPLED_PER_BATCH * total / train.batch_queries) if train.max_examples else 0.0
     shown = (train.max_examples + 1) / 2
-    for task in counts.tasks:
+    for task in counts.trained:
         asked, read = own_tokens(task, settings)
         plain = task.prompt_tokens * (1 + task.is_symmetric) / READ_AT_ONCE
         tokens += share * task.groups * (asked + read + plain)
@@ -162,9 +162,9 @@ def alone(settings: Settings, counts: Counts, shape: Shape) -> float:
     first = settings.train.last_layer_first
     if first is None:
         return 0.0
-    share = min(1.0, ALONE / sum(task.groups for task in counts.tasks))
+    share = min(1.0, ALONE / sum(task.groups for task in counts.trained))
     operations = 0.0
-    for task in counts.tasks:
+    for task in counts.trained:
         done = plan_pass(task, settings, first.batch_queries, examples=0)
         tokens, per_token = done.tokens / first.batch_queries, done.texts / done.tokens
         epoch = TRAINED * work.last_layer(shape, done.context, per_token)
@@ -185,9 +185,9 @@ def last_layer_memory(settings: Settings, counts: Counts, own: Setup) -> float:
 def _start_memory(settings: Settings, counts: Counts, shape: Shape) -> float:
     if settings.student.last_layer == "pretrained":
         return 0.0
-    share = min(1.0, SAMPLE / sum(task.groups for task in counts.tasks))
+    share = min(1.0, SAMPLE / sum(task.groups for task in counts.trained))
     tokens = 0.0
-    for task in counts.tasks:
+    for task in counts.trained:
         asked, read = own_tokens(task, settings)
         tokens += share * task.groups * (asked + read + task.prompt_tokens * (1 + task.is_symmetric))
     return 3 * min(8 * tokens * shape.hidden, SAMPLE_BYTES)
@@ -197,9 +197,9 @@ def _alone_memory(settings: Settings, counts: Counts, own: Setup) -> float:
     first = settings.train.last_layer_first
     if first is None:
         return 0.0
-    share = min(1.0, ALONE / sum(task.groups for task in counts.tasks))
+    share = min(1.0, ALONE / sum(task.groups for task in counts.trained))
     known = largest = 0.0
-    for task in counts.tasks:
+    for task in counts.trained:
         queries = share * task.groups
         docs = min(float(task.docs), queries * (1 + settings.filter.negatives_per_query))
         asked, read = own_tokens(task, settings)

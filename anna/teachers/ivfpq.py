@@ -24,7 +24,7 @@ PLACE = "retrieve_dense.index"
 """Where its parameters stand, for messages."""
 
 TRAIN_PER_LIST = 40
-"""Vectors that each list's centre is learnt from; FAISS warns below 39."""
+"""Vectors that each centre is learnt from, of a list or of a codebook; FAISS warns below 39."""
 
 QUERIES_AT_ONCE = 4096
 """Queries of one search of the index."""
@@ -51,7 +51,7 @@ def build(docs: VectorFile, *, nlist: int | None, m: int, nprobe: int, where: En
     if num_dims % m:
         raise InputError(f"{PLACE}.m is {m}, which does not divide the model's {num_dims} dimensions; choose one")
     index = faiss.IndexIVFPQ(faiss.IndexFlatIP(num_dims), num_dims, nlist, m, 8, faiss.METRIC_INNER_PRODUCT)
-    num_trained = min(num_docs, max(nlist * TRAIN_PER_LIST, CODEBOOK))
+    num_trained = min(num_docs, TRAIN_PER_LIST * max(nlist, CODEBOOK))
     index.train(docs.take(np.linspace(0, num_docs - 1, num_trained).astype(np.int64)))
     empty = faiss.clone_index(index)
     for shard in where.map(_shard, docs.blocks(), empty):

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 import polars as pl
 import pyarrow as pa
 
+from anna.errors import InputError
 from anna.teachers.tables import frame
 
 
@@ -31,6 +32,11 @@ def texts_of(pairs: pl.DataFrame, corpus: pa.Table, queries: pa.Table) -> list[t
     def side(name: str, table: pa.Table) -> Iterable[str]:
         wanted = frame(table.select([name, "text"])).join(pairs.select(name).unique(), on=name, how="semi")
         text = dict(wanted.iter_rows())
+        if len(text) < (named := pairs[name].n_unique()):
+            raise InputError(
+                f"the runs name {named - len(text)} of {named} {name} that data/ does not have; they were made from "
+                "other data, run: dvc repro"
+            )
         return map(text.__getitem__, pairs[name])
 
     return list(zip(side("query_id", queries), side("doc_id", corpus), strict=True))

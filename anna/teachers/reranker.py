@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from anna import engine, fingerprints, store
 from anna.engine import Engine, Items, Model
+from anna.errors import InputError
 from anna.modeling.hardware import Dtype, compute_dtype, pick_device
 from anna.origins import Origin, fetch_model
 from anna.params import Params
@@ -132,6 +133,12 @@ def _load_likelihood(params: RerankParams) -> Model:
     # Not by `model.to`, which would round the angles that positions are turned by, too.
     model, tokenizer = load_causal_lm(fetch_model(params.model), weight_dtype=compute_dtype(params.dtype))
     model = model.to(pick_device())
+    longest = getattr(model.config, "max_position_embeddings", None)
+    if longest is not None and params.doc_tokens + params.query_tokens > longest:
+        raise InputError(
+            f"rerank.doc_tokens and rerank.query_tokens are {params.doc_tokens} and {params.query_tokens}, but the "
+            f"model has {longest} positions; lower them"
+        )
     return Model(
         plan=lambda pairs: likelihood_batches.plan_batches(
             tokenizer, pairs, **limits, tokens_per_batch=params.tokens_per_batch

@@ -1,5 +1,7 @@
 """Vectors on disk, written in any order and read in blocks: a collection need not fit in memory."""
 
+import errno
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from anna.errors import InputError
 from anna.segments import Int
 from anna.shards import Values
 from anna.store import Parts
@@ -26,6 +29,9 @@ class VectorFile:
             num_rows: N > 0.
             parts: Places of rows and their vectors; together all rows.
             folder: Where the file lies; the system's folder for temporary files may be in memory.
+
+        Raises:
+            InputError: If the disk has no room for them.
         """
         folder.mkdir(parents=True, exist_ok=True)
         self._file = tempfile.TemporaryFile(dir=folder)
@@ -33,7 +39,7 @@ class VectorFile:
         for places, values in parts:
             if not self.shape[1]:
                 self.shape = (num_rows, values.shape[1])
-                self._file.truncate(4 * num_rows * values.shape[1])
+                _reserve(self._file.fileno(), 4 * num_rows * values.shape[1], folder)
             self._map("r+")[places] = values
 
     def __len__(self) -> int:
@@ -55,3 +61,16 @@ class VectorFile:
     def _map(self, mode: Literal["r", "r+"]) -> NDArray[np.float32]:
         # Mapped anew each time: what a mapping has touched counts as the process's memory until it goes.
         return np.memmap(self._file, dtype="<f4", mode=mode, shape=self.shape)
+
+
+def _reserve(file: int, num_bytes: int, folder: Path) -> None:
+    """Make an open file so long, its blocks taken: writing to a mapping of one with holes ends in a signal."""
+    try:
+        os.posix_fallocate(file, 0, num_bytes)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise InputError(
+            f"{folder} has no room for {num_bytes / 2**30:.3g} GiB of vectors, which lie there while they are "
+            "searched; free so much"
+        ) from None

@@ -142,7 +142,7 @@ def test_hardware_by_name() -> None:
     eight = parse("H200x8", share=0.5)
     assert (eight.devices, eight.rate, eight.name) == (8, 494.5e12, "8 x h200")
     assert [parse(name).devices for name in ("a100-80", "rtx4090", "rtx4090x2")] == [1, 1, 2]
-    with pytest.raises(InputError, match=r"--hardware v100x8: 'v100' is not known; choose of a100-40, "):
+    with pytest.raises(InputError, match=r"--hardware v100x8: no such GPU is known; choose of a100-40, "):
         parse("v100x8")
 
 

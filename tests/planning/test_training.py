@@ -165,6 +165,15 @@ def test_the_last_layer_holds_its_sample_or_what_it_is_given_of_all_texts() -> N
     assert training.SAMPLE_BYTES == last_layer.SAMPLE_BYTES
 
 
+@pytest.mark.parametrize("attention", ["causal", "bidirectional"])
+def test_a_task_without_groups_trains_nothing(attention: str) -> None:
+    plain = settings(last_layer_first=AloneParams(epochs=5, batch_queries=40, learning_rate=1e-3), epochs=3)
+    changed = plain._replace(student=plain.student.model_copy(update={"attention": attention}))
+    both = Counts((TASK, replace(TASK, name="U", groups=0)), "", ())
+    with_it, without = (training.plan(changed, counts, SHAPE, 1) for counts in (both, Counts((TASK,), "", ())))
+    assert with_it == without
+
+
 def test_validations_are_counted_by_their_interval() -> None:
     counts = Counts((TASK,), "", ())
     none = training.plan(settings(), counts, SHAPE, 1).operations

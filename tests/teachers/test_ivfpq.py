@@ -1,7 +1,8 @@
 """The index against exhaustive search, and what it refuses."""
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import faiss
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from anna.engine import Local
 from anna.errors import InputError
+from anna.segments import Int
 from anna.teachers import ivfpq
 from anna.teachers.dense import IndexParams
 from anna.teachers.topk import Scores
@@ -69,6 +71,30 @@ def test_a_query_is_not_found_by_its_own_text(docs: VectorFile) -> None:
 def test_the_same_vectors_give_the_same_index(docs: VectorFile) -> None:
     one, two = (faiss.serialize_index(ivfpq.build(docs, nlist=None, m=4, nprobe=1, where=Local())) for _ in range(2))
     np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize(("nlist", "learnt"), [(8, 40 * 256), (300, 40 * 300)])
+def test_codebooks_are_learnt_from_as_many_vectors_as_lists_are(nlist: int, learnt: int) -> None:
+    asked = []
+
+    class Docs:
+        shape = (20_000, 16)
+
+        def take(self, rows: Int) -> Scores:
+            asked.append(len(rows))
+            return clustered(0, len(rows))
+
+        def blocks(self) -> Iterator[Scores]:
+            return iter([DOCS])
+
+    ivfpq.build(cast(VectorFile, Docs()), nlist=nlist, m=4, nprobe=1, where=Local())
+    assert asked == [learnt]
+
+
+def test_one_more_than_asked_for_is_scored_exactly(docs: VectorFile) -> None:
+    """Else a query that must not find a document would be left with one too few."""
+    first = nearest(QUERIES, DOCS, 1, NONE)[0][:, 0]
+    assert np.isfinite(search(docs, nprobe=20, rescore=1, excluded_Q=first)[1]).all()
 
 
 def test_recall_counts_exact_results_that_were_found() -> None:

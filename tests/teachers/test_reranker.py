@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from anna import store
 from anna.engine import Local
+from anna.errors import InputError
 from anna.modeling.checkpoint import load_causal_lm
 from anna.teachers import cross_encoder, query_likelihood, reranker
 from anna.teachers.reranker import Kind, Reranker, RerankParams
@@ -18,7 +19,13 @@ from tests.teachers.models import FLOAT32, save_cross_encoder
 
 KINDS: list[Kind] = ["cross_encoder", "query_likelihood"]
 PAIRS = [(query, doc) for query in ("paris", "who wrote", "river") for doc in ("the river seine", "mountains", "paris")]
-SETTINGS = {"depth": 1, "queries_per_task": None, "doc_tokens": 20, "query_tokens": 12, "tokens_per_batch": 64}
+SETTINGS: dict[str, Any] = {
+    "depth": 1,
+    "queries_per_task": None,
+    "doc_tokens": 20,
+    "query_tokens": 12,
+    "tokens_per_batch": 64,
+}
 
 
 @pytest.fixture(params=KINDS)
@@ -120,6 +127,11 @@ def test_a_killed_run_goes_on_to_the_same_bits(
     assert counts["reused"] > 0
     assert counts["computed"] > 0
     np.testing.assert_array_equal(scores, whole)
+
+
+def test_texts_beyond_the_models_positions_are_refused(kind: Kind, model: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"rerank\.doc_tokens and .*query_tokens (are|make) "):
+        score(kind, model, tmp_path / "store", PAIRS, doc_tokens=16 * 10**5 - SETTINGS["query_tokens"])
 
 
 def test_nothing_to_score_loads_no_model(

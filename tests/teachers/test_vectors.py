@@ -1,10 +1,13 @@
 """Vectors on disk are those that were given, in whatever order and blocks."""
 
+import errno
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from anna.errors import InputError
 from anna.shards import Values
 from anna.teachers.vectors import VectorFile
 
@@ -39,6 +42,22 @@ def test_reading_in_between_does_not_disturb_a_pass(tmp_path: Path) -> None:
         vectors.take(np.array([0]))
         next(vectors.blocks(16))
     np.testing.assert_array_equal(np.concatenate(seen), MATRIX)
+
+
+def test_a_full_disk_is_told_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(file: int, start: int, num_bytes: int) -> None:
+        assert (start, num_bytes) == (0, 50 * 4 * 4)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    with pytest.raises(InputError, match=rf"{tmp_path} has no room for 7.45e-07 GiB of vectors, .*; free so much"):
+        write(tmp_path)
+
+
+def test_blocks_are_taken_when_the_file_is_made(tmp_path: Path) -> None:
+    vectors = write(tmp_path, np.zeros((4096, 4), dtype=np.float32), step=4096)
+    stat = os.fstat(vectors._file.fileno())
+    assert stat.st_blocks * 512 >= stat.st_size == 4096 * 16
 
 
 def test_nothing_is_left_behind(tmp_path: Path) -> None:

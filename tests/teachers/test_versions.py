@@ -33,8 +33,8 @@ SCORED_BY = {
 
 SEEN = {
     "bi_encoder.VERSION": (4, "305c371b727b7310"),
-    "reranker.VERSIONS['cross_encoder']": (4, "4dda7ee39070c71d"),
-    "reranker.VERSIONS['query_likelihood']": (4, "8d6d67c8d9f9ee32"),
+    "reranker.VERSIONS['cross_encoder']": (4, "0b184fe993a2b377"),
+    "reranker.VERSIONS['query_likelihood']": (4, "765a6d057c7fb119"),
 }
 """Version, and hash of the code of that version."""
 
