@@ -178,6 +178,18 @@ def test_what_the_reranker_puts_above_the_positive_is_no_negative(toy: Toy, labe
     first = selection.groups.to_pylist()[0]
     assert (first["positive_id"], first["negative_ids"]) == ("A:d:1", ["A:d:3"])
     assert selection.metrics["drops"]["relabelled"] == selection.metrics["tasks"]["A"]["drops"]["relabelled"] == 1
+    twin = [tuple(row.values()) for row in toy.corpus.to_pylist()]
+    twin.append(("A:d:6", "A", "PARIS, is the capital of France", None))
+    own = [("A:q:1", 6, "A:d:6", -1.5, 0.01)]
+    rows = sorted([*LABELS, *own])
+    twins = select(
+        toy._replace(corpus=table(schemas.CORPUS, sorted(twin))),
+        table(schemas.LABELS, rows),
+        reranked=reranked,
+        **settings,
+    )
+    assert reasons(twins)["A:q:1", "A:d:4"] == "relabelled"
+    assert reasons(twins)["A:q:1", "A:d:6"] == "duplicate_of_positive", "nor is another candidate with its text"
     without = select(toy, labels, reranked=reranked, **settings | {"relabel_margin": None, "margin": 0.0})
     assert reasons(without)["A:q:1", "A:d:4"] == "beyond_quota"
 

@@ -68,6 +68,17 @@ def test_more_ties_at_the_cut_than_the_search_leaves_room_for(block: int) -> Non
     assert (index.tolist(), scores.tolist()) == brute_force(queries, docs, 7, excluded)
 
 
+def test_what_rounding_hides_from_the_search_is_found() -> None:
+    """Of documents that differ by less than float32 sums are off by, FAISS leaves out some that are better."""
+    rng = np.random.default_rng(0)
+    base = unit(rng, 1, 384)[0].astype(np.float64)
+    docs, queries = (base + scale * rng.normal(size=(rows, len(base))) for scale, rows in ((3e-7, 400), (0.01, 30)))
+    docs, queries = ((one / np.linalg.norm(one, axis=1, keepdims=True)).astype(np.float32) for one in (docs, queries))
+    none = np.full(30, -1)
+    expected = brute_force(queries, docs, 5, none)[0]
+    assert nearest(queries, docs, 5, none)[0].tolist() == expected
+
+
 def test_blocks_and_company_do_not_change_results(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     docs, queries, none = unit(rng, 500), unit(rng, 60), np.full(60, -1)
