@@ -181,9 +181,16 @@ def _check_lengths(train: Any, evaluate: Any, prompts: Any) -> None:
 
 
 def _check_sizes(train: Any, student: Any) -> None:
-    """Refuse more recomputed layers than there are, and batches that leave a process without a query."""
-    if student.layers is not None:
-        recomputed_layers(train.gradient_checkpointing, student.layers)
+    """Refuse more recomputed layers than there are, a start for other models, and batches too small to share out."""
+    shape = known_shape(student.model)
+    layers = student.layers or (shape.layers if shape else None)
+    if layers is not None:
+        recomputed_layers(train.gradient_checkpointing, layers)
+    if student.last_layer == "weighted_mean" and shape is not None and (shape.has_head_norm or shape.has_key_bias):
+        raise InputError(
+            f"student.last_layer is weighted_mean, which is for models of the Llama and Mistral families, and "
+            f"{describe(student.model)} is of none; set it to pretrained"
+        )
     if train.batch_queries < train.processes:
         raise InputError(
             f"train.batch_queries is {train.batch_queries}, but train.processes is {train.processes}, and each needs a "

@@ -131,10 +131,18 @@ def _hub_cache() -> Path:
 
 
 def hub_mirror(kind: Literal["models", "datasets"], repo: str) -> Path | None:
-    """Return the folder that stands in for hub repository `repo` on this machine, or None."""
+    """Return the folder that stands in for hub repository `repo` on this machine, or None.
+
+    Raises:
+        InputError: If the variable names no folder: what lies there would be fetched.
+    """
     root = os.environ.get(HUB_DIR_VARIABLE)
-    path = Path(root) / kind / repo if root else None
-    return path if path is not None and path.is_dir() else None
+    if not root:
+        return None
+    if not Path(root).expanduser().is_dir():
+        raise InputError(f"${HUB_DIR_VARIABLE} is {root!r}, which is no folder; correct it, or unset it")
+    path = Path(root).expanduser() / kind / repo
+    return path if path.is_dir() else None
 
 
 def copy_cache(copy: Path) -> Path:

@@ -46,7 +46,7 @@ Pairs = list[tuple[str, str]]
 Act = Callable[[Pairs], NDArray[np.float32]]
 
 LIMITS = {"doc_tokens": 64, "query_tokens": 32}
-BUDGET, BATCH_SIZES = 4096, (16, 32, 64)
+BUDGET, BATCH_SIZES = 4096, (8, 16, 32, 64)
 KINDS = ("cross_encoder", "query_likelihood")
 
 WARM_UP = 8

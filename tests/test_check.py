@@ -97,6 +97,10 @@ def test_every_section_is_checked() -> None:
         ({"train.keep": "best", "train.validation_steps": None}, "train.keep: got 'best': there is one validation at "),
         ({"train.keep": "best", "train.validation_queries": 0}, "train.keep: got 'best': there is one validation at "),
         (
+            {"train.keep": "best", "train.validation_steps": 50, "train.max_steps": 50},
+            "train.keep: got 'best': there is one validation alone to choose by, after the last of 50 steps; set ",
+        ),
+        (
             {"train.method": "lora", "train.last_layer_first": None},
             "student.last_layer is weighted_mean, which needs train.method full, but that is lora; set ",
         ),
@@ -198,6 +202,16 @@ def test_sizes_of_known_models_are_compared_without_fetching_them(tmp_path: Path
     ]
     deep = write(tmp_path, {"student.model": hub | {"repo": "mistralai/Mistral-7B-v0.1"}, "student.layers": 99})
     assert "student.layers is 99, but mistralai/Mistral-7B-v0.1@000000000000 has 32; choose at most 32" in refusal(deep)
+    qwen = hub | {"repo": "Qwen/Qwen3-0.6B-Base"}
+    for changes, message in (
+        ({"train.gradient_checkpointing": 99}, "train.gradient_checkpointing is 99, but the student has 28 layers"),
+        (
+            {"student.last_layer": "weighted_mean"},
+            "student.last_layer is weighted_mean, which is for models of the Lla",
+        ),
+    ):
+        plain = {"student.model": qwen, "student.layers": None, "student.last_layer": "pretrained"}
+        assert message in refusal(write(tmp_path, plain | changes))
     unknown = hub | {"repo": "someone/else"}
     changes = {"retrieve_dense.model": unknown, "student.model": unknown, "train.matryoshka_dims": [960]}
     check.check(write(tmp_path, changes))

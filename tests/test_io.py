@@ -222,6 +222,7 @@ def test_atomic_leaves_the_old_and_no_rubbish_when_the_work_fails(tmp_path: Path
         temporary.mkdir()
         (temporary / "weights").write_text("new")
     assert (folder / "weights").read_text() == "new"
+    assert [path.name for path in tmp_path.iterdir()] == ["model"], "nor is the old one left beside it"
 
 
 def test_what_killed_processes_left_is_removed_when_it_is_a_day_old(tmp_path: Path) -> None:

@@ -4,7 +4,9 @@ import time
 import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import TypeAdapter, ValidationError
@@ -107,6 +109,46 @@ def test_model_of_the_hub_from_the_mirror(tmp_path: Path, monkeypatch: pytest.Mo
     origin = HubOrigin(kind="hub", repo="owner/name", revision=REVISION)
     assert origins.fetch_model(origin) == tmp_path / "models/owner/name"
     assert origins.hub_mirror("datasets", "owner/name") is None
+
+
+@pytest.mark.parametrize("root", ["nowhere", "~/nowhere"])
+def test_a_mirror_that_is_no_folder_is_refused(root: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv(origins.HUB_DIR_VARIABLE, root)
+    with pytest.raises(InputError, match=rf"ANNA_HUB_DIR is '{root}', which is no folder; correct it, or unset it"):
+        origins.hub_mirror("models", "owner/name")
+    (tmp_path / "nowhere" / "models" / "owner" / "name").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    found = origins.hub_mirror("models", "owner/name")
+    assert found is not None
+    assert found.samefile(tmp_path / "nowhere/models/owner/name")
+
+
+def test_of_the_hub_the_pinned_revision_and_nothing_that_runs_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, Any] = {}
+
+    def fetch(repo: str, **options: Any) -> str:
+        asked.update(options, repo=repo)
+        return str(Path.cwd())
+
+    monkeypatch.delenv(origins.HUB_DIR_VARIABLE, raising=False)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
+    origins.fetch_model(HubOrigin(kind="hub", repo="owner/name", revision=REVISION))
+    assert (asked["repo"], asked["revision"]) == ("owner/name", REVISION)
+    allowed = asked["allow_patterns"]
+    names = ["model.safetensors", "tokenizer.json", "pytorch_model.bin", "modeling_x.py", "weights.pt", "a.pkl"]
+    passed = [name for name in names if any(fnmatch(name, pattern) for pattern in allowed)]
+    assert passed == ["model.safetensors", "tokenizer.json"]
+
+
+def test_what_was_made_in_part_is_not_there(index: Path) -> None:
+    def make(temporary: Path) -> None:
+        temporary.mkdir()
+        raise InputError("broken off")
+
+    with pytest.raises(InputError, match="broken off"):
+        origins.made_once("model", make)
+    assert not (origins.INPUTS_DIR / "model").exists()
 
 
 def test_model_that_does_not_arrive_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from mteb.abstasks.abstask import AbsTask
 from mteb.results import TaskResult
 
 from anna import io, log
-from anna.errors import InputError
+from anna.errors import InputError, one_line
 from anna.evaluation import data
 from anna.evaluation.contenders import Contender
 from anna.evaluation.mteb_model import PromptedModel, SearchModel
@@ -83,11 +83,11 @@ def _evaluate(
         for task in log.progress(tasks, unit="task", desc=contender.name):
             was_loaded = task.data_loaded
             for mode, model in contender.models.items():
-                path = (
-                    store / contender.name / f"{_fingerprint(contender, task, mode, copies[task.metadata.name])}.json"
-                )
-                reused += path.is_file()
-                if not path.is_file():
+                key = _fingerprint(contender, task, mode, copies[task.metadata.name])
+                path = store / contender.name / f"{key}.json"
+                is_known = _is_result(path)
+                reused += is_known
+                if not is_known:
                     _run(model, task, path)
                 shutil.copyfile(path, _folder(folder, model) / f"{task.metadata.name}.json")
                 by_mode[mode].append(_score(contender.name, mode, task, path))
@@ -98,6 +98,18 @@ def _evaluate(
     if reused:
         _log.info("%s: %d results of an earlier run reused from %s", contender.name, reused, store)
     return [score for scores in by_mode.values() for score in scores]
+
+
+def _is_result(path: Path) -> bool:
+    """Return whether a whole result lies at `path`; a damaged one is told, and computed again."""
+    if not path.is_file():
+        return False
+    try:
+        TaskResult.from_disk(path)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        _log.warning("%s is damaged (%s) and is computed again", path, one_line(error))
+        return False
+    return True
 
 
 def _folder(results: Path, model: PromptedModel | SearchModel) -> Path:

@@ -64,8 +64,18 @@ class Encoder(nn.Module):
     def __init__(
         self, backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, config: EncoderConfig, dtype: torch.dtype
     ) -> None:
-        """Store the parts. `dtype` is what matrix products are computed in; weights keep theirs."""
+        """Store the parts. `dtype` is what matrix products are computed in; weights keep theirs.
+
+        Raises:
+            InputError: If a causal student is asked for, but the checkpoint is a model that is none: its export would
+                be read in both directions.
+        """
         super().__init__()
+        if config.attention == "causal" and getattr(backbone.config, "use_bidirectional_attention", None):
+            raise InputError(
+                f"student.attention is causal, but this {backbone.config.model_type} attends in both directions "
+                "(use_bidirectional_attention); set student.attention to bidirectional"
+            )
         self.backbone, self.tokenizer, self.config, self.dtype = backbone, tokenizer, config, dtype
         use_packing(backbone)
         backbone.config.is_causal = config.attention == "causal"

@@ -101,11 +101,12 @@ def _descend(
 ) -> list[float]:
     """Take one step per batch, up to the learning rate `peak`, and return their losses."""
     weights = [*encoder.backbone.layers[-1].parameters(), *encoder.backbone.norm.parameters()]
+    warmup = min(recipe.warmup_steps, max(1, len(batches) // 10))  # the whole run's may be more than there are steps
     optimizer = engines.adamw(weights, peak, recipe.weight_decay)
     losses = []
     for number, batch in log.progress(list(enumerate(batches)), unit="step", desc="training the last layer"):
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(number, len(batches), peak, recipe.warmup_steps)
+            group["lr"] = learning_rate(number, len(batches), peak, warmup)
         value = loss(encoder, batch, library, texts, recipe)
         optimizer.zero_grad()
         value.backward()  # type: ignore[no-untyped-call]

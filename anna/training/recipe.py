@@ -1,5 +1,6 @@
 """How the student is trained: the `train` section of params.yaml."""
 
+import math
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
@@ -104,6 +105,11 @@ class TrainParams(Params):
             raise ValueError(
                 "there is one validation at most to choose by; set validation_steps and validation_queries above 0, or "
                 "this to last"
+            )
+        if keep == "best" and (info.data.get("max_steps") or math.inf) <= info.data["validation_steps"]:
+            raise ValueError(
+                f"there is one validation alone to choose by, after the last of {info.data['max_steps']} steps; set "
+                "validation_steps below max_steps, or this to last"
             )
         return keep
 

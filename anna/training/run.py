@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import islice
@@ -9,8 +10,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from anna import seeding
+from anna.errors import InputError
 from anna.footprint import recomputed_layers
 from anna.modeling.encoder import Encoder
 from anna.modeling.encoder_config import EncoderConfig, PromptParams, task_prompts
@@ -22,6 +25,7 @@ from anna.training import engine as engines
 from anna.training.batches import Batch, Group, Texts, check_world, plan_epochs
 from anna.training.checkpoint import Checkpoints, hold
 from anna.training.checks import check_dims, check_last_layer, check_prompts
+from anna.training.gather import from_first
 from anna.training.identity import conditions, identify
 from anna.training.last_layer import prepare_last_layer
 from anna.training.loop import best_step, train
@@ -30,6 +34,9 @@ from anna.training.recipe import TrainParams
 from anna.training.results import Outputs, save_encoder, save_records, summary
 from anna.training.schedule import learning_rate
 from anna.training.validation import HeldOut, sample, score
+
+MANY = 8
+"""Batches of a task that all draw no example by chance once in 6,561 times, where there are up to two."""
 
 _log = logging.getLogger(__name__)
 
@@ -110,16 +117,35 @@ def train_encoder(
     # Of every rank, whose shares they are, though the first alone gets and saves them.
     after = engines.weights(encoder.backbone, is_trained=True) if kept == len(records) else checkpoints.best(kept)
     frozen = {} if recipe.method == "lora" else engines.weights(encoder.backbone, is_trained=False)
+    update = _check_update(before, after, recipe, kept=kept, steps=len(batches))
     if rank == 0:
-        rates = (learning_rate(n, len(batches), recipe.learning_rate, recipe.warmup_steps) for n in range(kept))
-        decay = math.prod(1 - recipe.weight_decay * rate for rate in rates)
-        update = engines.check_moved(before, after, kept, decay)
         _log.info("saving the weights after step %d of %d", kept, len(records))
         save_encoder(outputs.encoder, encoder, frozen | after)
         save_records(outputs, records, summary(records, told, len(data.groups), kept, update))
     checkpoints.remove()
     if lock:
         lock.close()
+
+
+def _check_update(
+    before: dict[str, Tensor], after: dict[str, Tensor], recipe: TrainParams, *, kept: int, steps: int
+) -> float:
+    """Return the relative size of the update that the first rank sees.
+
+    Raises:
+        InputError: On every rank, if the first one finds that it is none: the others would wait for it.
+    """
+    fault, update = None, 0.0
+    if before:
+        rates = (learning_rate(n, steps, recipe.learning_rate, recipe.warmup_steps) for n in range(kept))
+        decay = math.prod(1 - recipe.weight_decay * rate for rate in rates)
+        try:
+            update = engines.check_moved(before, after, kept, decay)
+        except InputError as error:
+            fault = str(error)
+    if fault := from_first(fault):
+        raise InputError(fault)
+    return update
 
 
 def _say(
@@ -146,12 +172,34 @@ def _say(
             recipe.warmup_steps,
             len(batches),
         )
+    if recipe.max_examples:
+        _warn_of_no_example(batches)
+    if recipe.keep == "best" and (not held_out or (recipe.validation_steps or 0) >= len(batches)):
+        _log.warning(
+            "train.keep is best, but %s: the weights after the last step are saved",
+            "there is one validation alone, after it" if held_out else "no query is there to validate on",
+        )
     _log.info(
         "validation on %d queries of %d tasks, against %d documents",
         sum(len(part.query_ids) for part in held_out),
         len(held_out),
         sum(len(part.doc_ids) for part in held_out),
     )
+
+
+def _warn_of_no_example(batches: Sequence[Batch]) -> None:
+    """Say of which tasks no batch shows an example: the student will not know how to read them."""
+    shown: defaultdict[str, list[bool]] = defaultdict(list)
+    for batch in batches:
+        shown[batch.task].append(bool(batch.examples))
+    for task, are_shown in sorted(shown.items()):
+        if len(are_shown) >= MANY and not any(are_shown):
+            _log.warning(
+                "task %s: none of its %d batches can show an example, as each embeds a text of nearly every group; "
+                "lower train.batch_queries, or set train.max_examples to 0",
+                task,
+                len(are_shown),
+            )
 
 
 def new_encoder(

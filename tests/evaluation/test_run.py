@@ -93,6 +93,63 @@ def test_other_weights_prompts_and_rows_are_computed_anew(tmp_path, exported, ta
     assert len(loads) == 4
 
 
+def test_a_damaged_result_is_computed_again(tmp_path, exported, tables, caplog):
+    first = evaluate(tmp_path, [contenders.student(exported, SETTINGS)], tables)
+    kept = sorted((tmp_path / "store" / "student").iterdir())
+    whole = kept[0].read_bytes()
+    for harmed in (b"", whole[:80], b"[]", b"{}"):
+        kept[0].write_bytes(harmed)
+        assert evaluate(tmp_path, [contenders.student(exported, SETTINGS)], tables) == first
+        assert kept[0].read_bytes() == whole
+    assert caplog.text.count(f"{kept[0]} is damaged (") == 4
+
+
+@pytest.mark.parametrize(
+    "change", [{"pooling": "mean"}, {"attention": "bidirectional"}, {"max_tokens": 200}, {"symmetric": True}], ids=str
+)
+def test_what_the_student_reads_decides_its_results(exported, config, change):
+    before = contenders.student(exported, SETTINGS).identity("Farm", "zero_shot")
+    if "symmetric" in change:
+        prompt = config.tasks["Farm"].model_copy(update=change)
+        change = {"tasks": {**config.tasks, "Farm": prompt}}
+    config.model_copy(update=change).save(exported)
+    assert contenders.student(exported, SETTINGS).identity("Farm", "zero_shot") != before
+
+
+def test_prompts_and_code_of_the_teacher_decide_its_results(monkeypatch):
+    def identity(query="", document=""):
+        contenders._scoring_code.cache_clear()
+        return contenders.dense({}, (query, document), None).identity("Farm", "zero_shot")
+
+    plain = identity()
+    assert plain != identity(query="query: ")
+    assert identity(query="query: ") != identity(document="query: ")
+    monkeypatch.setattr(contenders, "code_hash", lambda path: "other")
+    assert plain != identity()
+    contenders._scoring_code.cache_clear()
+
+
+def test_libraries_parts_and_own_code_decide_results(exported, tables, monkeypatch):
+    (task,) = [task for task in held_out_tasks(tables) if task.metadata.name == "Farm"]
+    student = contenders.student(exported, SETTINGS)
+
+    def key():
+        return run._fingerprint(student, task, "zero_shot", None)
+
+    plain = key()
+    assert plain == key()
+    assert plain != run._fingerprint(student, task, "zero_shot", "copy")
+    with monkeypatch.context() as patched:
+        patched.setattr(run, "version", lambda name: "0")
+        assert plain != key()
+    with monkeypatch.context() as patched:
+        patched.setattr(run, "code_hash", lambda path: "other")
+        assert plain != key()
+    monkeypatch.setattr(task, "_eval_splits", ["dev"], raising=False)
+    monkeypatch.setattr(type(task), "eval_splits", property(lambda self: ["dev"]))
+    assert plain != key()
+
+
 def test_documents_of_searches_are_bare_and_encoded_once_for_both_modes(tmp_path, exported, tables, monkeypatch):
     seen: list[tuple[str, str]] = []
     original = Encoder.embed

@@ -119,3 +119,12 @@ def test_examples_are_cut_to_their_tokens(tiny_encoder: Encoder) -> None:
     assert len(tiny_encoder.tokenizer(got.query, add_special_tokens=False)["input_ids"]) <= 4
     assert got.response == "x"
     assert cut_text("Paris", tiny_encoder.tokenizer, 50) == "Paris"
+
+
+def test_a_model_that_attends_in_both_directions_is_no_causal_student(tiny_encoder: Encoder) -> None:
+    backbone, config = tiny_encoder.backbone, tiny_encoder.config
+    backbone.config.use_bidirectional_attention = True
+    with pytest.raises(InputError, match=r"student\.attention is causal, but this mistral attends in both directions"):
+        Encoder(backbone, tiny_encoder.tokenizer, config, torch.float32)
+    either = config.model_copy(update={"attention": "bidirectional"})
+    assert Encoder(backbone, tiny_encoder.tokenizer, either, torch.float32).config.attention == "bidirectional"

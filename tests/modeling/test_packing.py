@@ -103,6 +103,14 @@ def test_packed_equals_padded(
         torch.testing.assert_close(have, want, rtol=1e-9, atol=1e-10)
 
 
+def test_a_text_of_a_token_more_than_the_window_does_not_see_all() -> None:
+    (block,) = pack([Text([1] * 5)]).blocks
+    assert block.visible(5) is None, "each token sees those before it"
+    visible = block.visible(4)
+    assert visible is not None
+    assert visible[0, 0].tolist() == [[key <= query < key + 4 for key in range(5)] for query in range(5)]
+
+
 @pytest.mark.parametrize("early", [False, True])
 def test_several_prefixes_none_and_a_batch_of_one(early: bool, random_tokens: Callable[[int], list[int]]) -> None:
     prefixes = [random_tokens(2), random_tokens(11)]

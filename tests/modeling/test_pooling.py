@@ -29,8 +29,10 @@ def test_mean_is_over_all_tokens_of_prefix_and_text(num_cached: int) -> None:
 
 def test_sums_of_bfloat16_are_taken_in_float32() -> None:
     packing = pack([Text([1] * 1001)])
-    hidden = torch.full((1001, 1), 1.0, dtype=torch.bfloat16)
-    assert mean(hidden, packing.piece, *packing.parts()).tolist() == [[1.0]]  # bfloat16 cannot count beyond 256
+    hidden = torch.randn(1001, 8, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
+    got = mean(hidden, packing.piece, *packing.parts())
+    assert got.dtype == torch.float32
+    torch.testing.assert_close(got[0], hidden.float().mean(0), rtol=1e-5, atol=1e-7)
 
 
 def test_unit_length_in_float32_from_bfloat16() -> None:

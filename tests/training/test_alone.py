@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -116,6 +117,23 @@ def test_only_the_last_layer_and_the_final_norm_move_and_the_loss_falls(tiny_enc
     for name, weight in tiny_encoder.backbone.named_parameters():
         assert torch.equal(weight, before[name]) != is_last(name), name
         assert weight.grad is None
+
+
+def test_the_rate_rises_over_no_more_than_a_tenth_of_its_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, int]] = []
+
+    def rate(step: int, steps: int, peak: float, warmup: int) -> float:
+        asked.append((steps, warmup))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(alone, "learning_rate", rate)
+    layer = torch.nn.Linear(1, 1)
+    encoder = SimpleNamespace(backbone=SimpleNamespace(layers=[layer], norm=torch.nn.Linear(1, 1)))
+    for warmup in (100, 3):
+        chosen, batches = SimpleNamespace(warmup_steps=warmup, weight_decay=0.0), [None] * 50
+        with pytest.raises(KeyboardInterrupt):
+            alone._descend(encoder, batches, None, None, chosen, peak=1e-3)  # type: ignore[arg-type]
+    assert asked == [(50, 5), (50, 3)]
 
 
 def test_every_epoch_sees_every_group_in_another_order() -> None:

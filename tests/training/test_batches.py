@@ -32,6 +32,34 @@ def test_an_epoch_holds_every_group_once_and_one_task_per_batch() -> None:
     assert all(4 <= size <= 12 for size in sizes)
 
 
+def test_epochs_differ_in_groups_order_and_examples_and_tasks_are_mixed() -> None:
+    members = groups("a", 80) + groups("b", 80)
+
+    def epoch(number: int) -> list[Batch]:
+        return plan_epoch(members, batch_queries=8, max_examples=3, chained=False, seed=1, epoch=number)
+
+    first, second = epoch(0), epoch(1)
+    assert epoch(0) == first
+    together = [{frozenset(batch.groups) for batch in batches} for batches in (first, second)]
+    assert not together[0] & together[1], "other groups meet"
+    assert [len(batch.examples) for batch in first] != [len(batch.examples) for batch in second]
+    tasks = [[batch.task for batch in batches] for batches in (first, second)]
+    assert tasks[0] != tasks[1]
+    assert all(sorted(order) != order for order in tasks), "tasks do not come one after the other"
+
+
+@pytest.mark.parametrize(("count", "sizes"), [(12, [8, 4]), (11, [11]), (8, [8]), (3, [3])])
+def test_half_a_batch_stands_alone_and_less_joins_another(count: int, sizes: list[int]) -> None:
+    batches = plan_epoch(groups("a", count), batch_queries=8, max_examples=0, chained=False, seed=1, epoch=0)
+    assert sorted((len(batch.groups) for batch in batches), reverse=True) == sizes
+
+
+def test_no_example_answers_with_a_query_of_the_batch() -> None:
+    members = [Group("a:q:00", "a", ("a:d:01", "a:d:02"), ()), Group("a:q:03", "a", ("a:d:00", "a:d:04"), ())]
+    rng = np.random.default_rng(0)
+    assert all(draw_examples(members, members[:1], 5, rng) == () for _ in range(20))
+
+
 def test_no_example_shows_a_text_that_the_batch_embeds_on_the_other_side() -> None:
     """In a symmetric task a text is a query in one group and a document in another; ids end in the text's hash."""
     members = [

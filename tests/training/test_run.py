@@ -10,17 +10,43 @@ import torch
 
 from anna.errors import InputError
 from anna.training import engine as engines
-from anna.training import launch, loop
+from anna.training import launch, loop, run
+from anna.training.batches import Batch
 from anna.training.checkpoint import Record
 from anna.training.engine import check_moved
 from anna.training.loop import best_step
-from tests.training.worker import recipe
+from tests.training.worker import recipe, toy_groups
 
 
 def test_weights_that_did_not_move_are_refused_by_name() -> None:
     before = {"lora_A": torch.ones(2), "lora_B": torch.zeros(2)}
     with pytest.raises(InputError, match=r"weight lora_B did not move .*\(1 of 2 did not\); nothing is saved"):
         check_moved(before, {"lora_A": torch.ones(2) * 2, "lora_B": torch.zeros(2)}, 2)
+
+
+def test_an_update_that_is_none_is_refused_on_every_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first rank alone holds weights; what it finds is sent to the others, which would wait for it."""
+    sent: list[object] = []
+
+    def send(value: object) -> object:
+        sent.append(value)
+        return value or "weight w did not move"
+
+    monkeypatch.setattr(run, "from_first", send)
+    with pytest.raises(InputError, match="weight w did not move"):
+        run._check_update({}, {}, recipe(1, "full"), kept=2, steps=3)
+    assert sent == [None], "of a rank that holds nothing"
+    still = {"w": torch.ones(2)}
+    with pytest.raises(InputError, match="weight w did not move"):
+        run._check_update(still, still, recipe(1, "full"), kept=2, steps=3)
+    assert str(sent[1]).startswith("weight w did not move in training")
+
+
+def test_tasks_that_never_show_an_example_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    group = toy_groups()[0]
+    batches = [Batch(task, (group,), (group,) * shown) for task, shown in [("A", 0)] * 8 + [("B", 0)] * 7]
+    run._warn_of_no_example([*batches, Batch("C", (group,), (group,)), *(Batch("C", (group,), ()) for _ in range(8))])
+    assert [message.split(" batches")[0] for message in caplog.messages] == ["task A: none of its 8"]
 
 
 def test_weight_decay_is_no_movement() -> None:
