@@ -62,6 +62,7 @@ def test_a_model_that_nobody_knows_is_refused_with_its_place() -> None:
 
 @pytest.mark.parametrize("place", ["cache", "mirror"])
 def test_what_is_here_counts_more_than_the_name(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mirror").mkdir()
     monkeypatch.setenv(HUB_DIR_VARIABLE, str(tmp_path / "mirror"))
     cache = tmp_path / "hf/hub/models--mistralai--Mistral-7B-v0.1/snapshots" / ("a" * 40)
     write(cache if place == "cache" else tmp_path / "mirror/models/mistralai/Mistral-7B-v0.1")
