@@ -197,7 +197,7 @@ def _normal_key(row: Row, columns: Sequence[str]) -> tuple[str, ...]:
 def _check_columns(reading: Reading, seen: set[str], nested: set[str]) -> None:
     """Refuse a column that no row has; `nested` are those that hold objects."""
     name = describe(reading.origin)
-    for column in reading.named:
+    for column in sorted(reading.named):
         if seen and column not in seen:
             is_field = column.partition(".")[0] in nested
             hint = (
@@ -266,7 +266,7 @@ def _remedy(reading: Reading, reason: str, are_most: bool) -> str:
     if reason == "undecodable":
         return "It is not UTF-8: convert the file, e.g. by: iconv -f cp1252 -t utf-8"
     if reason == "not_a_number":
-        return "Map a column of numbers, with a point for the decimals, correct the source or raise max_faulty_share"
+        return "Map a column of numbers, with a decimal point, correct the source or raise ingest.max_faulty_share"
     if reason in ("missing_column", "empty_text"):
         return "Leave such rows out by `require`, correct the source or raise ingest.max_faulty_share"
     return "Correct the source or raise ingest.max_faulty_share"

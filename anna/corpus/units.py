@@ -70,14 +70,16 @@ def make_units(source: HeldOutSource, rows: Iterable[Row], drop: Drop) -> list[U
             Unit(text, (other,), (score,)) for text, judged in judgements.items() for other, score in judged.items()
         ]
     if source.type == "Retrieval":
-        judgements = _merge_queries(source.task, judgements, drop)
-    units = [Unit(text, tuple(judged), tuple(judged.values())) for text, judged in judgements.items()]
-    if source.type == "Retrieval":
-        return units
+        return _ranked(_merge_queries(source.task, judgements, drop))
+    units = _ranked(judgements)
     for unit in units:
         if len(set(unit.scores)) == 1:
             drop("one_sided", unit.text)
     return [unit for unit in units if len(set(unit.scores)) > 1]
+
+
+def _ranked(judgements: Mapping[str, Mapping[str, float]]) -> list[Unit]:
+    return [Unit(text, tuple(judged), tuple(judged.values())) for text, judged in judgements.items()]
 
 
 def _with_others(rows: Iterable[Row], drop: Drop) -> Iterator[Row]:
