@@ -2,6 +2,7 @@
 
 import json
 
+import datasets
 import mteb
 import pytest
 
@@ -34,8 +35,9 @@ def loads(monkeypatch) -> list[str]:
 
 def test_a_copy_is_read_by_mteb_and_the_result_still_names_the_repository(tmp_path):
     task = data.english_task("Banking77Classification")
-    before = task.metadata
+    before, cache = task.metadata, datasets.config.HF_DATASETS_CACHE
     data.load_data(task)
+    assert datasets.config.HF_DATASETS_CACHE == cache
     assert task.dataset["test"]["text"][0] == "test: the otter swims (Banking77Classification)"
     assert task.metadata is before
     assert task.metadata.dataset["path"] == "mteb/banking77"

@@ -97,6 +97,16 @@ def test_a_query_without_hits_counts_as_zero(tables):
     assert result.task_results[0].get_score() == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.parametrize(("top_k", "depth"), [(2, 2), (9, 3)])
+def test_a_search_is_as_deep_as_asked_and_no_deeper_than_the_corpus(top_k, depth):
+    depths = []
+    model = SearchModel("toy", "zero_shot", lambda *args: (depths.append(args[-1]), search(*args))[1])
+    model.index(Dataset.from_dict({"id": ["1", "2", "3"], "text": ["a", "b", "c"]}))
+    found = model.search(Dataset.from_dict({"id": ["q", "r"], "text": ["a", "b"]}), top_k=top_k)
+    assert depths == [depth]
+    assert [len(docs) for docs in found.values()] == [depth, 0]
+
+
 def test_title_and_text_are_joined_as_mteb_does():
     model = SearchModel("toy", "zero_shot", search)
     model.index(Dataset.from_dict({"id": ["1", "2"], "title": ["Cat", ""], "text": ["sleeps", " runs"]}))

@@ -241,10 +241,10 @@ def test_untrained_has_the_prompts_of_the_trained_and_other_weights(tmp_path, ex
 
 
 def test_the_teacher_gets_its_own_prompts_and_bm25_retrieval_alone(tmp_path, tables):
-    seen: set[str] = set()
+    seen: dict[str, set[str]] = {}
 
     def embed(texts, prefix):
-        seen.add(prefix)
+        seen.setdefault(prefix, set()).update(texts)
         return hash_embed(texts, "")
 
     def search(doc_ids, docs, query_ids, queries, depth):
@@ -253,7 +253,9 @@ def test_the_teacher_gets_its_own_prompts_and_bm25_retrieval_alone(tmp_path, tab
     teacher = contenders.dense({}, ("query: ", "text: "), embed)
     bm25 = contenders.bm25(search, {"k1": 1.5, "b": 0.75}, search)
     result = evaluate(tmp_path, [teacher, bm25], tables)
-    assert seen == {"query: ", "text: ", ""}
+    assert set(seen) == {"query: ", "text: ", ""}
+    assert seen["query: "] == {row["text"] for row in tables.queries.to_pylist() if row["task"] == "Farm"}
+    assert seen["text: "] == {row["text"] for row in tables.corpus.to_pylist() if row["task"] == "Farm"}
     assert [(s.model, s.task, s.value) for s in result if s.model == "bm25"] == [("bm25", "Farm", 1.0)]
     summary = scores.summary(result)
     assert set(summary["bm25"]) == {"Retrieval"}

@@ -113,6 +113,18 @@ def test_the_revision_changes_with_the_rows_of_the_task_alone(tables):
     assert {name for name in before if before[name] != after[name]} == {"Same"}
 
 
+@pytest.mark.parametrize("field", ["corpus", "queries"])
+def test_the_revision_of_a_search_changes_with_each_of_its_tables(tables, field):
+    rows = [tuple(r.values()) for r in getattr(tables, field).to_pylist()]
+    place = next(number for number, row in enumerate(rows) if row[0] == "Farm")
+    rows[place] = (*rows[place][:2], "another text")
+    before, after = (
+        {t.metadata.name: t.metadata.dataset["revision"] for t in held_out_tasks(x)}
+        for x in (tables, replace(tables, field, rows))
+    )
+    assert {name for name in before if before[name] != after[name]} == {"Farm"}
+
+
 def test_tasks_can_be_restricted_and_unknown_names_are_named(tables):
     assert [t.metadata.name for t in select_tasks("held_out", ["Same", "Farm"], lambda: tables)] == ["Farm", "Same"]
     with pytest.raises(InputError, match=r"evaluate.tasks: 'Frm' is no task of 'held_out' \(did you mean 'Farm'"):
