@@ -190,7 +190,7 @@ def test_reading_refuses_other_schemas_missing_files_and_rubbish(tmp_path: Path)
         io.read(path, schemas.RUN)
     wide = [pa.field("rank", pa.int64(), nullable=False) if f.name == "rank" else f for f in schemas.RUN]
     pq.write_table(pa.Table.from_pylist(run_rows(), schema=pa.schema(wide)), path)
-    with pytest.raises(io.SchemaError, match="'rank': 'int64'.*expected .*written by other code"):
+    with pytest.raises(io.SchemaError, match=r"'rank': 'int64'.*expected .*written by other code"):
         io.read(path, schemas.RUN)
     unsorted = pa.Table.from_pylist(run_rows()[::-1], schema=schemas.RUN)
     pq.write_table(unsorted, path)
