@@ -15,10 +15,12 @@ from anna.corpus.ingest import check_prompts
 from anna.errors import InputError
 from anna.footprint import recomputed_layers
 from anna.known_shapes import known_shape
+from anna.modeling.attention import check_architecture, check_direction
+from anna.modeling.checkpoint import outline
 from anna.origins import FilesOrigin, describe, local_folder
 from anna.params import HELD_OUT, STAGES, Params, Recorded, did_you_mean
 from anna.teachers.bi_encoder import MODULES
-from anna.training.checks import check_dims, check_last_layer
+from anna.training.checks import check_dims, check_last_layer, check_positions
 
 
 def check(path: Path) -> dict[str, Any]:
@@ -38,6 +40,7 @@ def check(path: Path) -> dict[str, Any]:
         together = (
             partial(_check_files, found),
             partial(_check_models, found),
+            partial(_check_student, found["student"], prompts.max_tokens),
             partial(check_prompts, ingest.tasks, prompts.tasks),
             partial(_check_scored, ingest, evaluate, prompts.tasks),
             partial(_check_lengths, train, evaluate, prompts),
@@ -143,6 +146,17 @@ def _check_models(found: Mapping[str, Any]) -> None:
             f"student.layers is {student.layers}, but {describe(student.model)} has {shape.layers}; choose at most "
             f"{shape.layers}, or null"
         )
+
+
+def _check_student(student: Any, max_tokens: int) -> None:
+    """Refuse a student that `train` would refuse after all teachers, where its config.json is on this machine."""
+    folder = local_folder(student.model)
+    if folder is None or not (folder / "config.json").is_file():
+        return
+    model = outline(folder)
+    check_architecture(model)
+    check_direction(model, student.attention)
+    check_positions(model.config, max_tokens)
 
 
 def _check_index(dense: Any) -> None:

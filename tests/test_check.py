@@ -252,6 +252,31 @@ def test_folders_without_a_model_and_a_student_with_too_few_layers_are_refused(t
     check.check(write(tmp_path, {"student.model": origin, "student.layers": 2}))
 
 
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"model_type": "gemma2"}, "a gemma2 caps its attention scores, which packed rows do not compute; choose"),
+        ({"model_type": "gpt2"}, "a gpt2 has no list `layers`"),
+        (
+            {"model_type": "gemma3_text", "use_bidirectional_attention": True},
+            "student.attention is causal, but this gemma3_text attends in both directions",
+        ),
+        (
+            {"model_type": "mistral", "max_position_embeddings": 511},
+            "prompts.max_tokens is 512, but the student knows 511 positions; lower it",
+        ),
+        ({"model_type": "nothing"}, "holds no causal model ("),
+    ],
+)
+def test_a_student_on_this_machine_is_refused_before_the_teachers_run(
+    config: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    sizes = {"num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 4, "vocab_size": 10, "hidden_size": 8}
+    io.write_json(tmp_path / "config.json", {"num_hidden_layers": 2, "intermediate_size": 16, **sizes, **config})
+    changes = {"student.model": {"kind": "files", "path": str(tmp_path)}, "student.layers": 2}
+    assert message in refusal(write(tmp_path, changes | {"student.last_layer": "pretrained"}))
+
+
 def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "p.yaml"
     text = (REPO / "params.yaml").read_text(encoding="utf-8")

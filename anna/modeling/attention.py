@@ -65,6 +65,20 @@ def check_architecture(model: PreTrainedModel) -> None:
     )
 
 
+def check_direction(model: PreTrainedModel, attention: str) -> None:
+    """Refuse a causal student of a checkpoint that is none: its export would be read in both directions.
+
+    Args:
+        model: The checkpoint's.
+        attention: `student.attention`.
+    """
+    if attention == "causal" and getattr(model.config, "use_bidirectional_attention", None):
+        raise InputError(
+            f"student.attention is causal, but this {model.config.model_type} attends in both directions "
+            "(use_bidirectional_attention); set student.attention to bidirectional"
+        )
+
+
 def read_early(backbone: PreTrainedModel) -> bool:
     """Make the last layer of a decoder compute the last token of each text alone, and return whether it now does.
 

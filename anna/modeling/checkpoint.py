@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from transformers import (
+    AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -60,6 +61,21 @@ def load_saved(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
     """
     model, tokenizer = _load(AutoModel, folder, torch.float32)
     return model.eval(), tokenizer
+
+
+def outline(folder: Path) -> PreTrainedModel:
+    """Return the causal model in `folder` without values for its weights: what it is built of, in a second.
+
+    Raises:
+        InputError: If there is none that transformers knows.
+    """
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        with torch.device("meta"):
+            model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{folder} holds no causal model ({one_line(error)}); correct it") from None
+    return model
 
 
 def _quantised(dtype: torch.dtype) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from anna import log
 from anna.errors import InputError
-from anna.modeling.attention import read_early, use_packing
+from anna.modeling.attention import check_direction, read_early, use_packing
 from anna.modeling.batching import packed_batches, shared_prefix
 from anna.modeling.checkpoint import load_saved
 from anna.modeling.encoder_config import EncoderConfig, cut_text
@@ -67,15 +67,10 @@ class Encoder(nn.Module):
         """Store the parts. `dtype` is what matrix products are computed in; weights keep theirs.
 
         Raises:
-            InputError: If a causal student is asked for, but the checkpoint is a model that is none: its export would
-                be read in both directions.
+            InputError: As `check_direction` and `use_packing`.
         """
         super().__init__()
-        if config.attention == "causal" and getattr(backbone.config, "use_bidirectional_attention", None):
-            raise InputError(
-                f"student.attention is causal, but this {backbone.config.model_type} attends in both directions "
-                "(use_bidirectional_attention); set student.attention to bidirectional"
-            )
+        check_direction(backbone, config.attention)
         self.backbone, self.tokenizer, self.config, self.dtype = backbone, tokenizer, config, dtype
         use_packing(backbone)
         backbone.config.is_causal = config.attention == "causal"

@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from transformers import PretrainedConfig
+
 from anna.errors import InputError
 from anna.modeling.encoder import Encoder
 from anna.modeling.student import StudentParams
@@ -49,6 +51,13 @@ def check_dims(dims: Sequence[int], hidden_size: int) -> None:
         )
 
 
+def check_positions(config: PretrainedConfig, max_tokens: int) -> None:
+    """Refuse inputs that are longer than a student with this config has positions for."""
+    positions = getattr(config, "max_position_embeddings", None) or max_tokens
+    if max_tokens > positions:
+        raise InputError(f"prompts.max_tokens is {max_tokens}, but the student knows {positions} positions; lower it")
+
+
 def check_prompts(encoder: Encoder, batches: Sequence[Batch], texts: Texts, recipe: TrainParams) -> None:
     """Refuse prompts that leave less room for a text than training gives it: of each batch, and of the export.
 
@@ -57,9 +66,7 @@ def check_prompts(encoder: Encoder, batches: Sequence[Batch], texts: Texts, reci
             the longest input.
     """
     limit, longest, refused = encoder.config.max_tokens, 0, ""
-    positions = getattr(encoder.backbone.config, "max_position_embeddings", None) or limit
-    if limit > positions:
-        raise InputError(f"prompts.max_tokens is {limit}, but the student knows {positions} positions; lower it")
+    check_positions(encoder.backbone.config, limit)
     if recipe.doc_tokens > limit:  # bare: of a task that is not symmetric
         raise InputError(f"train.doc_tokens is {recipe.doc_tokens}, but prompts.max_tokens is {limit}; lower it")
     for task, prefix, where, remedy in _prompts(encoder, batches, texts):

@@ -34,7 +34,7 @@ SCORED_BY = {
 SEEN = {
     "bi_encoder.VERSION": (4, "305c371b727b7310"),
     "reranker.VERSIONS['cross_encoder']": (4, "0b184fe993a2b377"),
-    "reranker.VERSIONS['query_likelihood']": (4, "765a6d057c7fb119"),
+    "reranker.VERSIONS['query_likelihood']": (4, "3af7e57089ab3b86"),
 }
 """Version, and hash of the code of that version."""
 
