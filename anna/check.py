@@ -20,6 +20,7 @@ from anna.modeling.checkpoint import outline
 from anna.origins import FilesOrigin, describe, local_folder
 from anna.params import HELD_OUT, STAGES, Params, Recorded, did_you_mean
 from anna.teachers.bi_encoder import MODULES
+from anna.training.alone import check_reads_early
 from anna.training.checks import check_dims, check_last_layer, check_positions
 
 
@@ -40,7 +41,7 @@ def check(path: Path) -> dict[str, Any]:
         together = (
             partial(_check_files, found),
             partial(_check_models, found),
-            partial(_check_student, found["student"], prompts.max_tokens),
+            partial(_check_student, found["student"], train, prompts.max_tokens),
             partial(check_prompts, ingest.tasks, prompts.tasks),
             partial(_check_scored, ingest, evaluate, prompts.tasks),
             partial(_check_lengths, train, evaluate, prompts),
@@ -148,7 +149,7 @@ def _check_models(found: Mapping[str, Any]) -> None:
         )
 
 
-def _check_student(student: Any, max_tokens: int) -> None:
+def _check_student(student: Any, train: Any, max_tokens: int) -> None:
     """Refuse a student that `train` would refuse after all teachers, where its config.json is on this machine."""
     folder = local_folder(student.model)
     if folder is None or not (folder / "config.json").is_file():
@@ -157,6 +158,8 @@ def _check_student(student: Any, max_tokens: int) -> None:
     check_architecture(model)
     check_direction(model, student.attention)
     check_positions(model.config, max_tokens)
+    if train.last_layer_first:
+        check_reads_early(model.config.model_type)
 
 
 def _check_index(dense: Any) -> None:
@@ -205,8 +208,9 @@ def _check_sizes(train: Any, student: Any) -> None:
             f"student.last_layer is weighted_mean, which is for models of the Llama and Mistral families, and "
             f"{describe(student.model)} is of none; set it to pretrained"
         )
-    if train.batch_queries < train.processes:
+    if train.batch_queries < 2 * train.processes:
         raise InputError(
             f"train.batch_queries is {train.batch_queries}, but train.processes is {train.processes}, and each needs a "
-            f"query; set train.batch_queries to {2 * train.processes} or more (a task's last batch may hold half of it)"
+            "query of every batch, a task's last one included, which may hold half as many; set train.batch_queries to "
+            f"{2 * train.processes} or more"
         )

@@ -78,7 +78,8 @@ def leaderboard(arguments: argparse.Namespace) -> str:
     if is_of_run and own.get("benchmark") == HELD_OUT:
         raise InputError(
             f"{arguments.folder} is of held-out samples (evaluate.benchmark is {HELD_OUT!r}), on which no public model "
-            f'was scored; set evaluate.benchmark to "{BENCHMARK}" and run: dvc repro, or name a folder of results on it'
+            f'was scored; name a folder of results on "{BENCHMARK}", or train and evaluate with a preset whose '
+            "evaluate.benchmark that is, such as presets/qwen3-0.6b.yaml"
         )
     scores, types = result_files.read_results(arguments.folder)
     return standings.describe(arguments.folder.as_posix(), scores, types)
@@ -150,19 +151,21 @@ def _parser() -> argparse.ArgumentParser:
     found.add_argument("--task", help="whose documents are searched; may be left out where there is only one")
     found.add_argument("--top", type=int, default=5, help="documents shown (default: %(default)s)")
     found.set_defaults(run=search)
-    checked = commands.add_parser("check", help="all of params.yaml, with every fault at once, before anything runs")
+    checked = commands.add_parser("check", help="all of params.yaml for all stages, before anything runs")
     _add_params(checked, "to check")
     checked.set_defaults(run=check)
     planned = commands.add_parser("plan", help="tokens, memory, disk and hours of every stage, before anything runs")
     _add_params(planned, "to plan for")
     planned.add_argument("--hardware", help="GPUs, e.g. h200x8 or l4; default: this machine, its speed measured now")
-    planned.add_argument("--share", type=float, help="of GPUs' peak that models reach, with --hardware (default: 0.4)")
+    planned.add_argument(
+        "--share", type=float, help="of the GPUs' peak that models reach; with --hardware alone (default: 0.4)"
+    )
     planned.add_argument(
         "--rows",
         action="append",
         default=[],
         metavar="TASK=NUMBER",
-        help="rows of a training task, where you know better",
+        help="rows of a training task, where you know better; may be given several times",
     )
     planned.set_defaults(run=plan)
     ranked = commands.add_parser("leaderboard", help="rank results on MTEB(eng, v2) among the public models")

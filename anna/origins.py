@@ -27,8 +27,8 @@ INPUTS_DIR = Path("runs/inputs")
 """Where unpacked wheels lie, one folder per sha256; safe to delete."""
 
 HUB_DIR_VARIABLE = "ANNA_HUB_DIR"
-"""Names a folder with `datasets/<repo>` (saved by `datasets`' save_to_disk) and `models/<repo>`, for machines that
-cannot reach the hub. What lies there is used in place of the hub."""
+"""Names a folder with `datasets/<repo>` (saved by `datasets`' save_to_disk, or the repository's own files) and
+`models/<repo>`, for machines that cannot reach the hub. What lies there is used in place of the hub."""
 
 _log = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
 Pairs are what the default would rerank: the best of both runs for some queries of every task. The cross-encoder is the
 dense model with a head of random weights (speed does not depend on weights), the causal model that of `rerank.model`.
 Ours cuts queries and passages to their limits as the stage does; the peer gets them cut, outside its clock.
-`CrossEncoder.predict` runs at three batch sizes, in float32 as it comes and, where ours does not compute in float32, in
+`CrossEncoder.predict` runs at four batch sizes, in float32 as it comes and, where ours does not compute in float32, in
 ours, too; the best counts. Both forms of query likelihood compute in the same format.
 
 Query likelihood gains by what pairs share, and few queries share few passages: `--queries 200` is nearer to reranking

@@ -1,6 +1,6 @@
 """Read every source, clean it, and write the training collections and the held-out tasks.
 
-Half a minute on one core for the default once the wheels are fetched, most of it reading and near-duplicate search.
+Under 20 seconds for the default once the wheels are fetched, most of it reading and near-duplicate search.
 `rows` of any source and all shares are safe to change; every teacher then runs again.
 """
 

@@ -1,6 +1,6 @@
 """Train the student on the groups: InfoNCE + soft labels, in-context examples in the prompt, DeepSpeed ZeRO.
 
-The most expensive stage on a laptop: six to seven minutes at the embedded default, GPU hours at the paper's size. It
+The most expensive stage on a laptop: about five minutes at the embedded default, GPU hours at the paper's size. It
 runs no teacher: `prompts`, `student` and `train` can be changed freely, and only what comes after reruns. A run that
 was killed goes on from its last checkpoint in `runs/checkpoints`; `dvclive/` shows how it goes.
 """

@@ -73,11 +73,12 @@ def training_rows(task: str, kind: str, columns: dict[str, str]) -> list[dict[st
             for number, (thing, place, text) in enumerate(found)
         ]
     else:
+        others = "unjudged" if "unjudged" in columns else "negatives"
         ours = [
             {
                 "query": f"where is the {thing} of {task}",
                 "docs": [text],
-                "negatives": [f"in {task} the {other} was never at any {place}" for other in THINGS[:2]],
+                others: [f"in {task} the {other} was never at any {place}" for other in THINGS[:2]],
             }
             for thing, place, text in found
         ]

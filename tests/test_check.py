@@ -118,8 +118,8 @@ def test_every_section_is_checked() -> None:
         ),
         ({"train.gradient_checkpointing": 9}, "train.gradient_checkpointing is 9, but the student has 6 layers; set "),
         (
-            {"train.processes": 17},
-            "train.batch_queries is 16, but train.processes is 17, and each needs a query; set train.batch_queries to ",
+            {"train.processes": 9},
+            "train.batch_queries is 16, but train.processes is 9, and each needs a query of every batch, ",
         ),
         (
             {"train.doc_tokens": 600},

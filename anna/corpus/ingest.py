@@ -126,8 +126,10 @@ def _load_collection(
     max_faulty_share, near_duplicate, seed = cleaning
     drop = drops.of(task, "train")
     for source in sources:
-        rows = load_rows(source, drop, task=task, max_faulty_share=max_faulty_share)
-        pairs += make_pairs(source, sample(rows, source.rows, drop, seed=derive_seed(seed, "train", task)), drop)
+        read = load_rows(source, drop, task=task, max_faulty_share=max_faulty_share)
+        rows = sample(read, source.rows, drop, seed=derive_seed(seed, "train", task))
+        pairs += make_pairs(source, rows, drop)
+        distractors += (doc for row in rows for doc in row.texts("unjudged"))
         distractors += load_distractors(
             source, drop, max_faulty_share=max_faulty_share, seed=derive_seed(seed, "train")
         )

@@ -22,7 +22,9 @@ _PAIRS = (("text1", "text2", "score"),)
 _LABELLED = (("text", "label"),)
 
 COLUMNS: dict[str, tuple[tuple[str, ...], ...]] = {
-    "retrieval": (("query", "doc"), ("query", "docs"), ("query", "doc", "negatives"), ("query", "docs", "negatives")),
+    "retrieval": tuple(
+        ("query", positives, *others) for others in ((), ("negatives",), ("unjudged",)) for positives in ("doc", "docs")
+    ),
     "sts": _PAIRS,
     "classification": _LABELLED,
     "Retrieval": (("query", "doc"), ("query", "docs"), ("query", "docs", "relevances")),

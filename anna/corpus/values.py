@@ -13,7 +13,10 @@ from anna.errors import InputError
 
 Value = str | float | tuple[str, ...] | tuple[float, ...]
 
-_TEXT_LISTS = ("docs", "negatives", "summaries")
+_TEXT_LISTS = ("docs", "negatives", "unjudged", "summaries")
+_OPTIONAL = ("negatives", "unjudged")
+"""Lists that a data set may have for some of its queries alone."""
+
 _CLASSES = ("label", "relevance")
 
 SHOWN_CHARACTERS = 60
@@ -79,8 +82,8 @@ def _value(ours: str, theirs: str, raw: dict[str, Any], place: str) -> Value:
     parts = [raw.get(name) for name in names]
     for name, part in zip(names, parts, strict=True):
         if is_missing(part):
-            if name == theirs and ours == "negatives":
-                return ()  # a data set has them for some of its queries
+            if name == theirs and ours in _OPTIONAL:
+                return ()
             raise UnusableError("missing_column", name)
     if is_template(theirs):
         if not is_one_column(theirs):  # a number may be part of a text, and is no whole one

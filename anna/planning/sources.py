@@ -20,7 +20,7 @@ LOOKED_AT = 2**26
 FIRST = 1000
 """Rows of a local file whose lists of documents are counted, at most."""
 
-LISTS = frozenset({"docs", "negatives"})
+LISTS = frozenset({"docs", "negatives", "unjudged"})
 """Our columns that hold several documents of a row."""
 
 JUDGED = re.compile(rb'(?m)"query-id": *"([^"]*)"|^([^\t\n{]+)\t')

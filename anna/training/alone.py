@@ -19,6 +19,7 @@ from torch import Tensor
 from anna import log, seeding
 from anna.errors import InputError
 from anna.modeling import readout
+from anna.modeling.attention import READS_EARLY
 from anna.modeling.encoder import Encoder
 from anna.modeling.readout_fit import Reading
 from anna.training import engine as engines
@@ -59,6 +60,15 @@ Told = dict[str, float]
 """Groups, epochs, steps and losses of the last layer's training; nothing where there was none."""
 
 
+def check_reads_early(model_type: str) -> None:
+    """Refuse students whose last layer is not known to compute EOS alone, which training it alone relies on."""
+    if model_type not in READS_EARLY:
+        raise InputError(
+            f"train.last_layer_first is for decoders whose last layer computes EOS alone; this is a {model_type}, for "
+            "which that is not known. Set it to null"
+        )
+
+
 def train_alone(encoder: Encoder, groups: Sequence[Group], texts: Texts, recipe: TrainParams) -> Told:
     """Train the last layer and the final norm, as `train.last_layer_first` says, on as many groups as `most` allows.
 
@@ -71,11 +81,7 @@ def train_alone(encoder: Encoder, groups: Sequence[Group], texts: Texts, recipe:
     alone = recipe.last_layer_first
     if alone is None:
         return {}
-    if not encoder.reads_early:
-        raise InputError(
-            f"train.last_layer_first is for decoders whose last layer computes EOS alone; this is a "
-            f"{encoder.backbone.config.model_type}, for which that is not known. Set it to null"
-        )
+    check_reads_early(encoder.backbone.config.model_type)
     order = seeding.rng(recipe.seed, "last layer first").permutation(len(groups))
     chosen = [groups[number] for number in order[: most(groups, recipe, encoder.backbone.config.hidden_size)]]
     if len(chosen) < len(groups):

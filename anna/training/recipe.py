@@ -92,7 +92,7 @@ class TrainParams(Params):
     checkpoint_steps: int | None = Field(gt=0)
     """Steps between checkpoints, from which a killed run continues exactly; null: it begins again."""
     validation_steps: int | None = Field(gt=0)
-    """Steps between validations; there is one after the last step too. null: that one alone."""
+    """Steps between validations; there is one before the first step and one after the last, too. null: these alone."""
     validation_queries: int = Field(ge=0)
     """Queries of the validation split that are ranked, at most, of all tasks together; 0: no validation."""
     keep: Literal["best", "last"]

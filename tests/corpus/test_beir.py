@@ -188,6 +188,24 @@ def test_a_split_that_is_not_there_is_refused_with_those_that_are(folder: Path) 
         read(folder, "dev")
 
 
+def test_unjudged_documents_join_the_collection_without_a_judgement(tmp_path: Path) -> None:
+    rows = [{"q": "asks", "pos": ["yes"], "neg": ["mined", "yes"]}, {"q": "asks more", "pos": ["more"], "neg": None}]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    entry = {
+        "task": "T",
+        "kind": "retrieval",
+        "origin": {"kind": "files", "path": str(tmp_path / "rows.jsonl")},
+        "format": "jsonl",
+        "columns": {"query": "q", "docs": "pos", "unjudged": "neg"},
+    }
+    (collection,) = load_training([TrainSource.model_validate(entry)], [], DropLog(), CLEANING)
+    assert set(collection.docs.values()) == {"yes", "mined", "more"}
+    assert {(collection.docs[doc_id], value) for (_, doc_id), value in collection.qrels.items()} == {
+        ("yes", 1),
+        ("more", 1),
+    }
+
+
 def test_training_takes_its_positives_negatives_and_distractors(folder: Path) -> None:
     every = {"origin": {"kind": "files", "path": str(folder)}, "format": "beir", "columns": {"doc": "doc"}}
     entry = declared(folder, "query docs negatives", kind="retrieval", distractors=[every])

@@ -84,11 +84,12 @@ def test_one_fault_in_a_list_takes_the_row(load: Load, drops: Counted, docs: lis
     assert [row.numbers("relevances") for row in load(scored, columns={"relevances": "r"})] == [(1.0, 0.5)]
 
 
-def test_no_negatives_are_none_and_other_lists_are_not(load: Load, drops: Counted) -> None:
+@pytest.mark.parametrize("name", ["negatives", "unjudged"])
+def test_no_negatives_are_none_and_other_lists_are_not(name: str, load: Load, drops: Counted) -> None:
     content = lines(*({"q": "a", "p": ["b"], "n": negatives} for negatives in (["c"], None, [], float("nan"), [None])))
     content += "\n" + lines({"q": "a", "p": ["b"]}, {"q": "a", "p": None, "n": []})
-    rows = load(content, columns={"query": "q", "docs": "p", "negatives": "n"})
-    assert [row.texts("negatives") for row in rows] == [("c",), (), (), (), ()]
+    rows = load(content, columns={"query": "q", "docs": "p", name: "n"})
+    assert [row.texts(name) for row in rows] == [("c",), (), (), (), ()]
     assert drops == {"missing_column": 2}
 
 

@@ -164,6 +164,7 @@ def test_documents_in_lists_of_local_files_are_counted(tmp_path: Path, form: str
     for columns, docs in (
         ({"query": "q", "docs": "p", "negatives": "n"}, 3.0),  # six texts in the lists of two rows
         ({"query": "q", "doc": "d", "negatives": "{n}"}, 2.5),
+        ({"query": "q", "doc": "d", "unjudged": "n"}, 2.5),
         ({"query": "q", "docs": "p"}, 1.5),
         ({"query": "q", "doc": "d"}, 1.0),
         ({"query": "q", "docs": "d"}, 1.0),  # no lists: `ingest` refuses it
