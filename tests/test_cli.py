@@ -81,8 +81,8 @@ def test_held_out_samples_are_not_ranked(tmp_path: Path, capsys: pytest.CaptureF
     assert cli.main(["leaderboard"]) == 1
     assert capsys.readouterr().err == (
         "anna leaderboard: reports/mteb/anna__student/zero_shot is of held-out samples (evaluate.benchmark is "
-        "'held_out'), "
-        'on which no public model was scored; name a folder of results on "MTEB(eng, v2)", or train and evaluate with a '
+        "'held_out'), on which no public model was scored; name a folder of results on "
+        '"MTEB(eng, v2)", or train and evaluate with a '
         "preset whose evaluate.benchmark that is, such as presets/qwen3-0.6b.yaml\n"
     )
     other = tmp_path / cli.RESULTS.parent.parent / "anna__teacher" / "zero_shot"
