@@ -3,6 +3,9 @@
 import ast
 import importlib
 import re
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -83,6 +86,13 @@ PURE = (
     "modeling.pooling",
     "modeling.batching",
 )
+
+
+def imported(text: str) -> set[str]:
+    """Return the modules that a file of this text imports."""
+    nodes = list(ast.walk(ast.parse(text)))
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    return names | {str(node.module) for node in nodes if isinstance(node, ast.ImportFrom)}
 
 
 def imports(module: str) -> set[str]:
@@ -210,10 +220,21 @@ def test_a_stage_imports_no_other_stage() -> None:
 def test_the_pure_core_takes_plain_arguments() -> None:
     for name in PURE:
         text = (REPO / "anna" / Path(*name.split(".")).with_suffix(".py")).read_text(encoding="utf-8")
-        names = {alias.name for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Import) for alias in n.names}
-        names |= {str(n.module) for n in ast.walk(ast.parse(text)) if isinstance(n, ast.ImportFrom)}
+        names = imported(text)
         forbidden = {"pathlib", "logging", "pyarrow", "polars", "anna.params", "anna.io"}
         assert not {top for top in names if top in forbidden}, f"{name} imports {names}"
+
+
+def test_what_is_imported_is_declared() -> None:
+    project = tomllib.loads((REPO / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    listed = [*project["dependencies"], *project["optional-dependencies"]["ray"]]
+    declared = {re.split(r"[^\w-]", name)[0].lower() for name in listed}
+    distributions = packages_distributions()
+    for path in [path for folder in ("anna", "stages") for path in (REPO / folder).rglob("*.py")]:
+        tops = {name.split(".")[0] for name in imported(path.read_text(encoding="utf-8"))}
+        for top in tops - {*sys.stdlib_module_names, "anna", "stages"}:
+            names = {name.lower().replace("_", "-") for name in distributions[top]}
+            assert names & declared, f"{path} imports {top}, and pyproject.toml names none of {names}"
 
 
 def test_every_init_is_empty() -> None:
