@@ -30,8 +30,10 @@ class IngestParams(Params):
 
     max_faulty_share: float = Field(ge=0, le=1)
     """Share of a source's rows that may be empty, undecodable, malformed or without a value."""
-    near_duplicate: float | None = Field(gt=0, le=1)
-    """Jaccard similarity of 3-word shingles from which two texts count as one; null: equal texts only."""
+    near_duplicate: float | None = Field(ge=0.06, le=1)
+    """Jaccard similarity of 3-word shingles from which two texts count as one; null: equal texts only.
+
+    Less alike ones `minhash` cannot find with so few misses as it promises."""
     validation_share: float = Field(ge=0, lt=1)
     """Share of each task's queries that is kept out of training."""
     examples_per_task: int = Field(ge=0)

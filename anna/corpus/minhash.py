@@ -70,7 +70,7 @@ def bands(texts: Sequence[str], threshold: float) -> UInt64:
 
     Args:
         texts: Any texts.
-        threshold: Jaccard similarity of shingles, in (0, 1]; a pair that reaches it is missed with a probability of
+        threshold: Jaccard similarity of shingles, in [0.06, 1]; a pair that reaches it is missed with a probability of
             `MAX_MISSED` at most.
     """
     num_bands, rows = shape(threshold)

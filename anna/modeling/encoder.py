@@ -100,7 +100,8 @@ class Encoder(nn.Module):
         Args:
             texts: Bare texts.
             prefix: Prompt put before each text.
-            max_tokens: Longest text, EOS included; the prefix comes on top. Longer texts lose their end, never EOS.
+            max_tokens: Longest text, EOS included; the prefix comes on top. Longer texts lose their end, never EOS. One
+                token more is left where the text's first word takes in the prefix's last space.
         """
         limit = self.count(prefix) + max_tokens
         if limit > self.config.max_tokens:

@@ -129,7 +129,8 @@ def _embedded(part: held_out.Texts, case: Case, examples: int) -> tuple[float, f
     is_shared = settings.student.attention == "causal"
     number = part.number * (own + (0 if is_shared else prompt)) + (prompt if is_shared else 0)
     reads_early = settings.student.pooling == "last_token"
-    each = work.forward_read(shape, prompt + own / 2, part.number / number if reads_early else 1.0)
+    context = prompt + (own / 2 if is_shared else own)  # otherwise a token sees its whole text
+    each = work.forward_read(shape, context, part.number / number if reads_early else 1.0)
     return number, number * each
 
 

@@ -95,7 +95,10 @@ def plan_pass(task: Task, settings: Settings, queries: float, examples: float) -
         repeats = 1.0 if is_shared else number
         side = number * own + before * repeats
         tokens, texts = tokens + side, texts + number
-        keys += number * own * (before + own / 2) + before * repeats * before / 2
+        if is_shared:  # a token sees what comes before it, otherwise its whole text
+            keys += number * own * (before + own / 2) + before * before / 2
+        else:
+            keys += side * (before + own)
     most = train.max_micro_step_tokens
     is_cut = most is not None and tokens > most
     if is_cut and most is not None and is_shared:  # each micro-step computes the prompt again

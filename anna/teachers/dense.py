@@ -29,7 +29,8 @@ class IndexParams(Strict):
     min_docs: int = Field(gt=0)
     """Documents of a task from which it is searched so; below, every document is compared."""
     nlist: int | None = Field(gt=0)
-    """Lists that the documents are divided into; null: four times the square root of their number."""
+    """Lists that the documents are divided into; null: four times the square root of their number, a
+    fortieth of it at most."""
     m: int = Field(gt=0)
     """Bytes per document in memory; must divide the dimensions of the model."""
     nprobe: int = Field(gt=0)

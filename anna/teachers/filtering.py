@@ -22,6 +22,9 @@ from anna.teachers.tables import Known, numbers
 MOST = 0.25
 """Share of a task's queries without a group above which there is a warning."""
 
+_LEAST_SUM = float(np.finfo(np.float32).tiny)
+"""Soft labels below it, float32, have lost digits: their shares would be others than those of the scores."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -199,11 +202,12 @@ def _share(members: pl.DataFrame, starts_G: Int, known: Known) -> NDArray[np.flo
     """Return the members' soft labels, summing to 1 per group."""
     soft_C = numbers(members, "soft_label").astype(np.float64)
     sums_G = segments.total(soft_C, starts_G)
-    if not (sums_G > 0).all():
-        query = known.ids["query_id"][members["query_id"][int(starts_G[np.argmin(sums_G)])]]
+    lowest = int(np.argmin(sums_G))
+    if sums_G[lowest] < _LEAST_SUM:
+        query = known.ids["query_id"][members["query_id"][int(starts_G[lowest])]]
         raise InputError(
-            f"data/labels.parquet: the soft labels of query {query!r} are zero over its whole group; raise "
-            "label.teacher_temperature in params.yaml"
+            f"data/labels.parquet: the soft labels of query {query!r} add up to {sums_G[lowest]:.1g} over its group, "
+            "too little for float32 to tell them apart; raise label.teacher_temperature in params.yaml"
         )
     return fusion.share(soft_C, starts_G).astype(np.float32)
 

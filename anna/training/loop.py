@@ -132,7 +132,7 @@ def _take(engine: Any, encoder: Encoder, batch: Batch, texts: Texts, recipe: Tra
             f"step {place.step} ({batch.task}): loss {got['loss']}, gradient norm {got['gradient_norm']}; nothing is "
             f"saved. Lower train.learning_rate ({recipe.learning_rate}) or raise train.temperature"
         )
-    got |= {"soft_label_entropy": _mean_entropy(batch), "learning_rate": rate}
+    got["soft_label_entropy"] = _mean_entropy(batch)
     counts = {name: int(got.pop(name)) for name in ("tokens", "tokens_saved")}
     cost = {"tokens_per_second": counts["tokens"] / seconds, "peak_memory_gib": log.peak_memory_mib() / 1024}
     if torch.cuda.is_available():
@@ -155,6 +155,7 @@ def _take(engine: Any, encoder: Encoder, batch: Batch, texts: Texts, recipe: Tra
         "queries": place.queries_before + len(batch.groups),
         **counts,
         **values,
+        "learning_rate": float(f"{rate:.6g}"),  # near its end it is far below a millionth
         "task": batch.task,
     }
 

@@ -80,8 +80,10 @@ def test_bidirectional_attention_computes_it_for_every_text() -> None:
     plain = settings()
     student = plain.student.model_copy(update={"attention": "bidirectional"})
     both = plain._replace(student=student)
-    more = training.plan_pass(TASK, both, 16, 0).tokens - training.plan_pass(TASK, plain, 16, 0).tokens
-    assert more == pytest.approx(15 * 20)
+    done = training.plan_pass(TASK, both, 16, 0)
+    assert done.tokens - training.plan_pass(TASK, plain, 16, 0).tokens == pytest.approx(15 * 20)
+    docs = 16 * (1 + training.NEW_NEGATIVES)
+    assert done.context * done.tokens == pytest.approx(16 * (20 + 10) ** 2 + docs * 48**2)  # each sees its whole text
 
 
 def test_a_chained_negative_is_in_the_batch_more_often() -> None:

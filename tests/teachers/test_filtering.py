@@ -225,9 +225,11 @@ def test_no_group_at_all_says_why_and_what_helps(
         select(toy, table(schemas.LABELS, rows if weak else LABELS), **SETTINGS | changes)
 
 
-def test_soft_labels_of_zero_are_refused(toy: Toy) -> None:
-    rows = [(*row[:4], 1.0 if row[1] == 1 else 0.0) for row in LABELS]
-    with pytest.raises(InputError, match=r"soft labels of query 'A:q:1' are zero .*raise label.teacher_temperature"):
+@pytest.mark.parametrize(("least", "said"), [(0.0, "0"), (1e-44, "1e-44|2e-44")])
+def test_soft_labels_too_small_for_shares_are_refused(toy: Toy, least: float, said: str) -> None:
+    rows = [(*row[:4], 1.0 if row[1] == 1 else least) for row in LABELS]
+    message = rf"soft labels of query 'A:q:1' add up to ({said}) over .*raise label.teacher_temperature"
+    with pytest.raises(InputError, match=message):
         select(toy, table(schemas.LABELS, rows), **SETTINGS)
 
 
