@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from anna.corpus.ingest import check_prompts
 from anna.errors import InputError
 from anna.footprint import recomputed_layers
 from anna.known_shapes import known_shape
 from anna.modeling.attention import check_architecture, check_direction
-from anna.modeling.checkpoint import outline
+from anna.modeling.outline import HEAD, outline
 from anna.origins import FilesOrigin, describe, local_folder
 from anna.params import HELD_OUT, STAGES, Params, Recorded, did_you_mean
 from anna.teachers.bi_encoder import MODULES
@@ -41,6 +42,7 @@ def check(path: Path) -> dict[str, Any]:
         together = (
             partial(_check_files, found),
             partial(_check_models, found),
+            partial(_check_reranker, found["rerank"]),
             partial(_check_student, found["student"], train, prompts.max_tokens),
             partial(check_prompts, ingest.tasks, prompts.tasks),
             partial(_check_scored, ingest, evaluate, prompts.tasks),
@@ -58,8 +60,7 @@ def check(path: Path) -> dict[str, Any]:
 
 def sections() -> list[type[Params]]:
     """Return the class of each section that a stage acts on."""
-    stages = [importlib.import_module(f"stages.{name}") for name in STAGES]
-    classes = dict.fromkeys(cls for stage in stages for cls in (*stage.PARAMS, *getattr(stage, "HOW", ())))
+    classes = dict.fromkeys(cls for stage in _stages() for cls in (*stage.PARAMS, *getattr(stage, "HOW", ())))
     return [cls for cls in classes if not issubclass(cls, Recorded)]
 
 
@@ -111,10 +112,25 @@ def _check_held_out(declared: list[str], chosen: Iterable[str]) -> None:
 
 
 def _check_files(found: Mapping[str, Any]) -> None:
-    """Refuse files and folders that are not there, of all sections at once."""
-    missing = sorted({str(origin.path) for origin in _files(list(found.values())) if not origin.path.exists()})
+    """Refuse files and folders that are not there, or that a stage writes anew, of all sections at once."""
+    paths = sorted({origin.path for origin in _files(list(found.values()))})
+    written = [path for path in paths if any(path.resolve().is_relative_to(own.resolve()) for own in _outputs())]
+    if written:
+        raise InputError(
+            f"the pipeline itself writes {', '.join(map(str, written))}, so what is read there would change with every "
+            "run; copy it elsewhere, and name the copy"
+        )
+    missing = [str(path) for path in paths if not path.exists()]
     if missing:
         raise InputError(f"these files do not exist, as seen from {Path.cwd()}: {missing}; correct each path")
+
+
+def _outputs() -> list[Path]:
+    return [path for stage in _stages() for path in stage.OUTPUTS]
+
+
+def _stages() -> list[Any]:
+    return [importlib.import_module(f"stages.{name}") for name in STAGES]
 
 
 def _files(value: Any) -> Iterator[FilesOrigin]:
@@ -150,16 +166,32 @@ def _check_models(found: Mapping[str, Any]) -> None:
 
 
 def _check_student(student: Any, train: Any, max_tokens: int) -> None:
-    """Refuse a student that `train` would refuse after all teachers, where its config.json is on this machine."""
-    folder = local_folder(student.model)
-    if folder is None or not (folder / "config.json").is_file():
+    """Refuse a student that `train` would refuse after all teachers, where it is on this machine."""
+    folder = _model_folder(student.model)
+    if folder is None:
         return
-    model = outline(folder)
+    model = outline(AutoModelForCausalLM, folder, spare=HEAD)
     check_architecture(model)
     check_direction(model, student.attention)
     check_positions(model.config, max_tokens)
     if train.last_layer_first:
         check_reads_early(model.config.model_type)
+
+
+def _check_reranker(rerank: Any) -> None:
+    """Refuse a reranker that `rerank` would refuse, where it is on this machine."""
+    folder = _model_folder(rerank.model)
+    if folder is None:
+        return
+    if rerank.kind == "cross_encoder":
+        outline(AutoModelForSequenceClassification, folder)
+    else:
+        check_architecture(outline(AutoModelForCausalLM, folder))
+
+
+def _model_folder(origin: Any) -> Path | None:
+    folder = local_folder(origin)
+    return folder if folder and (folder / "config.json").is_file() else None
 
 
 def _check_index(dense: Any) -> None:

@@ -13,6 +13,7 @@ import yaml
 from anna import check, cli, io
 from anna.errors import InputError
 from anna.params import SECTIONS
+from tests.modeling.test_families import SIZES, save
 from tests.test_contracts import PARAM_FILES, REPO
 
 
@@ -237,43 +238,57 @@ def test_files_that_are_not_there_are_named(tmp_path: Path) -> None:
     assert said in refusal(path)
 
 
-def test_folders_without_a_model_and_a_student_with_too_few_layers_are_refused(tmp_path: Path) -> None:
+def test_folders_without_a_model_and_a_student_with_too_few_layers_are_refused(
+    tmp_path: Path, tiny_checkpoint: Path
+) -> None:
+    tiny = {"kind": "files", "path": str(tiny_checkpoint)}
     folder = tmp_path / "model"
     folder.mkdir()
     origin = {"kind": "files", "path": str(folder)}
     for place, needed in (("student", "config"), ("retrieve_dense", "modules"), ("rerank", "config")):
         path = write(tmp_path, {f"{place}.model": origin})
         assert f"{place}.model: {folder} has no {needed}.json, expected a folder with a model" in refusal(path)
-    sizes = {"num_attention_heads": 2, "hidden_size": 8, "intermediate_size": 16, "vocab_size": 10}
-    config = {"model_type": "mistral", "num_hidden_layers": 2, **sizes}
-    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    path = write(tmp_path, {"student.model": origin, "student.layers": 6})
-    assert f"student.layers is 6, but {folder} has 2; choose at most 2, or null" in refusal(path)
-    check.check(write(tmp_path, {"student.model": origin, "student.layers": 2}))
+    path = write(tmp_path, {"student.model": tiny, "student.layers": 6})
+    assert f"student.layers is 6, but {tiny_checkpoint} has 3; choose at most 3, or null" in refusal(path)
+    check.check(write(tmp_path, {"student.model": tiny, "student.layers": 3, "prompts.max_tokens": 128}))
+
+
+def test_what_the_pipeline_writes_is_no_origin(tmp_path: Path) -> None:
+    path = write(tmp_path, {"student.model": {"kind": "files", "path": "models/encoder"}})
+    assert "the pipeline itself writes models/encoder, so what is read there would change with every run" in refusal(
+        path
+    )
+
+
+def test_a_reranker_on_this_machine_is_one_of_its_kind(tmp_path: Path, tiny_checkpoint: Path) -> None:
+    tiny = {"kind": "files", "path": str(tiny_checkpoint)}
+    check.check(write(tmp_path, {"rerank.model": tiny}))
+    path = write(tmp_path, {"rerank.model": tiny, "rerank.kind": "cross_encoder"})
+    assert "lacks 1 weights of a MistralForSequenceClassification (score.weight first), which would be" in refusal(path)
 
 
 @pytest.mark.parametrize(
-    ("config", "message"),
+    ("family", "sizes", "message"),
     [
-        ({"model_type": "gemma2"}, "a gemma2 caps its attention scores, which packed rows do not compute; choose"),
-        ({"model_type": "gpt2"}, "a gpt2 has no list `layers`"),
+        ("gemma2", {}, "a gemma2 caps its attention scores, which packed rows do not compute; choose"),
         (
-            {"model_type": "gemma3_text", "use_bidirectional_attention": True},
+            "gemma3_text",
+            {"use_bidirectional_attention": True},
             "student.attention is causal, but this gemma3_text attends in both directions",
         ),
         (
-            {"model_type": "mistral", "max_position_embeddings": 511},
+            "mistral",
+            {"max_position_embeddings": 511},
             "prompts.max_tokens is 512, but the student knows 511 positions; lower it",
         ),
-        ({"model_type": "nothing"}, "holds no causal model ("),
+        ("phi3", {}, "train.last_layer_first is for decoders whose last layer computes EOS alone; this is a phi3"),
     ],
 )
 def test_a_student_on_this_machine_is_refused_before_the_teachers_run(
-    config: dict[str, Any], message: str, tmp_path: Path
+    family: str, sizes: dict[str, Any], message: str, tmp_path: Path, tiny_checkpoint: Path
 ) -> None:
-    sizes = {"num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 4, "vocab_size": 10, "hidden_size": 8}
-    io.write_json(tmp_path / "config.json", {"num_hidden_layers": 2, "intermediate_size": 16, **sizes, **config})
-    changes = {"student.model": {"kind": "files", "path": str(tmp_path)}, "student.layers": 2}
+    folder = save(tmp_path / "model", family, tiny_checkpoint, **SIZES | sizes)
+    changes = {"student.model": {"kind": "files", "path": str(folder)}, "student.layers": 1}
     assert message in refusal(write(tmp_path, changes | {"student.last_layer": "pretrained"}))
 
 

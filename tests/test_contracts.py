@@ -40,8 +40,10 @@ CARRIERS = {
     *(f"anna.{name}" for name in "fingerprints io origins scores shards store".split()),
     *(f"anna.{name}" for name in "engine processes cluster".split()),
     "anna.modeling.hardware",
+    "anna.modeling.outline",
 }
-"""Modules that carry texts and numbers and change none; what device and number format they choose is stored apart."""
+"""Modules that carry texts and numbers and change none, or only refuse; what device and number format they choose is
+stored apart."""
 
 DEFAULTS = {
     "ingest": {

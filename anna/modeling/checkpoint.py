@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from transformers import (
-    AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -20,6 +19,7 @@ from transformers import (
 
 from anna.errors import InputError, one_line
 from anna.modeling.hardware import Quantize, tell_deepspeed
+from anna.modeling.outline import HEAD, UNREADABLE, outline
 from anna.origins import dequantised_name, made_once
 
 _log = logging.getLogger(__name__)
@@ -30,6 +30,8 @@ def load_causal_lm(
     quantize: Quantize | None = None,
     dtype: torch.dtype = torch.float32,
     weight_dtype: torch.dtype = torch.float32,
+    *,
+    needs_head: bool = True,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
     """Return the causal model at `path` in evaluation mode, and its tokenizer.
 
@@ -41,13 +43,15 @@ def load_causal_lm(
         quantize: What all matrices of the layers are rounded to; None: nothing.
         dtype: What quantised matrices are multiplied in.
         weight_dtype: What weights that are not quantised are kept in.
+        needs_head: Refuse a checkpoint without a language head.
 
     Raises:
-        InputError: If there is no such model, it is not a causal one that transformers knows, or bitsandbytes, which
-            quantises, is not installed.
+        InputError: As `outline`, or if bitsandbytes, which quantises, is not installed.
     """
     folder = _converted(path) if path.suffix == ".gguf" else path
-    model, tokenizer = _load(AutoModelForCausalLM, folder, weight_dtype, **(_quantised(dtype) if quantize else {}))
+    spare = () if needs_head else HEAD
+    options = _quantised(dtype) if quantize else {}
+    model, tokenizer = _load(AutoModelForCausalLM, folder, weight_dtype, spare, **options)
     if model.config.model_type == "llama" and not quantize:
         model = _as_mistral(model)
     return model.eval(), tokenizer
@@ -57,25 +61,10 @@ def load_saved(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
     """Return the decoder without language head saved in `folder`, in float32 and evaluation mode, and its tokenizer.
 
     Raises:
-        InputError: If there is no such model.
+        InputError: As `outline`.
     """
     model, tokenizer = _load(AutoModel, folder, torch.float32)
     return model.eval(), tokenizer
-
-
-def outline(folder: Path) -> PreTrainedModel:
-    """Return the causal model in `folder` without values for its weights: what it is built of, in a second.
-
-    Raises:
-        InputError: If there is none that transformers knows.
-    """
-    try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
-        with torch.device("meta"):
-            model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{folder} holds no causal model ({one_line(error)}); correct it") from None
-    return model
 
 
 def _quantised(dtype: torch.dtype) -> dict[str, Any]:
@@ -92,15 +81,15 @@ def _quantised(dtype: torch.dtype) -> dict[str, Any]:
 
 
 def _load(
-    kind: type[AutoModel] | type[AutoModelForCausalLM], folder: Path, dtype: torch.dtype, **options: Any
+    kind: type[AutoModel] | type[AutoModelForCausalLM],
+    folder: Path,
+    dtype: torch.dtype,
+    spare: tuple[str, ...] = (),
+    **options: Any,
 ) -> tuple[Any, PreTrainedTokenizerFast]:
-    try:
-        model = kind.from_pretrained(folder, dtype=dtype, local_files_only=True, use_safetensors=True, **options)
-        return model, AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(
-            f"{folder} holds no model of safetensors and tokenizer.json ({one_line(error)}); correct it"
-        ) from None
+    outline(kind, folder, spare=spare)
+    model = kind.from_pretrained(folder, dtype=dtype, local_files_only=True, use_safetensors=True, **options)
+    return model, AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
 
 def _converted(path: Path) -> Path:
@@ -116,8 +105,10 @@ def _converted(path: Path) -> Path:
                 path.parent, gguf_file=path.name, dtype=torch.float32, local_files_only=True
             )
             tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, local_files_only=True)
-        except (OSError, ValueError, KeyError) as error:
-            raise InputError(f"{path} is not a GGUF file of a causal model ({error}); correct the origin") from None
+        except UNREADABLE as error:
+            raise InputError(
+                f"{path} is not a GGUF file of a causal model ({one_line(error)}); correct the origin"
+            ) from None
         tell_deepspeed()
         _as_mistral(model).save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)

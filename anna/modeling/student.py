@@ -63,7 +63,7 @@ def load_student(
         InputError: As `load_causal_lm`, or if the checkpoint has fewer layers or attends in a way that packed rows
             cannot.
     """
-    causal, tokenizer = load_causal_lm(path, quantize, dtype, weight_dtype)
+    causal, tokenizer = load_causal_lm(path, quantize, dtype, weight_dtype, needs_head=False)
     check_architecture(causal)
     if quantize and not is_packed:
         causal = causal.dequantize()

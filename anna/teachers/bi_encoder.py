@@ -8,10 +8,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
+from transformers import PreTrainedModel
 
-from anna.errors import InputError
+from anna.errors import InputError, one_line
 from anna.modeling.batching import token_batches
 from anna.modeling.hardware import pick_device
+from anna.modeling.outline import POOLER, UNREADABLE, outline
 from anna.teachers.padding import PADDED_TO, count_tokens, padded
 
 VERSION = 4
@@ -30,7 +32,7 @@ def load_model(path: Path, max_tokens: int, dtype: torch.dtype = torch.float32) 
         dtype: What its weights are kept and vectors computed in, whatever they were saved in.
 
     Raises:
-        InputError: If it does not say how it pools, does not load, or takes fewer tokens.
+        InputError: If it does not say how it pools, does not load, lacks weights or words, or takes fewer tokens.
     """
     if not (path / MODULES).is_file():
         raise InputError(
@@ -45,11 +47,14 @@ def load_model(path: Path, max_tokens: int, dtype: torch.dtype = torch.float32) 
             trust_remote_code=False,
             model_kwargs={"use_safetensors": True, "dtype": dtype},
         )
-    except (OSError, ValueError, KeyError) as error:
+    except UNREADABLE as error:
         raise InputError(
-            f"{path} is not a sentence-transformers model in safetensors ({' '.join(str(error).split())}); correct "
+            f"{path} is not a sentence-transformers model in safetensors ({one_line(error)}); correct "
             "retrieve_dense.model in params.yaml"
         ) from None
+    backbone = getattr(model[0], "auto_model", None)
+    if isinstance(backbone, PreTrainedModel):  # not a table of vectors
+        outline(type(backbone), Path(backbone.name_or_path), spare=POOLER)
     longest = model.max_seq_length
     if longest is not None and max_tokens > longest:
         raise InputError(f"retrieve_dense.max_tokens is {max_tokens}, but {path} takes {longest}; lower it")

@@ -9,8 +9,9 @@ import torch
 from numpy.typing import NDArray
 from sentence_transformers import CrossEncoder
 
-from anna.errors import InputError
+from anna.errors import InputError, one_line
 from anna.modeling.hardware import pick_device
+from anna.modeling.outline import UNREADABLE, outline
 from anna.teachers.padding import PADDED_TO, ROWS, TOKENISED_AT_ONCE, padded, whole_batches
 
 Pairs = Sequence[tuple[str, str]]
@@ -35,7 +36,8 @@ def load_cross_encoder(path: Path, max_tokens: int, dtype: torch.dtype = torch.f
         dtype: What its weights are kept and scores computed in, whatever they were saved in.
 
     Raises:
-        InputError: If it does not load, takes fewer tokens, or gives more than one score per pair.
+        InputError: If it does not load, lacks weights, those of its head included, or a vocabulary, takes fewer tokens,
+            or gives more than one score per pair.
     """
     try:
         model = CrossEncoder(
@@ -46,11 +48,11 @@ def load_cross_encoder(path: Path, max_tokens: int, dtype: torch.dtype = torch.f
             trust_remote_code=False,
             model_kwargs={"use_safetensors": True, "dtype": dtype},
         )
-    except (OSError, ValueError, KeyError) as error:
+    except UNREADABLE as error:
         raise InputError(
-            f"{path} is not a cross-encoder in safetensors ({' '.join(str(error).split())}); correct rerank.model in "
-            "params.yaml"
+            f"{path} is not a cross-encoder in safetensors ({one_line(error)}); correct rerank.model in params.yaml"
         ) from None
+    outline(type(model.model), path)
     longest = getattr(model.config, "max_position_embeddings", max_tokens)
     if max_tokens % PADDED_TO or max_tokens > longest:
         raise InputError(
