@@ -8,16 +8,22 @@ with these keys. Each may be a .gz. Reference: Thakur et al. 2021, arXiv 2104.08
 import logging
 import math
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from anna.corpus.clean import UnusableError, clean_text
+from anna.corpus.drops import Drop
 from anna.corpus.files import json_lines, json_object, open_text
 from anna.errors import InputError
 
 CORPUS, QUERIES = "corpus.jsonl", "queries.jsonl"
 QRELS = ("tsv", "jsonl")
 HEADER = ["query-id", "corpus-id", "score"]
+
+_SHOWN = 3
+"""Ids of either side that an error shows where no two are equal."""
 
 _log = logging.getLogger(__name__)
 
@@ -34,52 +40,83 @@ def documents(folder: Path) -> Iterator[_Object | None]:
         yield None if row is None else {"doc": _document(row)}
 
 
-def queries(folder: Path, split: str) -> Iterator[_Object]:
+def queries(folder: Path, split: str, drop: Drop) -> Iterator[_Object]:
     """Yield each judged query of a split, in the order of its first judgement.
 
     A row has `query-id`, `query`, `docs` (judged above 0), their scores as `relevances`, and `negatives` (judged 0 or
-    below). Texts that are not there are left out of it: it lacks `query`, or all three lists. A document that is there
-    but empty is as if nobody had judged it. Memory holds what is judged and no other text.
+    below). `query` is None if it is not there, and `docs` if no relevant one is. Memory holds what is judged and no
+    other text.
+
+    Args:
+        folder: Where the files lie.
+        split: Whose judgements are read.
+        drop: Counts judgements of documents that are not there or empty, as `absent_document`.
 
     Raises:
-        InputError: If a file is missing, or a line of the judgements is none.
+        InputError: If a file is missing, a line of the judgements is none, or the files have no id in common.
     """
     path = _file(folder, *(f"qrels/{split}.{form}" for form in QRELS))
     judged = _judgements(path)
-    named = {doc_id for own in judged.values() for doc_id in own}
-    docs = _texts(_file(folder, CORPUS), named, _document)
-    asked = _texts(_file(folder, QUERIES), judged, lambda row: row["text"])
-    for what, absent in ((QUERIES, judged.keys() - asked.keys()), (CORPUS, named - docs.keys())):
+    named = {doc_id: None for own in judged.values() for doc_id in own}
+    docs = _texts(_file(folder, CORPUS), named, _document, path)
+    asked = _texts(_file(folder, QUERIES), judged, lambda row: row["text"], path)
+    for what, absent in ((QUERIES, judged.keys() - asked.keys()), (CORPUS, named.keys() - docs.keys())):
         if absent:
             _log.warning(
                 "%s judges %d that %s does not have with a text, among them %r", path, len(absent), what, min(absent)
             )
-    empty = {doc_id for doc_id, text in docs.items() if not text}
-    if empty:
+    if empty := {doc_id for doc_id, text in docs.items() if _is_empty(text)}:
         _log.warning("%s judges %d that are empty in %s, among them %r", path, len(empty), CORPUS, min(empty))
+    there = {doc_id: text for doc_id, text in docs.items() if doc_id not in empty}
     for query_id, own in judged.items():
-        row: _Object = {"query-id": query_id}
-        if query_id in asked:
-            row["query"] = asked[query_id]
-        if own.keys() <= docs.keys():
-            relevant = {doc_id: score for doc_id, score in own.items() if score > 0 and doc_id not in empty}
-            row["docs"] = [docs[doc_id] for doc_id in relevant]
-            row["relevances"] = list(relevant.values())
-            row["negatives"] = [docs[doc_id] for doc_id, score in own.items() if score <= 0 and doc_id not in empty]
-        yield row
+        for doc_id in own:
+            if doc_id not in there:
+                drop("absent_document", f"{path}: {doc_id!r}, judged for {query_id!r}")
+        yield {"query-id": query_id, "query": asked.get(query_id), **_judged(own, there)}
+
+
+def _judged(own: Mapping[str, float], there: Mapping[str, str]) -> _Object:
+    """Return what a query's judgements say of the documents that are there; None for `docs` if no relevant one is."""
+    relevant = {doc_id: score for doc_id, score in own.items() if score > 0}
+    left = {doc_id: score for doc_id, score in relevant.items() if doc_id in there}
+    return {
+        "docs": [there[doc_id] for doc_id in left] if left or not relevant else None,
+        "relevances": list(left.values()),
+        "negatives": [there[doc_id] for doc_id in own if doc_id in there and doc_id not in relevant],
+    }
 
 
 def _document(row: _Object) -> str:
     return f"{row.get('title') or ''} {row['text']}".strip()
 
 
-def _texts(path: Path, wanted: Collection[str], text: Callable[[_Object], str]) -> dict[str, str]:
-    """Return the text of each row of `path` whose id is wanted; two texts of one id are an InputError."""
+def _is_empty(text: str) -> bool:
+    try:
+        clean_text(text)
+    except UnusableError as error:
+        return error.reason == "empty_text"
+    return False
+
+
+def _texts(path: Path, wanted: Collection[str], text: Callable[[_Object], str], judgements: Path) -> dict[str, str]:
+    """Return the text of each row of `path` whose id is wanted, which is one that `judgements` name.
+
+    Raises:
+        InputError: If none has, or one id has two texts.
+    """
     found: dict[str, str] = {}
+    others: list[str] = []
     for row in filter(None, _objects(path)):
         own = row["_id"]
-        if own in wanted and found.setdefault(own, text(row)) != text(row):
+        if own not in wanted:
+            others += [own] if len(others) < _SHOWN else []
+        elif found.setdefault(own, text(row)) != text(row):
             raise InputError(f"{path} has id {own!r} twice, with different texts; rename or remove one of them")
+    if wanted and not found:
+        raise InputError(
+            f"{path} has no id that {judgements} names, such as {list(islice(wanted, _SHOWN))}, only {others}; give "
+            "each line `_id` and `text`, and the same ids to both files"
+        )
     return found
 
 

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from anna import origins
 from anna.corpus import beir, ontologies
+from anna.corpus.drops import Drop
 from anna.corpus.files import json_lines, open_text
 from anna.corpus.sources import Reading, repeats
 from anna.errors import InputError
@@ -45,8 +46,8 @@ ROWS_AT_ONCE = 1000
 """How many rows of a data set of the hub become Python objects at a time."""
 
 
-def read(reading: Reading) -> Iterator[Raw]:
-    """Yield the rows of a source in its own order.
+def read(reading: Reading, drop: Drop) -> Iterator[Raw]:
+    """Yield the rows of a source in its own order; `drop` counts what is left out of them.
 
     Raises:
         InputError: If it cannot be fetched, or a file as a whole is not of its format.
@@ -58,7 +59,10 @@ def read(reading: Reading) -> Iterator[Raw]:
         raise InputError(f"{describe(reading.origin)} has no format; add it in params.yaml")
     path = origins.fetch(reading.origin)
     try:
-        yield from FORMATS[reading.format](path, reading)
+        if reading.split is None:
+            yield from FORMATS[reading.format](path, reading)
+        else:
+            yield from beir.queries(path, reading.split, drop)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise InputError(f"{path} is not a whole gzip file ({error}); correct the file or its name") from None
 
@@ -194,8 +198,8 @@ def _folders(path: Path, _: Reading) -> Iterator[Raw]:
             yield {"text": opened.read(), "label": file.parent.name}
 
 
-def _beir(path: Path, reading: Reading) -> Iterator[Raw]:
-    yield from beir.documents(path) if reading.split is None else beir.queries(path, reading.split)
+def _beir(path: Path, _: Reading) -> Iterator[Raw]:
+    yield from beir.documents(path)
 
 
 def _obo(path: Path, reading: Reading) -> Iterator[Raw]:

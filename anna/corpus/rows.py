@@ -42,7 +42,8 @@ def load_rows(
     Args:
         reading: The source; its `rows` is not applied.
         drop: Counts the rows not yielded: `where`, `unless`, `require` and `minus` are choices; `malformed`,
-            `missing_column`, `undecodable`, `empty_text` and `not_a_number` are faults.
+            `missing_column`, `undecodable`, `empty_text` and `not_a_number` are faults. `absent_document` is a
+            judgement, and no row.
         task: What the rows are for; errors name it, as one file or data set may be the source of several.
         max_faulty_share: Share of the chosen rows that may have a fault, in [0, 1].
         is_strict: Whether a value of `unless` that no row has is refused; False if `unless` was declared for another
@@ -66,7 +67,7 @@ def _load(reading: Reading, drop: Drop, max_faulty_share: float, is_strict: bool
     values: dict[str, dict[str, None]] = {}
     selection = _Selection(_as_text(reading.where), _as_text(reading.unless), reading.require)
     unwanted = [_minus(other, max_faulty_share) for other in reading.minus]
-    for number, raw in enumerate(formats.read(reading), start=1):
+    for number, raw in enumerate(formats.read(reading, drop), start=1):
         place = f"{name} row {number}"
         seen.update(raw or ())
         nested.update(column for column, value in (raw or {}).items() if isinstance(value, dict))

@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 
 from anna.corpus import formats
-from anna.corpus.drops import DropLog
+from anna.corpus.drops import Drop, DropLog
 from anna.corpus.held_out import load_task
 from anna.corpus.held_out_tables import held_out_tables
 from anna.corpus.ingest import load_training
 from anna.corpus.sources import Cleaning, HeldOutSource, Reading, TrainSource
 from anna.errors import InputError
+from tests.corpus.conftest import Counted
 
 CLEANING = Cleaning(0.0, None, seed=1)
 
@@ -38,10 +39,10 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def read(folder: Path, split: str | None = None) -> list[formats.Raw]:
+def read(folder: Path, split: str | None = None, drop: Drop | None = None) -> list[formats.Raw]:
     origin, columns = {"kind": "files", "path": str(folder)}, {"doc": "doc"}
     reading = Reading.model_validate({"origin": origin, "format": "beir", "split": split, "columns": columns})
-    return list(formats.read(reading))
+    return list(formats.read(reading, Counted() if drop is None else drop))
 
 
 def declared(folder: Path, columns: str, **others: Any) -> dict[str, Any]:
@@ -114,17 +115,20 @@ def test_ids_may_be_whole_numbers_everywhere(folder: Path) -> None:
     assert read(folder, "train") == [{**row, "query-id": row["query-id"].removeprefix("q")} for row in expected if row]
 
 
-def test_an_empty_document_does_not_take_its_query_along(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_empty_document_does_not_take_its_query_along(
+    folder: Path, caplog: pytest.LogCaptureFixture, drops: Counted
+) -> None:
     expected = read(folder, "train")
     with (folder / "corpus.jsonl").open("a") as file:
-        file.write(lines([{"_id": "blank", "title": "", "text": " "}, {"_id": "none", "text": ""}]))
+        file.write(lines([{"_id": "blank", "title": "", "text": " <br> "}, {"_id": "none", "text": "\u200b"}]))
     with (folder / "qrels" / "train.tsv").open("a") as file:
         file.write("q1\tblank\t1\nq1\tnone\t0\n")
     with caplog.at_level(logging.WARNING):
-        assert read(folder, "train") == expected
+        assert read(folder, "train", drops) == expected
     assert [record.getMessage() for record in caplog.records] == [
         f"{folder}/qrels/train.tsv judges 2 that are empty in corpus.jsonl, among them 'blank'"
     ]
+    assert drops == {"absent_document": 2}
 
 
 @pytest.mark.parametrize("name", ["corpus.jsonl", "queries.jsonl"])
@@ -157,20 +161,67 @@ def test_lines_that_are_no_document_are_malformed(folder: Path) -> None:
     assert read(folder) == [None, {"doc": "a"}, None, None, {"doc": "whole"}]
 
 
-def test_what_is_judged_but_not_there_is_missing_from_its_rows(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_is_judged_but_not_there_is_missing_from_its_rows(
+    folder: Path, caplog: pytest.LogCaptureFixture, drops: Counted
+) -> None:
+    with (folder / "corpus.jsonl").open("a") as file:
+        file.write(lines([{"_id": "d7", "text": "\u200b"}]))
     with (folder / "qrels" / "train.tsv").open("a") as file:
-        file.write("q2\td1\t1\nq2\td9\t0\nq8\td1\t1\n")
+        file.write("q2\td9\t2\nq2\td1\t1\nq2\td9\t0\nq8\td1\t1\nq9\td9\t1\nq9\td7\t1\nq9\td1\t0\nq7\td9\t0\n")
     with caplog.at_level(logging.WARNING):
-        rows = read(folder, "train")
+        rows = read(folder, "train", drops)
     assert rows[2:] == [
-        {"query-id": "q2", "query": "asks 2"},
-        {"query-id": "q8", "docs": ["text 1"], "relevances": [1.0], "negatives": []},
+        {"query-id": "q2", "query": "asks 2", "docs": ["text 1"], "relevances": [1.0], "negatives": []},
+        {"query-id": "q8", "query": None, "docs": ["text 1"], "relevances": [1.0], "negatives": []},
+        {"query-id": "q9", "query": None, "docs": None, "relevances": [], "negatives": ["text 1"]},
+        {"query-id": "q7", "query": None, "docs": [], "relevances": [], "negatives": []},
     ]
+    assert drops == {"absent_document": 4}, "one of q2, two of q9, one of q7"
     place = f"{folder}/qrels/train.tsv"
     assert [record.getMessage() for record in caplog.records] == [
-        f"{place} judges 1 that queries.jsonl does not have with a text, among them 'q8'",
+        f"{place} judges 3 that queries.jsonl does not have with a text, among them 'q7'",
         f"{place} judges 1 that corpus.jsonl does not have with a text, among them 'd9'",
+        f"{place} judges 1 that are empty in corpus.jsonl, among them 'd7'",
     ]
+
+
+def test_a_query_goes_only_with_the_last_of_its_relevant_documents(folder: Path) -> None:
+    with (folder / "qrels" / "train.tsv").open("a") as file:
+        file.writelines(f"q{number}\tabsent {number}\t1\n" for number in "012")
+    log, entry = DropLog(), declared(folder, "query docs negatives", kind="retrieval")
+    with pytest.raises(InputError, match=r"1 of 3 rows are faulty.* the first is missing_column 'docs' .* `require`"):
+        load_training([TrainSource.model_validate(entry)], [], DropLog(), CLEANING)
+    (collection,) = load_training([TrainSource.model_validate(entry | {"require": ["docs"]})], [], log, CLEANING)
+    assert set(collection.queries.values()) == {"asks 0", "asks 1"}
+    assert len(collection.qrels) == 4
+    assert log.by_reason("T", "train") == {"absent_document": 3, "require": 1}
+    assert log.table()["example"][0].as_py() == f"{folder}/qrels/train.tsv: 'absent 1', judged for 'q1'"[:160]
+
+
+@pytest.mark.parametrize(
+    ("name", "changed", "message"),
+    [
+        (
+            "corpus.jsonl",
+            ('"_id": "d', '"_id": "D0'),
+            r"\['d0', 'd2', 'd3'\], only \['D00', 'D01', 'D02'\]; give",
+        ),
+        ("corpus.jsonl", ('"_id"', '"id"'), r"\['d0', 'd2', 'd3'\], only \[\]; give each line `_id` and `text`"),
+        (
+            "corpus.jsonl",
+            ('"text"', '"contents"'),
+            r"\['d0', 'd2', 'd3'\], only \[\]; give each line `_id`",
+        ),
+        ("queries.jsonl", ('", "text', ' ", "text'), r"\['q1', 'q0'\], only \['q0 ', 'q1 ', 'q2 '\]; give"),
+    ],
+)
+def test_files_without_an_id_in_common_are_refused(
+    folder: Path, name: str, changed: tuple[str, str], message: str
+) -> None:
+    path = folder / name
+    path.write_text(path.read_text().replace(*changed))
+    with pytest.raises(InputError, match=rf"{name} has no id that {folder}/qrels/train\.tsv names, such as {message}"):
+        read(folder, "train")
 
 
 @pytest.mark.parametrize(

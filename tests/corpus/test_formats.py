@@ -12,6 +12,7 @@ import pytest
 from anna.corpus import formats
 from anna.corpus.sources import Reading
 from anna.errors import InputError
+from tests.corpus.conftest import Counted
 
 REVISION = "0" * 40
 
@@ -19,7 +20,7 @@ REVISION = "0" * 40
 def read(path: Path, kind: str, **options: Any) -> list[formats.Raw]:
     columns = options.pop("columns", {"text": "text"})
     reading = Reading(origin={"kind": "files", "path": str(path)}, format=kind, columns=columns, **options)
-    return list(formats.read(reading))
+    return list(formats.read(reading, Counted()))
 
 
 @pytest.fixture
@@ -250,7 +251,8 @@ class TestHub:
 
     def read(self, **origin: str) -> list[formats.Raw]:
         columns = {"query": "query", "docs": "pos"}
-        return list(formats.read(Reading(origin={"kind": "hub", "revision": REVISION, **origin}, columns=columns)))
+        reading = Reading(origin={"kind": "hub", "revision": REVISION, **origin}, columns=columns)
+        return list(formats.read(reading, Counted()))
 
     def test_split(self) -> None:
         assert self.read(repo="owner/splits") == [{"query": "q", "pos": ["a", "b"]}, {"query": "r", "pos": ["c"]}]
