@@ -1,6 +1,5 @@
 """What held-out tasks score, in one shape for all seven types, and which of it is shown as in-context examples."""
 
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice, zip_longest
@@ -10,7 +9,7 @@ from anna.corpus.dedup import merge_texts
 from anna.corpus.drops import Drop
 from anna.corpus.ids import text_id
 from anna.corpus.sources import HeldOutSource
-from anna.corpus.values import Row
+from anna.corpus.values import Row, class_name
 from anna.errors import InputError
 from anna.folding import normalise
 from anna.prompts import Example
@@ -25,9 +24,6 @@ HIGH_SHARE = 0.8
 
 HIGHEST_GRADE = 127
 """Of relevance: what a byte of the table of judgements holds."""
-
-_WHOLE = re.compile(r"^(-?\d+)\.0+$")
-"""A whole number as pandas writes it (1.0); in a row of ours it has no decimal point (1)."""
 
 
 class Unit(NamedTuple):
@@ -93,13 +89,12 @@ def _with_others(rows: Iterable[Row], drop: Drop) -> Iterator[Row]:
 
 
 def _judgements(source: HeldOutSource, rows: Iterable[Row], drop: Drop) -> Iterator[tuple[Row, str, str, float]]:
-    relevant = {_WHOLE.sub(r"\1", value) for value in source.relevant}
+    relevant = set(map(class_name, source.relevant))
     for row in rows:
         if source.type in PAIRS:
             yield row, row.text("text1"), row.text("text2"), row.numbers("score")[0]
         elif source.type == "Reranking":
-            is_relevant = _WHOLE.sub(r"\1", row.text("relevance")) in relevant
-            yield row, row.text("query"), row.text("doc"), float(is_relevant)
+            yield row, row.text("query"), row.text("doc"), float(row.text("relevance") in relevant)
         elif source.type == "Retrieval" and "relevances" not in row.values:
             for doc in row.docs:
                 yield row, row.text("query"), doc, 1.0

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,9 @@ _OPTIONAL = ("negatives", "unjudged")
 """Lists that a data set may have for some of its queries alone."""
 
 _CLASSES = ("label", "relevance")
+
+_WHOLE = re.compile(r"^(-?\d+)\.0+$")
+"""A whole number as pandas writes it where a column has nulls (1.0); as a class it has no decimal point (1)."""
 
 SHOWN_CHARACTERS = 60
 """How much of a value an error shows."""
@@ -70,10 +74,16 @@ def make_row(reading: Reading, raw: Raw, place: str) -> Row:
     values: dict[str, Value] = {}
     for ours, theirs in reading.columns.items():
         try:
-            values[ours] = _value(ours, theirs, raw, place)
+            value = _value(ours, theirs, raw, place)
         except UnusableError as error:
             raise UnusableError(error.reason, error.column or theirs, error.value) from None
+        values[ours] = class_name(str(value)) if ours in _CLASSES else value
     return Row(place, values)
+
+
+def class_name(text: str) -> str:
+    """Return the class that a text names: 1.0 is 1."""
+    return _WHOLE.sub(r"\1", text)
 
 
 def _value(ours: str, theirs: str, raw: dict[str, Any], place: str) -> Value:

@@ -94,11 +94,16 @@ def test_no_negatives_are_none_and_other_lists_are_not(name: str, load: Load, dr
 
 
 def test_classes_that_pandas_wrote_are_those_that_it_read(load: Load, drops: Counted) -> None:
-    content = lines(*({"t": f"text {value}", "c": value} for value in (1, 1.0, float("nan"), -0.0, 0.5, "1.0")))
+    content = lines(*({"t": f"text {value}", "c": value} for value in (1, 1.0, float("nan"), -0.0, 0.5, "1.0", "1.05")))
     rows = load(content, columns={"text": "t", "label": "c", "relevance": "c"})
-    assert [row.text("label") for row in rows] == ["1", "1", "0", "0.5", "1.0"], "a text stays as it is"
+    assert [row.text("label") for row in rows] == ["1", "1", "0", "0.5", "1", "1.05"]
     assert [row.text("relevance") for row in rows] == [row.text("label") for row in rows]
     assert drops == {"missing_column": 1}
+    written = "t,c\na,1\nb,1.0\nc,\nd,v1.0\ne,-2.00\n"
+    for theirs in ("c", "{c}"):
+        rows = load(written, format="csv", columns={"text": "t", "label": theirs, "query": "c"})
+        assert [row.text("label") for row in rows] == ["1", "1", "v1.0", "-2"]
+        assert [row.text("query") for row in rows] == ["1", "1.0", "v1.0", "-2.00"], "a text stays as it is"
 
 
 @pytest.mark.parametrize(
