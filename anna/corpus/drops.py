@@ -10,6 +10,18 @@ import pyarrow as pa
 Part = Literal["train", "held_out"]
 Item = TypeVar("Item")
 
+_APART = "keep it apart from what is held out by `where`, `unless` or `minus` in params.yaml, score on fewer rows"
+_ALIKE = "raise ingest.near_duplicate (null keeps all documents that differ)"
+
+_REMEDIES = {
+    "beyond_rows": ("raise its rows",),
+    "contaminated": (_APART,),
+    "near_contaminated": (_APART, _ALIKE),
+    "near_duplicate_document": (_ALIKE,),
+    "example": ("lower ingest.examples_per_task or name another source under its `examples`",),
+}
+"""What keeps more of a task, by the reason for which it lost rows."""
+
 EXAMPLE_CHARACTERS = 160
 """How much of the first case of a reason is shown."""
 
@@ -34,11 +46,16 @@ def keep(
     return kept
 
 
-def near_duplicate_remedy(dropped: Mapping[str, int]) -> str:
-    """Return what else helps a task that too little is left of, if near duplicates are among what it lost."""
-    if {"near_duplicate_document", "near_contaminated"}.isdisjoint(dropped):
-        return ""
-    return ", raise ingest.near_duplicate (null keeps all documents that differ)"
+def remedies(dropped: Mapping[str, int]) -> list[str]:
+    """Return what keeps more of a task, beginning with what helps against the reason that took most."""
+    most_first = sorted(dropped, key=lambda reason: -dropped[reason])
+    return list(dict.fromkeys(step for reason in most_first for step in _REMEDIES.get(reason, ())))
+
+
+def remedy(dropped: Mapping[str, int], *others: str) -> str:
+    """Return, as the end of a sentence, what helps a task that too little is left of: `remedies`, and `others`."""
+    more = () if "beyond_rows" in dropped else ("add rows to its source",)
+    return f"{', '.join((*remedies(dropped), *others, *more))} or correct its columns"
 
 
 class DropLog:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from anna.corpus.dedup import merge_texts
-from anna.corpus.drops import Drop, DropLog, keep, near_duplicate_remedy
+from anna.corpus.drops import Drop, DropLog, keep, remedy
 from anna.corpus.ids import text_id
 from anna.corpus.rows import load_distractors, load_rows
 from anna.corpus.sources import Cleaning, HeldOutSource
@@ -118,6 +118,12 @@ def _examples(
         candidates = shuffle(make_units(other, rows, drop), derive_seed(cleaning.seed, "examples", source.task))
     examples = choose_examples(candidates, count, avoid)
     if len(examples) < count:
+        classes = {unit.label for unit in candidates}
+        if source.type in LABELLED and len(classes) == len(candidates) > 1:
+            raise InputError(
+                f"held-out task {source.task!r}: each of its {len(classes)} texts has a class of its own, such as "
+                f"{min(classes)!r}, so none can be shown with another of its class; correct its label column"
+            )
         raise InputError(
             f"held-out task {source.task!r} has rows for {len(examples)} in-context examples, expected {count}; "
             f"dropped: {drops.by_reason(source.task, 'held_out')}. Lower ingest.examples_per_task or name another "
@@ -142,31 +148,31 @@ def _merge_documents(task: HeldOutTask, near_duplicate: float | None, drop: Drop
 def _check(task: HeldOutTask, dropped: dict[str, int]) -> None:
     """Refuse a task that cannot be scored, or not as its type says."""
     place = f"held-out task {task.source.task!r}"
-    or_lower = ", lower its train_rows" if task.fitted else ""
-    remedy = f"dropped: {dropped}. Raise its rows{or_lower}{near_duplicate_remedy(dropped)} or correct its columns"
+    lower = ("lower its train_rows",) if task.fitted else ()
+    lost = f"dropped: {dropped}; {remedy(dropped, *lower)}"
     if not task.units and task.fitted:
         raise InputError(
             f"{place}: nothing is left to score, its train_rows {task.source.train_rows} take all {len(task.fitted)} "
             f"texts; lower train_rows; dropped: {dropped}"
         )
     if not task.units:
-        raise InputError(f"{place}: nothing is left to score; {remedy}")
+        raise InputError(f"{place}: nothing is left to score; {lost}")
     if task.source.type in LABELLED and len({unit.label for unit in task.units}) < FEWEST:
-        raise InputError(f"{place}: its texts are all of class {task.units[0].label!r}, expected two or more; {remedy}")
+        raise InputError(f"{place}: its texts are all of class {task.units[0].label!r}, expected two or more; {lost}")
     unknown = {unit.label for unit in task.units} - {unit.label for unit in task.fitted}
     if task.source.type == "Classification" and unknown:
         raise InputError(f"{place}: no text of classes {sorted(unknown)} to fit on; raise its train_rows")
     if task.source.type == "Retrieval" and len(task.docs) < FEWEST:
-        raise InputError(f"{place}: has {len(task.docs)} document, expected {FEWEST} or more; {remedy}")
+        raise InputError(f"{place}: has {len(task.docs)} document, expected {FEWEST} or more; {lost}")
     if task.source.type in PAIRS:
-        _check_scores(task, place, remedy)
+        _check_scores(task, place, lost)
 
 
-def _check_scores(task: HeldOutTask, place: str, remedy: str) -> None:
+def _check_scores(task: HeldOutTask, place: str, lost: str) -> None:
     """Refuse pairs that cannot be told apart, or whose scores are of another type of task: `evaluate` goes by them."""
     scores = sorted({unit.scores[0] for unit in task.units})
     if len(scores) < FEWEST:
-        raise InputError(f"{place}: its pairs all have score {scores[0]}, expected two or more scores; {remedy}")
+        raise InputError(f"{place}: its pairs all have score {scores[0]}, expected two or more scores; {lost}")
     is_binary = scores == [0.0, 1.0]
     if task.source.type == "STS" and is_binary:
         raise InputError(

@@ -11,7 +11,7 @@ import pyarrow as pa
 from anna import io, log
 from anna.corpus.collection import Collection, Pair, build_collection, make_pairs
 from anna.corpus.decontaminate import HeldOutTexts
-from anna.corpus.drops import DropLog, near_duplicate_remedy
+from anna.corpus.drops import DropLog, remedies, remedy
 from anna.corpus.held_out import HeldOutTask, held_out_texts, load_task
 from anna.corpus.rows import load_distractors, load_rows, sample
 from anna.corpus.sources import Cleaning, HeldOutSource, TrainSource
@@ -153,11 +153,11 @@ def _load_collection(
 
 def _check(collection: Collection, dropped: dict[str, int]) -> None:
     if len(collection.docs) < MIN_DOCS or not collection.queries:
+        lower = ("lower its positive_at",) if collection.kind == "sts" else ()
         raise InputError(
             f"training task {collection.task!r} is left with {len(collection.docs)} documents and "
             f"{len(collection.queries)} queries that have a positive, expected {MIN_DOCS} and 1 or more; dropped: "
-            f"{dropped}. {'Lower its positive_at, raise' if collection.kind == 'sts' else 'Raise'} its rows"
-            f"{near_duplicate_remedy(dropped)} or correct its columns"
+            f"{dropped}; {remedy(dropped, *lower)}"
         )
     classes = set(collection.labels.values())
     if collection.kind == "classification" and len(classes) < MIN_CLASSES:
@@ -169,15 +169,16 @@ def _check(collection: Collection, dropped: dict[str, int]) -> None:
 
 def _warn_of_contamination(task: str, read: int, dropped: Mapping[str, int]) -> None:
     """Warn if a held-out task is scored on much of a training task: probably the two have a source in common."""
-    contaminated = sum(dropped.get(reason, 0) for reason in ("contaminated", "near_contaminated"))
+    own = {reason: dropped[reason] for reason in ("contaminated", "near_contaminated") if reason in dropped}
+    contaminated = sum(own.values())
     if contaminated > CONTAMINATED * read:
         _log.warning(
             "%s: %d of %d pairs and distractors hold a text that a held-out task is scored on, or a near duplicate of "
-            "one, and are left out; keep the two apart by `where` or `unless` in params.yaml, score on fewer rows%s",
+            "one, and are left out; %s",
             task,
             contaminated,
             read,
-            near_duplicate_remedy(dropped),
+            ", ".join(remedies(own)),
         )
 
 

@@ -174,7 +174,7 @@ def test_unfilled_tables_are_empty_and_typed() -> None:
             "text label",
             [{"text": text, "label": text[0]} for text in ("a1", "a2", "a3", "b1")],
             {"train_rows": 2},
-            r"all of class 'a', .*Raise its rows, lower its train_rows or correct its columns$",
+            r"all of class 'a', .*; lower its train_rows, add rows to its source or correct its columns$",
         ),
         (
             "STS",
@@ -196,7 +196,7 @@ def test_unfilled_tables_are_empty_and_typed() -> None:
                 "text1 text2 score",
                 [{"text1": f"a{number}", "text2": "b", "score": 1} for number in range(4)],
                 {},
-                r"pairs all have score 1\.0, expected two or more scores; dropped: \{\}\. Raise its rows",
+                r"pairs all have score 1\.0, expected two or more scores; dropped: \{\}; add rows to its source",
             )
             for kind in ("STS", "PairClassification")
         ),
@@ -226,7 +226,14 @@ def test_unfilled_tables_are_empty_and_typed() -> None:
             "query doc",
             [{"query": "q", "doc": "d"}],
             {"count": 1},
-            r"nothing is left to score; dropped: \{'example': 1\}\. Raise its rows",
+            r"nothing is left to score; dropped: \{'example': 1\}; lower ingest.examples_per_task or name another",
+        ),
+        (
+            "Clustering",
+            "text label",
+            [{"text": text, "label": f"id {text}"} for text in "abc"],
+            {"count": 1},
+            "each of its 3 texts has a class of its own, such as 'id a', so .*; correct its label column$",
         ),
     ],
 )

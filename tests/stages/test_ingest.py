@@ -221,21 +221,38 @@ def test_one_template_for_many_documents_is_warned_of(
 @pytest.mark.parametrize("part", ["train", "held_out"])
 def test_a_task_that_is_one_template_is_refused_with_the_key(project: dict[str, Any], part: str) -> None:
     kind = {"kind": "retrieval"} if part == "train" else {"type": "Retrieval"}
-    message = r"'near_duplicate_document': 8}\. Raise its rows, raise ingest.near_duplicate \(null keeps .* or correct"
+    message = r"'near_duplicate_document': 8}; raise ingest.near_duplicate \(null .*\), add rows to its source or corr"
     with pytest.raises(InputError, match=message):
         run({**project, "held_out": [], part: [{**write_catalogue("Forms", 9), **kind}], "examples_per_task": 0})
 
 
 def test_too_small_a_task_is_refused(project: dict[str, Any]) -> None:
     write_jsonl(Path("sources/news.jsonl"), [{"text": "alone", "label": "x"}])
-    with pytest.raises(InputError, match=r"'News' is left with 1 documents and 0 queries.*query_without_positive"):
+    message = r"'News' is left with 1 documents and 0 queries.*query_without_positive': 1\}; add rows to its source or"
+    with pytest.raises(InputError, match=message):
         run(project)
+    write_jsonl(Path("sources/news.jsonl"), [{"text": text, "label": text} for text in "abc"])
+    (place,) = (number for number, source in enumerate(project["train"]) if source["task"] == "News")
+    project["train"][place]["rows"] = 1
+    with pytest.raises(InputError, match=r"'beyond_rows': 2, .*\}; raise its rows or correct its columns$"):
+        run(project)
+
+
+def test_a_task_that_is_held_out_whole_is_refused_with_what_keeps_the_two_apart(project: dict[str, Any]) -> None:
+    shelf = write_catalogue("Shelf", 0, others=9)
+    project["train"] = [{**shelf, "kind": "retrieval"}]
+    project["held_out"] = [{**shelf, "type": "Retrieval"}]
+    message = r"with 0 documents and 0 queries .*'contaminated': 9\}; keep it apart from what is held out by `where`"
+    with pytest.raises(InputError, match=message):
+        run({**project, "examples_per_task": 0})
 
 
 def test_a_similarity_that_no_pair_reaches_is_what_the_remedy_names(project: dict[str, Any]) -> None:
     (place,) = (n for n, source in enumerate(project["train"]) if source["kind"] == "sts")
     project["train"][place]["positive_at"] = 99.0
-    with pytest.raises(InputError, match=r" and 0 queries .* Lower its positive_at, raise its rows or correct its col"):
+    with pytest.raises(
+        InputError, match=r" and 0 queries .* lower its positive_at, add rows to its source or correct its col"
+    ):
         run(project)
 
 
