@@ -9,6 +9,18 @@ from typing import Any, TextIO, cast
 
 from anna.errors import InputError
 
+_NO_TEXT = {
+    codecs.BOM_UTF16_LE: "is UTF-16; make it UTF-8, e.g. by: iconv -f utf-16 -t utf-8",
+    codecs.BOM_UTF16_BE: "is UTF-16; make it UTF-8, e.g. by: iconv -f utf-16 -t utf-8",
+    b"\x1f\x8b": "holds what gzip has packed; let its name end in .gz, as often as it is packed",
+    b"BZh91AY": "is packed by bzip2; unpack it, or pack it by gzip",
+    b"\xfd7zXZ": "is packed by xz; unpack it, or pack it by gzip",
+    b"\x28\xb5\x2f\xfd": "is packed by zstd; unpack it, or pack it by gzip",
+    b"PK\x03\x04": "is a zip archive, or a spreadsheet; unpack it, or write it as csv",
+    b"PAR1\x15": "is Parquet; set its format to parquet",
+}
+"""By how a file begins: what it is in place of text, and what helps."""
+
 
 def open_text(path: Path, newline: str | None = None) -> TextIO:
     """Return the file open for reading as UTF-8, unpacked where its name ends in .gz.
@@ -20,16 +32,16 @@ def open_text(path: Path, newline: str | None = None) -> TextIO:
         newline: As `open` takes it.
 
     Raises:
-        InputError: If it is no file, or UTF-16.
+        InputError: If it is no file, or begins as one of UTF-16, an archive or Parquet does.
         OSError, EOFError, zlib.error: Now or while it is read, if its name ends in .gz and it is no gzip, or cut off.
     """
     if not path.is_file():
         raise InputError(f"{path} is a folder, expected a file; correct the path or the format in params.yaml")
     opened = gzip.open if path.suffix == ".gz" else open
     with opened(path, "rb") as file:
-        start = file.read(2)
-    if start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
-        raise InputError(f"{path} is UTF-16; make it UTF-8, e.g. by: iconv -f utf-16 -t utf-8")
+        start = file.read(max(map(len, _NO_TEXT)))
+    if found := next((what for magic, what in _NO_TEXT.items() if start.startswith(magic)), None):
+        raise InputError(f"{path} {found}")
     return cast(TextIO, opened(path, "rt", encoding="utf-8-sig", errors="surrogateescape", newline=newline))
 
 

@@ -9,7 +9,7 @@ import gzip
 import logging
 import re
 import zlib
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Set
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -104,7 +104,7 @@ def _tsv(path: Path, reading: Reading) -> Iterator[Raw]:
 
 def _separated(path: Path, rows: Any, reading: Reading) -> Iterator[Raw]:
     csv.field_size_limit(FIELD_CHARACTERS)
-    header = list(reading.header) if reading.header else None
+    header, is_first = list(reading.header) if reading.header else None, True
     while True:
         line = rows.line_num
         try:
@@ -115,24 +115,29 @@ def _separated(path: Path, rows: Any, reading: Reading) -> Iterator[Raw]:
             # A quote that is not closed swallows lines. Where its row ends is unknown, so each line is a faulty row.
             yield from [None] * (rows.line_num - line)
             continue
-        if not line:
-            _check_first(path, row, reading.header)
+        if not row:  # a blank line
+            continue
+        if is_first:
+            _check_first(path, row, reading)
+            is_first = False
         if header is None:
             header = row
             if repeated := repeats(header):
                 raise InputError(f"{path}: its first line names columns {repeated} more than once; rename all but one")
-        elif row:
+        else:
             yield dict(zip(header, row, strict=False)) if len(row) <= len(header) else None
 
 
-def _check_first(path: Path, row: list[str], header: Sequence[str] | None) -> None:
+def _check_first(path: Path, row: list[str], reading: Reading) -> None:
     """Refuse a first line that another mark divides, or that params repeat as `header`."""
-    if len(row) == 1 and (other := next((mark for mark in ";\t|" if mark in row[0]), None)):
+    # In a text there may be commas; in the one name of a column that nobody asks for they divide names.
+    marks = ";\t|" if reading.header or row[0] in reading.named else ";\t|,"
+    if len(row) == 1 and (other := next((mark for mark in marks if mark in row[0]), None)):
         raise InputError(
             f"{path}: its first line is one column, {row[0][:60]!r}, that {other!r} would divide; csv is read with "
             "commas and tsv with tabs: convert the file, or set its format"
         )
-    if row == list(header or ()):
+    if row == list(reading.header or ()):
         raise InputError(f"{path}: its first line is the `header` that params.yaml gives it; leave `header` out")
 
 
@@ -189,10 +194,18 @@ def _lines(path: Path, reading: Reading) -> Iterator[Raw]:
 
 
 def _folders(path: Path, _: Reading) -> Iterator[Raw]:
-    """Yield one row per file: the name of its folder is its label."""
+    """Yield one row per file: the name of its folder is its label. There is a warning of files below those."""
     files = sorted(file for file in path.glob("[!.]*/[!.]*") if file.is_file())
     if not files:
         raise InputError(f"{path} has no folder with files in it, expected one per label; correct the path")
+    if deeper := sorted(file for file in path.glob("[!.]*/[!.]*/**/[!.]*") if file.is_file()):
+        _log.warning(
+            "%s: %d files lie deeper than in the folder of a label and are not read, among them %s; move them up, or "
+            "out of it",
+            path,
+            len(deeper),
+            deeper[0],
+        )
     for file in files:
         with open_text(file) as opened:
             yield {"text": opened.read(), "label": file.parent.name}

@@ -1,5 +1,7 @@
+import bz2
 import gzip
 import json
+import lzma
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -99,6 +101,45 @@ def test_a_header_that_the_file_has_itself_is_refused(write: Callable[..., Path]
         read(write("text,label\na,b\n"), "csv", header=["text", "label"])
 
 
+def test_a_comma_divides_no_text_and_no_name_that_is_asked_for(write: Callable[..., Path]) -> None:
+    with pytest.raises(InputError, match=r"its first line is one column, 'text,label', that ',' would divide; csv is"):
+        read(write("text,label\na,b\n"), "tsv")
+    assert read(write("one, two\n"), "tsv", header=["text"]) == [{"text": "one, two"}]
+    assert read(write("a, b\nc\n"), "tsv", columns={"text": "a, b"}) == [{"a, b": "c"}]
+
+
+@pytest.mark.parametrize("header", [None, ["text", "label"]])
+def test_blank_lines_before_the_first_are_skipped(write: Callable[..., Path], header: list[str] | None) -> None:
+    first = "" if header else "text,label\n"
+    assert read(write(f"\n\r\n{first}a,b\n"), "csv", header=header) == [{"text": "a", "label": "b"}]
+    with pytest.raises(InputError, match="its first line is one column"):
+        read(write("\ntext;label\na;b\n"), "csv", header=header)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (gzip.compress(b"text\na\n"), "holds what gzip has packed; let its name end in .gz"),
+        (bz2.compress(b"text\na\n"), "is packed by bzip2; unpack it, or pack it by gzip"),
+        (lzma.compress(b"text\na\n"), "is packed by xz; unpack it, or pack it by gzip"),
+        (pa.compress(b"text\na\n", "zstd", asbytes=True), "is packed by zstd; unpack it, or pack it by gzip"),
+        (b"PK\x03\x04\x14", "is a zip archive, or a spreadsheet; unpack it, or write it as csv"),
+    ],
+)
+def test_what_is_packed_is_refused_by_how_it_begins(write: Callable[..., Path], content: bytes, message: str) -> None:
+    for kind in ("csv", "jsonl", "json", "lines"):
+        with pytest.raises(InputError, match=f"/source {message}"):
+            read(write(content), kind, pattern="(?P<text>.*)" if kind == "lines" else None)
+
+
+def test_parquet_as_text_is_refused(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"text": ["a"]}), tmp_path / "rows.csv")
+    with pytest.raises(InputError, match=r"rows\.csv is Parquet; set its format to parquet"):
+        read(tmp_path / "rows.csv", "csv")
+    (tmp_path / "rows.csv").write_text("PAR1,text\n1,a\n")
+    assert read(tmp_path / "rows.csv", "csv") == [{"PAR1": "1", "text": "a"}]
+
+
 def test_utf_16_is_refused(write: Callable[..., Path]) -> None:
     with pytest.raises(InputError, match=r"is UTF-16; make it UTF-8, e.g. by: iconv -f utf-16 -t utf-8"):
         read(write('{"text": "a"}\n'.encode("utf-16")), "jsonl")
@@ -157,6 +198,22 @@ def test_folders_are_labels(tmp_path: Path) -> None:
     (tmp_path / "a" / "1.txt").unlink()
     (tmp_path / "a" / "1.txt.gz").write_bytes(gzip.compress(b"packed"))
     assert read(tmp_path, "folders") == [{"text": "packed", "label": "a"}, {"text": "b/2.txt", "label": "b"}]
+
+
+def test_files_below_the_folder_of_a_label_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("a/1.txt", "a/.hidden/2.txt", "a/x/.DS_Store", "b/2.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / name).write_text(name)
+    rows = read(tmp_path, "folders")
+    assert not caplog.messages
+    for name in ("a/y/z/3.txt", "a/x/4.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / name).write_text(name)
+    assert read(tmp_path, "folders") == rows
+    assert caplog.messages == [
+        f"{tmp_path}: 2 files lie deeper than in the folder of a label and are not read, among them "
+        f"{tmp_path}/a/x/4.txt; move them up, or out of it"
+    ]
 
 
 def test_folder_without_files_is_refused(tmp_path: Path) -> None:
