@@ -16,7 +16,7 @@ Value = str | float | tuple[str, ...] | tuple[float, ...]
 
 _TEXT_LISTS = ("docs", "negatives", "unjudged", "summaries")
 _OPTIONAL = ("negatives", "unjudged")
-"""Lists that a data set may have for some of its queries alone."""
+"""Lists that a data set may have for some of its queries alone; one text in place of a list is a list of one."""
 
 _CLASSES = ("label", "relevance")
 
@@ -128,7 +128,10 @@ def _list(value: Any, ours: str, theirs: str, place: str) -> Sequence[Any]:
         if any(is_missing(item) for item in value):
             raise UnusableError("missing_column")
         return value
-    if isinstance(value, str) and value.lstrip().startswith("["):
+    is_written = isinstance(value, str) and value.strip().startswith("[") and value.strip().endswith("]")
+    if ours in _OPTIONAL and isinstance(value, str) and not is_written:
+        return [value] if value.strip() else []  # a CSV has no other way to say none
+    if is_written:
         remedy = "this is a list written as text; write the source as jsonl or parquet, which have lists"
     elif ours == "docs":
         remedy = "write it as a list in every row, or map the column to doc if no row has one"

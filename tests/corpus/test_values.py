@@ -93,6 +93,16 @@ def test_no_negatives_are_none_and_other_lists_are_not(name: str, load: Load, dr
     assert drops == {"missing_column": 2}
 
 
+@pytest.mark.parametrize("name", ["negatives", "unjudged"])
+def test_one_negative_as_text_is_a_list_of_one(name: str, load: Load, drops: Counted) -> None:
+    columns = {"query": "q", "doc": "p", name: "n"}
+    rows = load("q,p,n\na,b,c\na,b,\na,b,[1] is cited\na,b\n", format="csv", columns=columns)
+    assert [row.texts(name) for row in rows] == [("c",), (), ("[1] is cited",), ()]
+    rows = load(lines(*({"q": "a", "p": "b", "n": value} for value in ("c", "", ["c", "d"], None))), columns=columns)
+    assert [row.texts(name) for row in rows] == [("c",), (), ("c", "d"), ()]
+    assert not drops
+
+
 def test_classes_that_pandas_wrote_are_those_that_it_read(load: Load, drops: Counted) -> None:
     content = lines(*({"t": f"text {value}", "c": value} for value in (1, 1.0, float("nan"), -0.0, 0.5, "1.0", "1.05")))
     rows = load(content, columns={"text": "t", "label": "c", "relevance": "c"})
@@ -134,12 +144,17 @@ def test_classes_that_pandas_wrote_are_those_that_it_read(load: Load, drops: Cou
             {"query": "q", "docs": "p"},
             r"column 'p': got int '3', expected a string for docs",
         ),
-        ({"q": "q", "n": "d"}, {"query": "q", "negatives": "n"}, r"expected a list for negatives; write it as a list"),
+        ({"q": "q", "n": 3}, {"query": "q", "negatives": "n"}, r"expected a list for negatives; write it as a list"),
+        (
+            {"q": "q", "n": ' ["a", "b"] '},
+            {"query": "q", "negatives": "n"},
+            r"expected a list for negatives; this is a list written as text; write the source as jsonl",
+        ),
         ({"q": {"a": 1}}, {"query": "q"}, r"column 'q': got dict"),
         (
-            {"q": "q", "n": "d" * 999 + "e"},
-            {"query": "q", "negatives": "n"},
-            r"got str 'd{60}', expected a list for negatives; write it as a list, such as \[\"d{60}\"\]$",
+            {"q": "q", "r": "d" * 999 + "e"},
+            {"query": "q", "relevances": "r"},
+            r"got str 'd{60}', expected a list for relevances; write it as a list, such as \[\"d{60}\"\]$",
         ),
         ({"t": "x", "r": 1.0}, {"source": "t", "relevances": "r"}, r"got float '1\.0', expected a list for relevances"),
     ],
