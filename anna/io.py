@@ -192,8 +192,12 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[str | f
         csv.writer(file, lineterminator="\n").writerows([header, *rows])
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path, remedy: str = "delete it and run: dvc repro") -> dict[str, Any]:
     """Return the JSON object at `path`.
+
+    Args:
+        path: A file of the pipeline, or another.
+        remedy: What helps if it holds something else.
 
     Raises:
         InputError: If the file is missing or not a JSON object.
@@ -203,9 +207,9 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not valid JSON ({error}); delete it and run: dvc repro") from None
+        raise InputError(f"{path} is not valid JSON ({error}); {remedy}") from None
     if not isinstance(value, dict):
-        raise InputError(f"{path} holds {type(value).__name__}, expected a JSON object; run: dvc repro")
+        raise InputError(f"{path} holds {type(value).__name__}, expected a JSON object; {remedy}")
     return value
 
 

@@ -42,6 +42,8 @@ KNOWN: dict[str, Shape] = {
 }
 """By a part of the model's name, in lower case: the sizes that the model's own config.json has on the hub."""
 
+_REMEDY = "put the model's own config.json there"
+
 
 def find_shape(origin: WheelOrigin | HubOrigin | FilesOrigin, place: str) -> Shape:
     """Return the shape of a model; nothing is fetched.
@@ -56,7 +58,7 @@ def find_shape(origin: WheelOrigin | HubOrigin | FilesOrigin, place: str) -> Sha
     path = _config(origin)
     if path is not None:
         try:
-            return Shape.of(io.read_json(path))
+            return Shape.of(io.read_json(path, _REMEDY))
         except KeyError as missing:
             raise InputError(
                 f"{path}: no form of transformer is known with {missing}, so {place} cannot be planned for; choose "
@@ -80,7 +82,7 @@ def local_shape(origin: WheelOrigin | HubOrigin | FilesOrigin) -> Shape | None:
     """Return the shape of a model that is on this machine, or None where it is not, or is of no known form."""
     path = _config(origin)
     try:
-        return Shape.of(io.read_json(path)) if path else None
+        return Shape.of(io.read_json(path, _REMEDY)) if path else None
     except KeyError:
         return None
 

@@ -55,6 +55,16 @@ def test_a_file_that_is_still_to_be_unpacked_is_looked_up_by_name_too(tmp_path: 
     assert find_shape(FilesOrigin(kind="files", path=path), "student.model") == KNOWN["smollm2-135m"]
 
 
+@pytest.mark.parametrize("content", ["{", "[]"])
+def test_a_broken_configuration_is_not_deleted(tmp_path: Path, content: str) -> None:
+    write(tmp_path / "model")
+    (tmp_path / "model" / "config.json").write_text(content)
+    origin = FilesOrigin(kind="files", path=tmp_path / "model")
+    for read in (local_shape, lambda origin: find_shape(origin, "student.model")):
+        with pytest.raises(InputError, match=r"model/config\.json .*; put the model's own config\.json there$"):
+            read(origin)
+
+
 def test_a_model_that_nobody_knows_is_refused_with_its_place() -> None:
     with pytest.raises(InputError, match=r"^student\.model: acme/brain@aaaaaaaaaaaa is not on this machine"):
         find_shape(hub("acme/brain"), "student.model")
