@@ -56,7 +56,7 @@ def main() -> None:
     io.write_text(TABLE, "Scores, zero-shot unless examples are named\n" + results.text_table(facts) + "\n")
     made = card.Made.read(MODEL, {section.section: section.load().values() for section in TOLD})
     scored = card.Scored(
-        facts.tasks, facts.leaderboard, facts.contamination, facts.stages["train"], evaluate, facts.costs
+        facts.tasks, facts.leaderboard, facts.contamination, facts.stages["train"], evaluate, facts.costs, facts.sizes
     )
     io.write_text(CARD, card.render(made, scored))
     _log.info("report: %s", REPORT)

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 from anna import io
 from anna.origins import HubOrigin, Origin, describe
 from anna.params import HELD_OUT
-from anna.reporting import style, templates
+from anna.reporting import sizes, style, templates
 
 SECTIONS = ("ingest", "retrieve_dense", "rerank", "label", "filter", "train", "student")
 """Sections of params that the card tells of."""
@@ -54,6 +54,7 @@ class Scored(NamedTuple):
     """Section of params: how texts were read."""
     costs: Mapping[str, Mapping[str, Any]]
     """Stage -> seconds, cpus, and gpus with their gpu_watts where there are any."""
+    sizes: sizes.Sizes
 
 
 class Source(NamedTuple):
@@ -82,6 +83,7 @@ def render(made: Made, scored: Scored | None = None) -> str:
     environment = templates.environment(autoescape=False, keep_trailing_newline=True)
     environment.filters |= {"cell": cell, "duration": style.duration}
     student = made.sections["student"]
+    own, known = (scored.tasks.get("student", {}), scored.sizes) if scored else ({}, {})
     return environment.get_template("card.md.j2").render(
         front_matter=yaml.safe_dump(front_matter(made, scored), sort_keys=False, allow_unicode=True, width=1000),
         made=made,
@@ -93,6 +95,9 @@ def render(made: Made, scored: Scored | None = None) -> str:
         reranker=named(made.sections["rerank"]["model"]),
         settings=[(name, value) for name, value in flat(made.sections["train"]) if _is_used(name, made)],
         energy=energy(scored.costs) if scored else None,
+        counted=sizes.head(known),
+        counts={task: sizes.cells(known, [task]) for task in own},
+        few=sizes.warning(known, own),
         grid=GRID_KG_PER_KWH,
     )
 

@@ -44,7 +44,7 @@ def draw_scores(facts: Facts) -> Figure | None:
     axes.axvline(0.5, color=light("grid"), linewidth=0.8)
     axes.set_xticks(range(len(categories) + 1), ["Mean", *(_wrap(category) for category in categories)])
     axes.set_xlim(-0.5, len(categories) + 0.5)
-    axes.set_ylabel("mean main score (0 to 1)")
+    axes.set_ylabel("mean main score\n(0 to 1; correlations −1 to 1)")  # noqa: RUF001 - a real minus sign
     axes.grid(axis="x", visible=False)
     figure.legend(loc="outside upper left", ncols=len(columns), columnspacing=1.4, handlelength=1.1)
     return figure

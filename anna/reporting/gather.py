@@ -7,8 +7,10 @@ from typing import Any, NamedTuple
 
 from anna import io, schemas, scores
 from anna.errors import InputError
+from anna.params import HELD_OUT
 from anna.reporting.curves import Curve, Validation, read_curve, read_validation
 from anna.reporting.distributions import Distributions
+from anna.reporting.sizes import Sizes
 
 
 class IngestDrop(NamedTuple):
@@ -98,6 +100,13 @@ class Facts:
     tables: Sequence[TableSize]
     evaluate: Mapping[str, Any]
     """Section of params."""
+
+    @property
+    def sizes(self) -> Sizes:
+        """What `ingest` counted of the held-out tasks, if these are what was scored."""
+        is_held_out = self.leaderboard.get("benchmark") == HELD_OUT
+        sizes: Sizes = self.stages.get("ingest", {}).get("held_out", {}) if is_held_out else {}
+        return sizes
 
 
 def read(files: Files, distributions: Distributions, evaluate: Mapping[str, Any]) -> Facts:

@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from anna import io
 from anna.params import STAGES
-from anna.reporting import plots, results, style, templates
+from anna.reporting import plots, results, sizes, style, templates
 from anna.reporting.gather import Facts
 from anna.reporting.plots import Plot
 
@@ -38,6 +38,8 @@ def render(facts: Facts, drawn: Sequence[Plot]) -> str:
         headline=results.headline(facts),
         cards=results.cards(facts),
         columns=[style.column_name(column) for column in results.columns(facts)],
+        counted=sizes.head(facts.sizes),
+        warning=results.warning(facts),
         category_rows=results.category_rows(facts),
         task_rows=results.task_rows(facts),
         standings=standings(facts.leaderboard),

@@ -1,11 +1,12 @@
 """What scores and training curve say: the headline, the tables of results, and the text table that ends a run."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from anna.reporting import style
+from anna.reporting import sizes, style
 from anna.reporting.curves import Curve, Floats
 from anna.reporting.gather import Facts
 from anna.scores import align
@@ -34,6 +35,8 @@ class Row(NamedTuple):
     name: str
     kind: str
     metric: str
+    counts: Sequence[str]
+    """Rows and documents, under `sizes.head`."""
     cells: Sequence[Cell]
 
 
@@ -74,32 +77,52 @@ def headline(facts: Facts) -> str:
 def category_rows(facts: Facts) -> list[Row]:
     """Return a row per category and the mean, a cell per model of `columns`."""
     names = list(dict.fromkeys(name for means in facts.means.values() for name in means))
-    rows = [_row(name, "", "", [facts.means.get(column, {}).get(name) for column in columns(facts)]) for name in names]
+    kinds = {task: str(scored["type"]) for task, scored in _tasks(facts).items()}
+    rows = [
+        _row(
+            name,
+            [facts.means.get(column, {}).get(name) for column in columns(facts)],
+            counts=sizes.cells(facts.sizes, [task for task, kind in kinds.items() if kind == name]),
+        )
+        for name in names
+    ]
     means = [facts.summary.get(column, {}).get("mean") for column in columns(facts)]
-    return [*rows, _row("Mean", "", "", means)] if rows else []
+    return [*rows, _row("Mean", means, counts=[""] * len(sizes.head(facts.sizes)))] if rows else []
 
 
 def task_rows(facts: Facts) -> list[Row]:
     """Return a row per task in the order of evaluation, a cell per model of `columns`."""
-    tasks = {task: scored for model in facts.tasks.values() for task, scored in model.items()}
     return [
         _row(
             task,
-            str(scored["type"]),
-            style.words(str(scored["metric"])),
             [facts.tasks.get(column, {}).get(task, {}).get("score") for column in columns(facts)],
+            kind=str(scored["type"]),
+            metric=style.words(str(scored["metric"])),
+            counts=sizes.cells(facts.sizes, [task]),
         )
-        for task, scored in tasks.items()
+        for task, scored in _tasks(facts).items()
     ]
 
 
+def warning(facts: Facts) -> str:
+    """Return a sentence that names the tasks of few scored rows; empty if there are none."""
+    return sizes.warning(facts.sizes, _tasks(facts))
+
+
 def text_table(facts: Facts) -> str:
-    """Return categories down and models across as text; a dash where a model was not scored."""
-    rows = [[row.name, *(cell.text for cell in row.cells)] for row in category_rows(facts)]
+    """Return categories down and models across as text, a dash where a model was not scored; below, few rows."""
+    rows = [[row.name, *row.counts, *(cell.text for cell in row.cells)] for row in category_rows(facts)]
     if not rows:
         return "no scores"
-    head = ["", *(style.column_name(column) for column in columns(facts))]
-    return align([head, *rows])
+    head = ["", *sizes.head(facts.sizes), *(style.column_name(column) for column in columns(facts))]
+    table = align([head, *rows])
+    below = textwrap.fill(warning(facts), width=max(map(len, table.splitlines())))
+    return f"{table}\n{below}" if below else table
+
+
+def _tasks(facts: Facts) -> dict[str, Mapping[str, Any]]:
+    """Return every task that a model was scored on, in the order of evaluation."""
+    return {task: scored for model in facts.tasks.values() for task, scored in model.items()}
 
 
 def _card(name: str, role: str, scores: Mapping[str, float]) -> Card:
@@ -129,12 +152,14 @@ def smooth(values: Floats, share: float = 0.08) -> Floats:
     return np.asarray(np.convolve(values, window, mode="same") / counts)
 
 
-def _row(name: str, kind: str, metric: str, values: Sequence[float | None]) -> Row:
+def _row(
+    name: str, values: Sequence[float | None], *, kind: str = "", metric: str = "", counts: Sequence[str] = ()
+) -> Row:
     """Return a row whose highest numbers are marked, as they are shown: to three decimals."""
     texts = [style.score(value) for value in values]
     known = [value for value in values if value is not None]
     best = style.score(max(known)) if len(known) > 1 else None
-    return Row(name, kind, metric, [Cell(text, text == best) for text in texts])
+    return Row(name, kind, metric, counts, [Cell(text, text == best) for text in texts])
 
 
 def _against_untrained(means: Mapping[str, float]) -> str:

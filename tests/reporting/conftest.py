@@ -31,6 +31,14 @@ TASKS = {
     "FactualSummaries": ("Summarization", "cosine_spearman"),
 }
 
+SIZES = {
+    "BoolQ": {"scored": 300, "docs": 5050},
+    "PrivacyQA": {"scored": 49, "docs": 707},
+    **{task: {"scored": 100} for task in ("STSBenchmark", "IMDB", "BBCNews", "HPOSynonyms", "FactualSummaries")},
+    HOSTILE: {"scored": 4},
+}
+"""What ingest counted of each held-out task."""
+
 LEVEL = {
     ("student", 0): 0.62,
     ("student", 1): 0.634,
@@ -74,6 +82,7 @@ def write_run(folder: Path, num_queries: int = 240) -> None:
     _write_scores(folder, rng)
     _write_curve(folder, rng)
     counts = _write_tables(folder, rng, num_queries)
+    counts["ingest"] = {"held_out": {task: {**size, "drops": {}} for task, size in SIZES.items()}}
     for path in report.FILES.stages:
         io.write_json(folder / path, counts.get(path.stem, {"queries": num_queries, "rows": num_queries * 10}))
     for place, path in enumerate(report.FILES.costs):

@@ -29,7 +29,9 @@ def made(file: str = "params.yaml") -> card.Made:
 def scored(facts: Facts, **changes: Any) -> card.Scored:
     first = {"groups": 3000, "epochs": 6, "steps": 90, "loss_first_tenth": 7.5, "loss_last_tenth": 4.25}
     training = {"last_layer_first": first, "queries": 3330, "steps": 105, "tokens": 234312}
-    base = card.Scored(facts.tasks, facts.leaderboard, facts.contamination, training, facts.evaluate, facts.costs)
+    base = card.Scored(
+        facts.tasks, facts.leaderboard, facts.contamination, training, facts.evaluate, facts.costs, facts.sizes
+    )
     return base._replace(**changes)
 
 
@@ -142,8 +144,22 @@ def test_held_out_samples_are_not_passed_off_as_mtebs_tasks(facts: Facts) -> Non
 def test_texts_of_the_data_stay_within_their_cell(facts: Facts) -> None:
     text = card.render(made(), scored(facts))
     assert f"| {HOSTILE}" not in text
-    assert "| &lt;b>x & $y$ | Classification | accuracy |" in text
+    assert "| &lt;b>x & $y$ | Classification | accuracy | 4 | – |" in text  # noqa: RUF001
+    assert "scored of PrivacyQA (49) and &lt;b>x & $y$ (4): " in text
     assert card.cell("a | b\nc\\") == "a \\| b c\\\\"
+
+
+def test_each_score_stands_with_its_rows_and_documents_where_they_are_known(facts: Facts) -> None:
+    text = card.render(made(), scored(facts))
+    assert "\n| task | type | metric | scored | docs | instruction alone | with examples |\n" in text
+    assert "\n|---|---|---|---|---|---|---|\n" in text
+    student = facts.tasks["student"]["BoolQ"]["score"]
+    assert f"\n| BoolQ | Retrieval | ndcg at 10 | 300 | 5,050 | {100 * student:.2f} |" in text
+    unknown = card.render(made(), scored(facts, sizes={}))
+    assert f"\n| BoolQ | Retrieval | ndcg at 10 | {100 * student:.2f} |" in unknown
+    assert "Fewer than 50 rows" not in unknown
+    assert "\n\n\n" not in text
+    assert "\n\n\n" not in unknown
 
 
 def test_standings_are_told_where_there_are_any(facts: Facts) -> None:
@@ -177,7 +193,7 @@ def test_the_report_writes_the_card_of_the_run(finished_run: Path) -> None:
     report.main()
     text = report.CARD.read_text(encoding="utf-8")
     student = json.loads(report.FILES.tasks.read_text())["student"]["zero_shot"]["BoolQ"]["score"]
-    assert f"| BoolQ | Retrieval | ndcg at 10 | {100 * student:.2f} |" in text
+    assert f"| BoolQ | Retrieval | ndcg at 10 | 300 | 5,050 | {100 * student:.2f} |" in text
     assert "3,330 queries, 105 optimizer steps, 234,312 tokens computed." in text
     assert 'prompt_name="BoolQ"' in text
     assert "find \\| answers" in text

@@ -107,6 +107,13 @@ def test_scores_are_those_of_the_metrics(facts: Facts, rendered: str) -> None:
         assert f'<span class="value">{facts.summary[name]["mean"]:.3f}</span>' in rendered
 
 
+def test_scores_stand_with_rows_and_documents_and_few_rows_are_named(rendered: str) -> None:
+    assert '<th scope="col">Scored</th><th scope="col">Docs</th><th scope="col">Student</th>' in rendered
+    assert '<td class="text part">ndcg at 10</td><td class="quiet">300</td><td class="quiet">5,050</td>' in rendered
+    assert '<th scope="row">Classification</th><td class="quiet">104</td><td class="quiet">–</td>' in rendered  # noqa: RUF001
+    assert f"scored of PrivacyQA (49) and {html.escape(HOSTILE)} (4): such a score" in rendered
+
+
 def test_contamination_and_the_leaderboard_stand_below_the_scores(facts: Facts, rendered: str) -> None:
     assert "Zero-shot share, by mteb's rule: 87 %. 1 of 8 tasks are" in rendered
     assert f"versions of them: {html.escape(HOSTILE)}." in rendered

@@ -95,6 +95,18 @@ def test_missing_baselines_leave_gaps(facts: Facts) -> None:
     assert "var(--teacher)" not in alone
 
 
+@pytest.mark.parametrize("others", [{}, {"Retrieval": 0.9}])
+def test_a_negative_correlation_is_drawn_inside_the_axes(facts: Facts, others: dict[str, float]) -> None:
+    negative = replace(facts, means={"student": {"STS": -0.4, **others}}, summary={})
+    with plots.drawing():
+        figure = figures.draw_scores(negative)
+    assert figure
+    low, high = figure.axes[0].get_ylim()
+    assert low < -0.4
+    assert high >= max([0, *others.values()])
+    assert "correlations −1 to 1" in figure.axes[0].get_ylabel()  # noqa: RUF001
+
+
 def test_inline_figures_take_the_colours_of_the_page_and_clash_with_nothing(drawn: list[Plot]) -> None:
     ids: list[str] = []
     for plot in drawn:

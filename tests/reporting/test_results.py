@@ -73,9 +73,9 @@ def test_cards_say_what_was_not_run(facts: Facts) -> None:
 
 
 def test_best_of_a_row_is_marked_and_ties_are_shared(facts: Facts) -> None:
-    row = results._row("t", "", "", [0.5, 0.70004, 0.7, None])
+    row = results._row("t", [0.5, 0.70004, 0.7, None])
     assert [cell.is_best for cell in row.cells] == [False, True, True, False]
-    assert not results._row("t", "", "", [0.5, None]).cells[0].is_best, "alone is not best"
+    assert not results._row("t", [0.5, None]).cells[0].is_best, "alone is not best"
 
 
 def test_a_model_we_do_not_know_is_shown_last(facts: Facts) -> None:
@@ -87,11 +87,29 @@ def test_a_model_we_do_not_know_is_shown_last(facts: Facts) -> None:
 
 
 def test_text_table_has_every_category_and_the_mean(facts: Facts) -> None:
-    lines = results.text_table(facts).splitlines()
+    unsized = replace(facts, stages={})
+    lines = results.text_table(unsized).splitlines()
     assert len({len(line) for line in lines}) == 1, "columns are aligned"
     assert [line.split()[0] for line in lines[1:]] == [*facts.means["student"], "Mean"]
     assert lines[-1].split()[1] == f"{facts.summary['student']['mean']:.3f}"
     assert results.text_table(replace(facts, means={}, tasks={})) == "no scores"
+
+
+def test_text_table_tells_rows_and_documents_and_names_tasks_of_few(facts: Facts) -> None:
+    lines = results.text_table(facts).splitlines()
+    assert lines[0].split()[:2] == ["Scored", "Docs"]
+    cells = {line.split()[0]: line.split()[1:3] for line in lines[1:]}
+    assert cells["Retrieval"] == ["300", "5,050"]
+    assert cells["Classification"] == ["104", style.MISSING], "of both its tasks"
+    assert max(map(len, lines)) <= 100
+    assert "of PrivacyQA (49) and <b>x & $y$ (4): " in " ".join(lines)
+
+
+def test_sizes_of_held_out_samples_are_not_those_of_mtebs_own_tasks(facts: Facts) -> None:
+    ranked = replace(facts, leaderboard={**facts.leaderboard, "benchmark": "MTEB(eng, v2)"})
+    assert "Scored" not in results.text_table(ranked)
+    assert results.warning(ranked) == ""
+    assert all(row.counts == [] for row in (*results.task_rows(ranked), *results.category_rows(ranked)))
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 96])
