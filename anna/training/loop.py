@@ -24,7 +24,8 @@ from anna.training.schedule import learning_rate
 _log = logging.getLogger(__name__)
 
 _FALL = 0.1
-"""Fall of nDCG@10 that is warned of: with a few dozen validation queries a smaller one can be chance (ours)."""
+"""Fall of nDCG@10 that is warned of where the last weights are kept, whatever they score: with a few dozen validation
+queries a smaller one can be chance (ours)."""
 
 
 class Place(NamedTuple):
@@ -51,7 +52,7 @@ def train(
 ) -> list[Record]:
     """Take one optimizer step per batch, from the last checkpoint on, and return one record per step of the whole run.
 
-    A validation before the first step goes into its record, and a run that ends far below it is warned of.
+    A validation before the first step goes into its record, and kept weights that rank below it are warned of.
 
     Args:
         engine: Around the encoder, fresh.
@@ -98,15 +99,26 @@ def best_step(records: Sequence[Record]) -> int | None:
     return max(scored)[1] if scored else None
 
 
+def kept_step(records: Sequence[Record], recipe: TrainParams) -> int:
+    """Return the step whose weights are kept; with `keep: best` the last where nothing was validated."""
+    return (best_step(records) if recipe.keep == "best" else None) or len(records)
+
+
 def _warn_of_loss(records: Sequence[Record], recipe: TrainParams) -> None:
-    """Say so where the last weights rank far worse than the first."""
+    """Say so where the kept weights rank worse than those before training, which are never kept.
+
+    The best are kept because of their rank, so any fall is told; the last whatever their rank, so a far one alone.
+    """
+    kept = kept_step(records, recipe)
     before = float(records[0].get("ndcg_at_10_before", "nan"))
-    after = float(records[-1].get("ndcg_at_10", "nan"))
-    if after < before - _FALL:
+    after = float(records[kept - 1].get("ndcg_at_10", "nan"))
+    if after < before - (0 if recipe.keep == "best" else _FALL):
         _log.warning(
-            "validation nDCG@10 was %.4f before training and is %.4f after it: lower train.learning_rate (%s)",
+            "validation nDCG@10 was %.4f before training and is %.4f after step %d, whose weights are kept: lower "
+            "train.learning_rate (%s)",
             before,
             after,
+            kept,
             recipe.learning_rate,
         )
 

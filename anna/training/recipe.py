@@ -96,7 +96,9 @@ class TrainParams(Params):
     validation_queries: int = Field(ge=0)
     """Queries of the validation split that are ranked, at most, of all tasks together; 0: no validation."""
     keep: Literal["best", "last"]
-    """Which weights are saved: those of the highest validation nDCG@10, or those after the last step."""
+    """Which weights are saved: those of the highest validation nDCG@10 in training, or those after the last step.
+
+    Weights before training are never kept; `train` warns where the best are below them."""
 
     @field_validator("keep")
     @classmethod

@@ -28,7 +28,7 @@ from anna.training.checks import check_dims, check_last_layer, check_prompts
 from anna.training.gather import from_first
 from anna.training.identity import conditions, identify
 from anna.training.last_layer import prepare_last_layer
-from anna.training.loop import best_step, train
+from anna.training.loop import kept_step, train
 from anna.training.memory import check_memory
 from anna.training.recipe import TrainParams
 from anna.training.results import Outputs, save_encoder, save_records, summary
@@ -113,7 +113,7 @@ def train_encoder(
         validate=partial(score, engine, encoder, held_out, data.texts, recipe) if held_out else None,
         live=scratch.live,
     )
-    kept = (best_step(records) if recipe.keep == "best" else None) or len(records)
+    kept = kept_step(records, recipe)
     # Of every rank, whose shares they are, though the first alone gets and saves them.
     after = engines.weights(encoder.backbone, is_trained=True) if kept == len(records) else checkpoints.best(kept)
     frozen = {} if recipe.method == "lora" else engines.weights(encoder.backbone, is_trained=False)

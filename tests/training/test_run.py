@@ -108,6 +108,29 @@ def test_a_run_that_ends_far_below_its_start_is_warned_of(
     assert ("lower train.learning_rate" in caplog.text) == is_said
 
 
+@pytest.mark.parametrize(
+    ("scores", "said"),
+    [
+        ((0.776, 0.1), "was 0.8260 before training and is 0.7760 after step 1, whose weights are kept"),
+        ((0.1, 0.82599), "is 0.8260 after step 2, whose weights are kept"),
+        ((0.826, 0.1), None),
+        ((0.1, 0.9), None),
+    ],
+)
+def test_the_best_weights_are_warned_of_where_they_are_below_the_start(
+    scores: tuple[float, float], said: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    chosen = recipe(1, "full").model_copy(update={"keep": "best"})
+    first, second = scores
+    records: list[Record] = [
+        {"step": 1, "ndcg_at_10_before": 0.826, "ndcg_at_10": first},
+        {"step": 2, "ndcg_at_10": second},
+    ]
+    loop._warn_of_loss(records, chosen)
+    assert (said or "") in caplog.text
+    assert bool(caplog.text) == bool(said)
+
+
 def test_one_process_or_a_launcher_of_the_users_own_starts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("started something"))
     monkeypatch.delenv("RANK", raising=False)
