@@ -1,18 +1,13 @@
-"""What a text looks like in every table."""
+"""What a source's values become, and why one cannot be used."""
 
 import math
 import re
-import unicodedata
 from typing import Any
+
+from anna.cleaning import clean
 
 _SURROGATES = re.compile(r"[\ud800-\udfff]")
 """Lone surrogates: they stand for bytes that are not UTF-8 (PEP 383), and for broken JSON escapes."""
-
-_NOT_TEXT = re.compile(r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u200b\ufeff]")
-"""Control characters that are no whitespace, the zero-width space and the byte-order mark."""
-
-_LINE_BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)
-"""The one HTML tag that is common in otherwise plain text. It counts as whitespace."""
 
 
 class UnusableError(ValueError):
@@ -34,21 +29,14 @@ class UnusableError(ValueError):
 
 
 def clean_text(text: str) -> str:
-    """Return `text` in Unicode NFC, without control characters, whitespace runs made one space, ends stripped.
+    """Return `text` as `clean` makes it.
 
     Raises:
         UnusableError: `undecodable` if it holds bytes that were not UTF-8, `empty_text` if nothing is left.
     """
-    if not text.isascii():
-        if _SURROGATES.search(text):
-            raise UnusableError("undecodable")
-        # Removal comes first: NFC composes characters only once nothing stands between them.
-        text = unicodedata.normalize("NFC", _NOT_TEXT.sub("", text))
-    elif not text.isprintable():
-        text = _NOT_TEXT.sub("", text)
-    if "<" in text:
-        text = _LINE_BREAK.sub(" ", text)
-    cleaned = " ".join(text.split())
+    if not text.isascii() and _SURROGATES.search(text):
+        raise UnusableError("undecodable")
+    cleaned = clean(text)
     if not cleaned:
         raise UnusableError("empty_text")
     return cleaned

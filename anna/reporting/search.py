@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 
 from anna import fingerprints, log, store
+from anna.cleaning import clean
 from anna.errors import InputError
 from anna.modeling.encoder_config import CARD_FILE, EncoderConfig
 
@@ -40,14 +41,14 @@ def search(model: Path, corpus: pa.Table, text: str, task: str | None, top: int)
     Args:
         model: What `export` wrote.
         corpus: Table CORPUS.
-        text: Bare query; whitespace in it becomes what it is in every table.
+        text: Bare query; it is cleaned as every table's texts are.
         task: Whose documents are searched and whose instruction the query gets; None: the only one there is.
         top: Most documents returned, > 0.
 
     Raises:
         InputError: If there is no model, no such task, the text is empty or `top` is not positive.
     """
-    query = " ".join(text.encode("utf-8", "replace").decode().split())  # a terminal may give bytes that are not UTF-8
+    query = clean(text.encode("utf-8", "replace").decode())  # a terminal may give bytes that are not UTF-8
     if not query:
         raise InputError(f"text {text!r} of the search is empty; give some words")
     if top < 1:

@@ -9,23 +9,6 @@ from anna.folding import normalise
 
 
 @pytest.mark.parametrize(
-    ("raw", "cleaned"),
-    [
-        ("  two\t\nlines\r\n here ", "two lines here"),
-        ("cafe\u0301", "caf\u00e9"),
-        ("cafe\u200b\u0301", "caf\u00e9"),
-        ("nul\x00 and bell\x07", "nul and bell"),
-        ("\ufeffmark\u200b", "mark"),
-        ("no\u00a0break\u2003space", "no break space"),
-        ("one<br /><br/>two<BR>three", "one two three"),
-        ("a < b <b>kept</b>", "a < b <b>kept</b>"),
-    ],
-)
-def test_clean_text(raw: str, cleaned: str) -> None:
-    assert clean_text(raw) == cleaned
-
-
-@pytest.mark.parametrize(
     ("raw", "reason"),
     [("", "empty_text"), (" \n\t", "empty_text"), ("\x00\u200b", "empty_text"), ("caf\udce9", "undecodable")],
 )

@@ -84,7 +84,7 @@ def test_it_says_what_the_last_layer_began_as() -> None:
 
 @pytest.mark.parametrize("file", PARAM_FILES)
 def test_it_says_what_texts_it_was_trained_on(file: str) -> None:
-    assert "\n\nGive texts in which every run of whitespace" in card.render(made(file))
+    assert "\n\nGive texts as in training: Unicode NFC, no control" in card.render(made(file))
 
 
 def test_no_language_is_claimed_of_texts_that_users_bring() -> None:

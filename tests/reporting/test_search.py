@@ -62,7 +62,7 @@ def test_scores_are_the_encoders(
         [row["text"] for row in docs], prefix=prefix if prefixed else "", max_tokens=64, tokens_per_batch=512
     )
     expected = {row["doc_id"]: score for row, score in zip(docs, (doc_emb @ query_emb).tolist(), strict=True)}
-    hits = search.search(tmp_path / "model", TWO_TASKS, " what\n  city", task, 10)
+    hits = search.search(tmp_path / "model", TWO_TASKS, " wh\u200bat<br>\n  city\x07", task, 10)
     assert {hit.doc_id: hit.score for hit in hits} == pytest.approx(expected, abs=1e-4)
     assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
 
