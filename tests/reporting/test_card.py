@@ -4,10 +4,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from huggingface_hub import ModelCard
+from sentence_transformers import SentenceTransformer
 
+from anna.modeling.encoder import Encoder
+from anna.modeling.export import export
 from anna.reporting import card
 from anna.reporting.gather import Facts
 from stages import report
@@ -160,6 +164,22 @@ def test_each_score_stands_with_its_rows_and_documents_where_they_are_known(fact
     assert "Fewer than 50 rows" not in unknown
     assert "\n\n\n" not in text
     assert "\n\n\n" not in unknown
+
+
+def test_its_lines_cut_texts_as_they_were_scored(tiny_encoder: Encoder, tmp_path: Path, facts: Facts) -> None:
+    export(tiny_encoder, tmp_path / "model")
+    model = SentenceTransformer(str(tmp_path / "model"), device="cpu", local_files_only=True)
+    tasks = {"student": {"Capitals": {"type": "Retrieval", "metric": "ndcg_at_10", "score": 0.5}}}
+    text = card.render(made(), scored(facts, tasks=tasks, evaluate={"max_tokens": 3}))
+    lines = text[text.index("model.max_seq_length = ") :].split("\n```", 1)[0].split("\n", 1)
+    long = ["Paris is a capital of many rivers and mountains"]
+    for line, prefix in zip(lines, ("", tiny_encoder.config.prefix("Capitals")), strict=True):
+        exec(line, {"model": model})
+        expected = tiny_encoder.encode(long, prefix=prefix, max_tokens=3, tokens_per_batch=512)
+        whole = tiny_encoder.encode(long, prefix=prefix, max_tokens=32, tokens_per_batch=512)
+        got = model.encode(long, prompt=prefix)
+        assert got == pytest.approx(expected, abs=1e-5)
+        assert not np.allclose(got, whole, atol=1e-3), "nothing was cut"
 
 
 def test_standings_are_told_where_there_are_any(facts: Facts) -> None:
