@@ -9,11 +9,10 @@ import logging
 import os
 import pickle
 import socket
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import faiss
 import pyarrow as pa
@@ -23,7 +22,7 @@ from ray.data import ActorPoolStrategy, DataContext
 
 from anna import log
 from anna.allocation import keep_freed_memory
-from anna.engine import Items, ModelSpec
+from anna.engine import Items, ModelSpec, in_turn
 from anna.errors import InputError, one_line
 from anna.shards import Values
 
@@ -52,11 +51,6 @@ class Here(NamedTuple):
     """Of the project: paths in params are relative to it."""
     threads: int
     """How sums on a CPU are grouped."""
-
-    @classmethod
-    def of_process(cls) -> "Here":
-        """Return that of this process."""
-        return cls(Path.cwd(), torch.get_num_threads())
 
     def enter(self) -> None:
         """Make it that of this process.
@@ -141,7 +135,7 @@ class Ray:
             workers: Models loaded, and searches run, at once; None: as many as there is room for now.
             gpus: Of each model.
         """
-        self._gpus, self._here = gpus, Here.of_process()
+        self._gpus, self._here = gpus, Here(Path.cwd(), torch.get_num_threads())
         self._workers = workers or _room(ray.cluster_resources(), self._here.threads, gpus)
         self._resources = {"num_cpus": 1 if gpus else self._here.threads, "num_gpus": gpus}
         _warn_of_small_nodes(self._here.threads, gpus)
@@ -174,14 +168,9 @@ class Ray:
         """See `Engine`. At most `2 * workers` items are on the cluster at once."""
         task = ray.remote(_call).options(num_cpus=self._here.threads)
         kept = [ray.put(value) for value in shared]
-        pending: deque[Any] = deque()
+        started = (task.remote(self._here, function, item, *kept) for item in items)
         with _input_errors():
-            for item in items:
-                pending.append(task.remote(self._here, function, item, *kept))
-                if len(pending) >= 2 * self._workers:
-                    yield ray.get(pending.popleft())
-            while pending:
-                yield ray.get(pending.popleft())
+            yield from map(ray.get, in_turn(started, 2 * self._workers - 1))
 
 
 class _Actor:

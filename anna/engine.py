@@ -1,7 +1,7 @@
 """Where models compute: in this process, in several of this machine, or on a Ray cluster, with the same results."""
 
 import gc
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -132,6 +132,17 @@ class Local:
     def map(self, function: Callable[..., R], items: Iterable[T], *shared: object) -> Iterator[R]:
         """See `Engine`."""
         return (function(item, *shared) for item in items)
+
+
+def in_turn(started: Iterable[T], most: int) -> Iterator[T]:
+    """Yield jobs as they are started and in their order, each once so many more have been; the caller waits for it."""
+    pending: deque[T] = deque()
+    for job in started:
+        pending.append(job)
+        if len(pending) > most:
+            yield pending.popleft()
+    while pending:
+        yield pending.popleft()
 
 
 @contextmanager

@@ -206,7 +206,7 @@ def read_json(path: Path, remedy: str = "delete it and run: dvc repro") -> dict[
         raise InputError(f"{path} does not exist; make it with: dvc repro")
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise InputError(f"{path} is not valid JSON ({error}); {remedy}") from None
     if not isinstance(value, dict):
         raise InputError(f"{path} holds {type(value).__name__}, expected a JSON object; {remedy}")
@@ -278,7 +278,7 @@ def conform(path: Path, table: pa.Table, schema: pa.Schema) -> pa.Table:
         raise SchemaError(f"{path}: got columns {table.column_names}, expected {schema.names} ({_name(schema)})")
     try:
         return table.select(schema.names).cast(schema)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as error:
+    except (pa.ArrowNotImplementedError, ValueError) as error:
         raise SchemaError(f"{path}: cannot become table {_name(schema)}: {error}") from None
 
 

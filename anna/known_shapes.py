@@ -4,7 +4,7 @@ from pathlib import Path
 
 from anna import io
 from anna.errors import InputError
-from anna.origins import FilesOrigin, HubOrigin, WheelOrigin, describe, local_folder
+from anna.origins import Origin, describe, local_folder
 from anna.shapes import Shape
 
 _SMOLLM2_135M = Shape(30, 576, 1536, 9, 3, 64, 49152)
@@ -45,7 +45,7 @@ KNOWN: dict[str, Shape] = {
 _REMEDY = "put the model's own config.json there"
 
 
-def find_shape(origin: WheelOrigin | HubOrigin | FilesOrigin, place: str) -> Shape:
+def find_shape(origin: Origin, place: str) -> Shape:
     """Return the shape of a model; nothing is fetched.
 
     Args:
@@ -73,12 +73,12 @@ def find_shape(origin: WheelOrigin | HubOrigin | FilesOrigin, place: str) -> Sha
     return shape
 
 
-def known_shape(origin: WheelOrigin | HubOrigin | FilesOrigin) -> Shape | None:
+def known_shape(origin: Origin) -> Shape | None:
     """Return the shape of a model that is on this machine or in the table; None: not known, and nothing is fetched."""
     return local_shape(origin) if _config(origin) else _in_table(origin)
 
 
-def local_shape(origin: WheelOrigin | HubOrigin | FilesOrigin) -> Shape | None:
+def local_shape(origin: Origin) -> Shape | None:
     """Return the shape of a model that is on this machine, or None where it is not, or is of no known form."""
     path = _config(origin)
     try:
@@ -87,13 +87,13 @@ def local_shape(origin: WheelOrigin | HubOrigin | FilesOrigin) -> Shape | None:
         return None
 
 
-def _in_table(origin: WheelOrigin | HubOrigin | FilesOrigin) -> Shape | None:
+def _in_table(origin: Origin) -> Shape | None:
     name = describe(origin).lower().replace("_", "-")
     found = [known for known in KNOWN if known in name]
     return KNOWN[max(found, key=len)] if found else None
 
 
-def _config(origin: WheelOrigin | HubOrigin | FilesOrigin) -> Path | None:
+def _config(origin: Origin) -> Path | None:
     """Return the model's config.json if it is on this machine."""
     folder = local_folder(origin)
     path = folder / "config.json" if folder else None

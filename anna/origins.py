@@ -88,7 +88,7 @@ def fetch(origin: WheelOrigin | FilesOrigin) -> Path:
     return path
 
 
-def fetch_model(origin: WheelOrigin | HubOrigin | FilesOrigin) -> Path:
+def fetch_model(origin: Origin) -> Path:
     """Return the local folder (or GGUF file) of a model; of the hub, no code and no pickle.
 
     Raises:
@@ -111,7 +111,7 @@ def fetch_model(origin: WheelOrigin | HubOrigin | FilesOrigin) -> Path:
         ) from None
 
 
-def local_folder(origin: WheelOrigin | HubOrigin | FilesOrigin) -> Path | None:
+def local_folder(origin: Origin) -> Path | None:
     """Return the folder of a model that is on this machine, of a GGUF file the dequantised one; nothing is fetched."""
     if isinstance(origin, HubOrigin):
         cached = _hub_cache() / f"models--{origin.repo.replace('/', '--')}" / "snapshots" / origin.revision
@@ -159,7 +159,7 @@ def copy_cache(copy: Path) -> Path:
     return Path(datasets.config.HF_DATASETS_CACHE) / name
 
 
-def describe(origin: WheelOrigin | HubOrigin | FilesOrigin) -> str:
+def describe(origin: Origin) -> str:
     """Return the origin's name and revision in one line, and which part of a data set it is, for sidecars and logs."""
     if isinstance(origin, WheelOrigin):
         return f"{origin.package}=={origin.version} sha256:{origin.sha256[:12]} {origin.path}"

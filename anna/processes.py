@@ -8,9 +8,8 @@ import os
 import pickle
 import signal
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from multiprocessing.process import BaseProcess
@@ -21,7 +20,7 @@ import torch
 
 from anna import log
 from anna.allocation import keep_freed_memory
-from anna.engine import Items, Loaded, ModelSpec
+from anna.engine import Items, Loaded, ModelSpec, in_turn
 from anna.errors import InputError
 from anna.machine import num_cpus
 from anna.shards import Values
@@ -73,13 +72,8 @@ class Processes:
             ) from None
 
     def _results(self, sent: bytes, batches: Iterable[Items]) -> Iterator[Values]:
-        pending: deque[Future[Values]] = deque()
-        for batch in batches:
-            pending.append(self._pool.submit(_compute, sent, batch))
-            if len(pending) > BATCHES_AHEAD * self.workers:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
+        started = (self._pool.submit(_compute, sent, batch) for batch in batches)
+        return (job.result() for job in in_turn(started, BATCHES_AHEAD * self.workers))
 
     def map(self, function: Callable[..., R], items: Iterable[T], *shared: object) -> Iterator[R]:
         """See `Engine`. Searches stay in this process: they use all its cores, and their vectors lie here."""

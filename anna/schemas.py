@@ -158,6 +158,15 @@ EVAL_SUMMARIES = _table(
     _field("summaries", _list(STR), "machine summaries"),
     _field("relevance", _list(F32), "human judgement of each, 1 faithful to 0 not"),
 )
+EVAL_TABLES = {
+    "corpus": EVAL_CORPUS,
+    "queries": EVAL_QUERIES,
+    "qrels": EVAL_QRELS,
+    "pairs": EVAL_PAIRS,
+    "labelled": EVAL_LABELLED,
+    "summaries": EVAL_SUMMARIES,
+}
+"""The held-out tables, one row per text or pair of every task, by name of the file in data/eval."""
 
 CURVE = (
     "step",

@@ -9,7 +9,6 @@ number of processes may read and write at once: at worst they compute the same r
 aside, and what it held is computed again. Deleting a store costs time, never correctness.
 """
 
-import fcntl
 import logging
 import math
 import time
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 from anna import io, shards
 from anna.errors import InputError
@@ -145,9 +145,8 @@ class Store:
 
     def join(self) -> None:
         """Make one of shards of like size where there are many, unless another process is at it."""
-        with self._alone() as is_alone:
-            if not is_alone:
-                return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with suppress(Timeout), FileLock(self.folder / ".lock", timeout=0):
             io.remove_left(self.folder.glob(".*.tmp"))
             for paths in _alike(self._shards()):
                 try:
@@ -174,18 +173,6 @@ class Store:
         if not about.is_file():
             io.write_json(about, self._parts)
         shards.write(self._new_path(), keys, values)
-
-    @contextmanager
-    def _alone(self) -> Iterator[bool]:
-        """Yield whether no other process joins shards; the lock ends with the process, however that ends."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / ".lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield False
-            else:
-                yield True
 
 
 def _alike(paths: Sequence[Path]) -> list[list[Path]]:

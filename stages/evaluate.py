@@ -7,14 +7,13 @@ change: nothing is trained.
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal
 
-import pyarrow as pa
 from pydantic import Field
 
-from anna import engine, folding, io, log, scores, segments
+from anna import engine, folding, io, log, schemas, scores, segments
 from anna.engine import Engine, ScoringParams
 from anna.evaluation import contamination, contenders, encoding, leaderboard, run, tasks
 from anna.modeling.hardware import Dtype
@@ -24,7 +23,7 @@ from anna.teachers import bi_encoder, bm25, dense, padding, runs, tables, topk
 from anna.teachers.bm25 import Bm25Params, bm25_search
 from anna.teachers.dense import DenseParams, DenseTeacher
 
-EVAL_TABLES = tuple(Path(f"data/eval/{name}.parquet") for name in tasks.EvalTables._fields)
+EVAL_TABLES = {name: Path(f"data/eval/{name}.parquet") for name in schemas.EVAL_TABLES}
 MODEL, STORE = Path("models/sentence-transformer"), Path("runs/mteb")
 METRICS, DETAIL = Path("metrics/mteb.json"), Path("metrics/mteb_tasks.json")
 LEADERBOARD, CONTAMINATION = Path("metrics/leaderboard.json"), Path("metrics/contamination.json")
@@ -60,7 +59,7 @@ class EvaluateParams(Params):
     """Of matrix products; auto is bfloat16 where the hardware has it."""
 
 
-INPUTS = (*EVAL_TABLES, MODEL)
+INPUTS = (*EVAL_TABLES.values(), MODEL)
 OUTPUTS = (METRICS, DETAIL, LEADERBOARD, CONTAMINATION, PLOT, RESULTS)
 SOURCES = recorded("ingest")
 PARAMS = (EvaluateParams, StudentParams, DenseParams, Bm25Params, SOURCES)
@@ -69,10 +68,10 @@ CODE_FILES = (Path("anna/evaluation/mteb_eng_v2_scores.csv"),)
 
 
 def main() -> Counter[str]:
-    """Score all contenders, write metrics and results, log the table; return how many vectors the teacher reused."""
+    """Score all contenders, write metrics and results, log the table; return the counts of the teacher's vectors."""
     params, counts = EvaluateParams.load(), Counter[str]()
     ingest = SOURCES.load().values()
-    chosen = tasks.select_tasks(params.benchmark, params.tasks, lambda: tasks.EvalTables.read(EVAL_TABLES))
+    chosen = tasks.select_tasks(params.benchmark, params.tasks, lambda: tasks.read_tables(EVAL_TABLES))
     settings = encoding.EncodeSettings(params.max_tokens, params.tokens_per_batch, params.dtype)
     with engine.opened(ScoringParams.load().here) as where:
         baselines = {
@@ -106,14 +105,7 @@ def teacher(params: DenseParams, counts: Counter[str], where: Engine) -> contend
 
 def lexical(params: Bm25Params) -> contenders.Contender:
     """Return BM25 as it retrieves."""
-
-    def search(
-        doc_ids: Sequence[str], docs: Sequence[str], query_ids: Sequence[str], queries: Sequence[str], depth: int
-    ) -> pa.Table:
-        return bm25_search(
-            doc_ids, docs, query_ids, queries, k1=params.k1, b=params.b, depth=depth, skip_own_text=False
-        )
-
+    search = partial(bm25_search, k1=params.k1, b=params.b, skip_own_text=False)
     return contenders.bm25(search, {"k1": params.k1, "b": params.b}, *BM25_CODE)
 
 

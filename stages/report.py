@@ -52,7 +52,7 @@ def main() -> None:
     facts = gather.read(FILES, distributions.measure(LABELS, counted), evaluate)
     drawn = [*plots.render(facts), margins.render(calibration.of_run(LABELS.parent, FilterParams.load()))]
     plots.save(PLOTS, drawn)
-    page.write(REPORT, facts, drawn)
+    io.write_text(REPORT, page.render(facts, drawn))
     io.write_text(TABLE, "Scores, zero-shot unless examples are named\n" + results.text_table(facts) + "\n")
     made = card.Made.read(MODEL, {section.section: section.load().values() for section in TOLD})
     scored = card.Scored(

@@ -1,6 +1,6 @@
 """Score each query's best candidates with the most expensive teacher, a reranker.
 
-Minutes on CPU by default, many GPU hours at the paper's size: cost grows with `depth`, `queries_per_task`, the token
+A minute on CPU by default, many GPU hours at the paper's size: cost grows with `depth`, `queries_per_task`, the token
 limits and the model. Queries that are not chosen are labelled from the two retrievers. Scores are kept in `runs/store`,
 so a killed run goes on where it was, and only new pairs cost anything: `depth`, `queries_per_task` and
 `tokens_per_batch` are safe to change; the model, its kind, `dtype` and the token limits score again.

@@ -87,9 +87,8 @@ def _is_shared(all_bands: UInt64) -> NDArray[np.bool_]:
     """Return whether a text has a band in common with another, (N,)."""
     is_shared = np.zeros(len(all_bands), dtype=np.bool_)
     for column in all_bands.T:
-        order = np.argsort(column)
-        is_next = column[order[1:]] == column[order[:-1]]
-        is_shared[order[1:][is_next]] = is_shared[order[:-1][is_next]] = True
+        _, number, times = np.unique(column, return_inverse=True, return_counts=True)
+        is_shared |= times[number] > 1
     return is_shared
 
 

@@ -7,6 +7,8 @@ from typing import Literal, Protocol, TypeVar
 
 import pyarrow as pa
 
+from anna import schemas
+
 Part = Literal["train", "held_out"]
 Item = TypeVar("Item")
 
@@ -31,6 +33,10 @@ class Drop(Protocol):
 
     def __call__(self, reason: str, example: str) -> None:
         """Count."""
+
+
+def uncounted(reason: str, example: str) -> None:
+    """Count nothing: for rows that are read, but are not to become a task's own."""
 
 
 def keep(
@@ -81,14 +87,7 @@ class DropLog:
         return {key[2]: rows for key, rows in sorted(self._rows.items()) if key[:2] == (task, part)}
 
     def table(self) -> pa.Table:
-        """Return the columns of `schemas.INGEST_DROPS`."""
-        keys = list(self._rows)
-        return pa.table(
-            {
-                "task": pa.array([task for task, _, _ in keys], pa.string()),
-                "part": pa.array([part for _, part, _ in keys], pa.string()),
-                "reason": pa.array([reason for _, _, reason in keys], pa.string()),
-                "rows": pa.array([self._rows[key] for key in keys], pa.int32()),
-                "example": pa.array([self._examples[key] for key in keys], pa.string()),
-            }
-        )
+        """Return table INGEST_DROPS."""
+        names = schemas.INGEST_DROPS.names
+        rows = [dict(zip(names, (*key, rows, self._examples[key]), strict=True)) for key, rows in self._rows.items()]
+        return pa.Table.from_pylist(rows, schema=schemas.INGEST_DROPS)

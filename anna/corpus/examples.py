@@ -8,6 +8,7 @@ from contextlib import suppress
 from anna import log
 from anna.corpus.clean import UnusableError, clean_text
 from anna.corpus.collection import Pair, make_pairs
+from anna.corpus.drops import uncounted
 from anna.corpus.rows import load_rows, sample
 from anna.corpus.sources import Cleaning, TrainSource
 from anna.corpus.units import Unit, choose_examples, shuffle
@@ -35,9 +36,9 @@ def load_examples(
     """
     examples: dict[str, list[Example]] = {}
     for source in log.progress(sources, unit="tasks", desc="in-context examples"):
-        rows = load_rows(source, _uncounted, task=source.task, max_faulty_share=cleaning.max_faulty_share)
-        drawn = sample(rows, source.rows, _uncounted, seed=derive_seed(cleaning.seed, "train", source.task))
-        units = _units(make_pairs(source, drawn, _uncounted))
+        rows = load_rows(source, uncounted, task=source.task, max_faulty_share=cleaning.max_faulty_share)
+        drawn = sample(rows, source.rows, uncounted, seed=derive_seed(cleaning.seed, "train", source.task))
+        units = _units(make_pairs(source, drawn, uncounted))
         candidates = shuffle(units, derive_seed(cleaning.seed, "examples", source.task))
         avoid = frozenset(_comparable(scored_texts(source.task)))
         examples[source.task] = choose_examples(candidates, count, avoid)
@@ -69,7 +70,3 @@ def _units(pairs: Iterable[Pair]) -> list[Unit]:
         for (query, label), docs in judged.items()
         if any(docs.values())
     ]
-
-
-def _uncounted(reason: str, example: str) -> None:
-    """Count nothing: these rows are read only to take a few examples from them."""

@@ -45,6 +45,19 @@ def open_text(path: Path, newline: str | None = None) -> TextIO:
     return cast(TextIO, opened(path, "rt", encoding="utf-8-sig", errors="surrogateescape", newline=newline))
 
 
+def load_json(path: Path) -> Any:
+    """Return the JSON value in the file `path`; bytes that are not UTF-8 become lone surrogates.
+
+    Raises:
+        InputError: As `open_text`, or if it is not JSON.
+    """
+    try:
+        with open_text(path) as file:
+            return json.load(file)
+    except ValueError as error:  # not JSON, or a whole number of thousands of digits
+        raise InputError(f"{path} is not valid JSON ({error}); correct the file, or its format") from None
+
+
 def json_lines(path: Path) -> Iterator[dict[str, Any] | None]:
     """Yield the JSON object of each line of a file that is not blank; None where a line is none. See `open_text`."""
     with open_text(path) as file:

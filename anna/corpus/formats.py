@@ -20,9 +20,9 @@ import pyarrow.parquet as pq
 from anna import origins
 from anna.corpus import beir, ontologies
 from anna.corpus.drops import Drop
-from anna.corpus.files import json_lines, open_text
-from anna.corpus.sources import Reading, repeats
-from anna.errors import InputError
+from anna.corpus.files import json_lines, load_json, open_text
+from anna.corpus.sources import Format, Reading, repeats
+from anna.errors import InputError, one_line
 from anna.origins import HubOrigin, describe
 
 Raw = dict[str, Any] | None
@@ -55,8 +55,6 @@ def read(reading: Reading, drop: Drop) -> Iterator[Raw]:
     if isinstance(reading.origin, HubOrigin):
         yield from _hub(reading.origin, reading.named)
         return
-    if reading.format is None:
-        raise InputError(f"{describe(reading.origin)} has no format; add it in params.yaml")
     path = origins.fetch(reading.origin)
     try:
         if reading.split is None:
@@ -72,7 +70,7 @@ def _jsonl(path: Path, _: Reading) -> Iterator[Raw]:
 
 
 def _json(path: Path, _: Reading) -> Iterator[Raw]:
-    tree = ontologies.load_json(path)
+    tree = load_json(path)
     rows = list(tree.values()) if isinstance(tree, dict) else tree
     if not isinstance(rows, list):
         raise InputError(f"{path} holds {type(rows).__name__}, expected a list or a mapping of rows; correct the file")
@@ -222,14 +220,14 @@ def _obo(path: Path, reading: Reading) -> Iterator[Raw]:
 
 
 def _stix(path: Path, _: Reading) -> Iterator[Raw]:
-    bundle = ontologies.load_json(path)
+    bundle = load_json(path)
     objects = bundle.get("objects") if isinstance(bundle, dict) else None
     if not isinstance(objects, list):
         raise InputError(f"{path} has no list `objects`, expected a STIX bundle; correct the path or the format")
     yield from ontologies.procedures(objects)
 
 
-FORMATS: dict[str, Callable[[Path, Reading], Iterator[Raw]]] = {
+FORMATS: dict[Format | None, Callable[[Path, Reading], Iterator[Raw]]] = {
     "jsonl": _jsonl,
     "json": _json,
     "csv": _csv,
@@ -263,10 +261,9 @@ def _hub(origin: HubOrigin, named: Set[str]) -> Iterator[Raw]:
             cache = str(origins.copy_cache(mirror))
             data = datasets.load_dataset(str(mirror), origin.name, split=origin.split, cache_dir=cache)
     except Exception as error:  # the library raises many types; all mean the same to the user
-        cause = " ".join(str(error).split())[:300]
         raise InputError(
-            f"data set {place} did not load ({type(error).__name__}: {cause}); check repo, name, revision, split and "
-            f"network, or put a copy of it at ${origins.HUB_DIR_VARIABLE}/datasets/{origin.repo}"
+            f"data set {place} did not load ({type(error).__name__}: {one_line(error)}); check repo, name, revision, "
+            f"split and network, or put a copy of it at ${origins.HUB_DIR_VARIABLE}/datasets/{origin.repo}"
         ) from None
     if isinstance(data, datasets.DatasetDict):
         if origin.split not in data:

@@ -11,15 +11,7 @@ from anna.corpus.ids import text_id
 from anna.corpus.units import LABELLED, PAIRS, Unit
 from anna.prompts import Example
 
-SCHEMAS = {
-    "corpus": schemas.EVAL_CORPUS,
-    "queries": schemas.EVAL_QUERIES,
-    "qrels": schemas.EVAL_QRELS,
-    "pairs": schemas.EVAL_PAIRS,
-    "labelled": schemas.EVAL_LABELLED,
-    "summaries": schemas.EVAL_SUMMARIES,
-    "examples": schemas.EXAMPLES,
-}
+SCHEMAS = {**schemas.EVAL_TABLES, "examples": schemas.EXAMPLES}
 """The tables of data/eval, by file name."""
 
 

@@ -1,16 +1,12 @@
 """Rows from two knowledge bases: OBO ontologies (terms and synonyms) and STIX bundles (ATT&CK)."""
 
-import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
-from anna.corpus.files import open_text
-from anna.errors import InputError
 from anna.folding import normalise
 
 MAX_OVERLAP = 1 / 3
@@ -37,19 +33,6 @@ class Term:
     synonyms: list[str] = field(default_factory=list)
     parents: list[str] = field(default_factory=list)
     is_obsolete: bool = False
-
-
-def load_json(path: Path) -> Any:
-    """Return the JSON value in the file `path`; bytes that are not UTF-8 become lone surrogates.
-
-    Raises:
-        InputError: As `open_text`, or if it is not JSON.
-    """
-    try:
-        with open_text(path) as file:
-            return json.load(file)
-    except ValueError as error:  # not JSON, or a whole number of thousands of digits
-        raise InputError(f"{path} is not valid JSON ({error}); correct the file, or its format") from None
 
 
 def parse_obo(lines: Iterable[str]) -> list[Term]:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from anna.corpus import formats
 from anna.corpus.clean import UnusableError, is_missing, plain
-from anna.corpus.drops import Drop
+from anna.corpus.drops import Drop, uncounted
 from anna.corpus.sources import HeldOutSource, Reading, TrainSource
 from anna.corpus.values import SHOWN_CHARACTERS, Row, make_row
 from anna.errors import InputError
@@ -187,7 +187,7 @@ def _is_empty(value: Any) -> bool:
 def _minus(reading: Reading, max_faulty_share: float) -> tuple[tuple[str, ...], set[tuple[str, ...]]]:
     """Return the columns by which rows to leave out are known, and the values of those rows in them."""
     columns = tuple(sorted(reading.columns))
-    rows = _load(reading, lambda reason, example: None, max_faulty_share)
+    rows = _load(reading, uncounted, max_faulty_share)
     return columns, {_normal_key(row, columns) for row in rows}
 
 

@@ -113,19 +113,16 @@ def _prompted(
     def prefix_of(task: str, mode: str) -> str:
         return _prefix(config, tokenizer, task, mode, settings.max_tokens)
 
-    def prefix_by_side(mode: str) -> Callable[[str, PromptType | None], str]:
-        def prefix(task: str, side: PromptType | None) -> str:
-            own = prefix_of(task, mode)
-            return config.doc_prefix(task, own) if side == PromptType.document else own
-
-        return prefix
+    def prefix(mode: str, task: str, side: PromptType | None) -> str:
+        own = prefix_of(task, mode)
+        return config.doc_prefix(task, own) if side == PromptType.document else own
 
     def identify(task: str, mode: str) -> Mapping[str, Any]:
         prompt = {"prefix": prefix_of(task, mode), "symmetric": config.task(task).symmetric}
         reads = {"limit": config.max_tokens, "pooling": config.pooling, "attention": config.attention}
         return {**spec.decisive, **prompt, **reads, "code": _scoring_code()}
 
-    models = {mode: PromptedModel(spec.kind, mode, embedder, prefix_by_side(mode), trained_on) for mode in modes}
+    models = {mode: PromptedModel(spec.kind, mode, embedder, partial(prefix, mode), trained_on) for mode in modes}
     return Contender(spec.kind, models, identify, None, embedder)
 
 

@@ -29,9 +29,9 @@ _FACTS = ("model", "release_date", "n_parameters")
 _NEIGHBOURS = 2
 
 
-def public_scores(path: Path = SCORES_FILE) -> pl.DataFrame:
+def public_scores() -> pl.DataFrame:
     """Return the public table: `model`, `release_date`, `n_parameters`, and main scores (0 to 1), a column per task."""
-    return pl.read_csv(path, comment_prefix="#")
+    return pl.read_csv(SCORES_FILE, comment_prefix="#")
 
 
 def public_tasks(public: pl.DataFrame) -> list[str]:

@@ -1,12 +1,10 @@
 """Result files in mteb's own format, of ours or of anybody, read as scores on MTEB(eng, v2)."""
 
-import json
 from pathlib import Path
 
 import mteb
 from mteb.abstasks.abstask import AbsTask
 from mteb.results import TaskResult
-from pydantic import ValidationError
 
 from anna.errors import InputError, one_line
 from anna.evaluation.leaderboard import BENCHMARK
@@ -43,7 +41,7 @@ def read_results(folder: Path) -> tuple[dict[str, float], dict[str, str]]:
 def _score(path: Path, task: AbsTask) -> float:
     try:
         result = TaskResult.from_disk(path)
-    except (ValidationError, ValueError, KeyError, TypeError, json.JSONDecodeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{path} is not a result in mteb's format ({one_line(error)}); score the task again, or remove the file"
         ) from None

@@ -1,6 +1,5 @@
 """Score contenders on tasks with mteb, keep every result, and reuse those that nothing has changed for."""
 
-import hashlib
 import json
 import logging
 import math
@@ -21,7 +20,7 @@ from anna.errors import InputError, one_line
 from anna.evaluation import data
 from anna.evaluation.contenders import Contender
 from anna.evaluation.mteb_model import PromptedModel, SearchModel
-from anna.fingerprints import code_hash, content_hash
+from anna.fingerprints import code_hash, content_hash, fingerprint
 from anna.origins import hub_mirror
 from anna.scores import Score
 
@@ -194,4 +193,4 @@ def _fingerprint(contender: Contender, task: AbsTask, mode: str, copied: str | N
         "run": [code_hash(Path(file)) for file in (__file__, data.__file__)],
         "libraries": {name: version(name) for name in _LIBRARIES},
     }
-    return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).hexdigest()
+    return fingerprint(parts)

@@ -1,9 +1,9 @@
 """The tasks to score: the held-out tables as tasks of mteb's own classes, or one of mteb's benchmarks by name."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import mteb
 import polars as pl
@@ -28,37 +28,29 @@ from anna.params import HELD_OUT, did_you_mean
 _SPLIT = "test"
 
 
-class EvalTables(NamedTuple):
-    """The held-out tables, one row per text or pair of every task (`anna.schemas`, EVAL_*)."""
-
-    corpus: pa.Table
-    queries: pa.Table
-    qrels: pa.Table
-    pairs: pa.Table
-    labelled: pa.Table
-    summaries: pa.Table
-
-    @classmethod
-    def read(cls, paths: Sequence[Path]) -> "EvalTables":
-        """Return the tables at `paths`, given in the order of the fields."""
-        named = zip(cls._fields, paths, strict=True)
-        return cls(*(io.read(path, getattr(schemas, f"EVAL_{name.upper()}")) for name, path in named))
+EvalTables = Mapping[str, pa.Table]
+"""The held-out tables by name, all of `schemas.EVAL_TABLES`."""
 
 
-def select_tasks(benchmark: str, names: Sequence[str] | None, read_tables: Callable[[], EvalTables]) -> list[AbsTask]:
+def read_tables(paths: Mapping[str, Path]) -> EvalTables:
+    """Return the held-out tables at `paths`."""
+    return {name: io.read(path, schemas.EVAL_TABLES[name]) for name, path in paths.items()}
+
+
+def select_tasks(benchmark: str, names: Sequence[str] | None, read: Callable[[], EvalTables]) -> list[AbsTask]:
     """Return the tasks of `benchmark`, all of them or those named.
 
     Args:
         benchmark: `held_out`, or the name of one of mteb's benchmarks.
         names: Tasks to keep, or None for all.
-        read_tables: Called for `held_out` alone.
+        read: Called for `held_out` alone.
 
     Raises:
         InputError: If the benchmark or a task is unknown, a task is not of texts or a mean of others, or a table breaks
             what its task type needs.
     """
     if benchmark == HELD_OUT:
-        return _named(held_out_tasks(read_tables()), benchmark, names)
+        return _named(held_out_tasks(read()), benchmark, names)
     return benchmark_tasks(benchmark, names)
 
 
@@ -108,7 +100,7 @@ def held_out_tasks(tables: EvalTables) -> list[AbsTask]:
     )
     tasks: dict[str, AbsTask] = {}
     for fields, make in makers:
-        frames = [pl.DataFrame(pl.from_arrow(getattr(tables, field))) for field in fields]
+        frames = [pl.DataFrame(tables[field]) for field in fields]
         for name in frames[0]["task"].unique().sort():
             if name in tasks:
                 raise InputError(f"held-out task {name!r} has rows of two types; give one of them another name")

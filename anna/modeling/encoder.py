@@ -138,7 +138,6 @@ class Encoder(nn.Module):
         prefix: str = "",
         max_tokens: int,
         tokens_per_batch: int,
-        desc: str = "encoding",
     ) -> NDArray[np.float32]:
         """Return the unit vectors of `texts`, (N, D).
 
@@ -149,7 +148,6 @@ class Encoder(nn.Module):
             prefix: Prompt put before each text.
             max_tokens: Longest text, EOS included; the prefix comes on top.
             tokens_per_batch: Largest number of tokens computed at once; a longer text stands alone.
-            desc: What the progress line says.
         """
         unique = list(dict.fromkeys(texts))
         vectors = np.empty((len(unique), self.backbone.config.hidden_size), dtype=np.float32)
@@ -157,7 +155,7 @@ class Encoder(nn.Module):
             return vectors
         batches = self.plan(unique, prefix=prefix, max_tokens=max_tokens, tokens_per_batch=tokens_per_batch)
         begin = cache(self.begin)
-        for batch in log.progress(batches, unit="batch", desc=desc):
+        for batch in log.progress(batches, unit="batch", desc="encoding"):
             some = [unique[index] for index in batch]
             vectors[batch] = self.embed(some, prefix=prefix, max_tokens=max_tokens, begin=begin)
         place = {text: index for index, text in enumerate(unique)}

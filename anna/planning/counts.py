@@ -21,6 +21,7 @@ from anna.params import Loader
 from anna.planning.known_rows import ASSUMED, Known
 from anna.planning.settings import Settings
 from anna.planning.sources import LISTS, filters, known_rows
+from anna.prompts import query_prefix
 
 BYTES_PER_TOKEN = 4.4
 """Of English text: 4.1 to 5.2 over the tasks of the default, by the tokenizers of SmolLM2 and of MiniLM."""
@@ -100,7 +101,7 @@ def tokens(text: str) -> float:
 
 def prompt_tokens(task: Any) -> float:
     """Return about how many tokens a zero-shot prompt has."""
-    return tokens(f"Instruct: {task.instruction}\nQuery: ")
+    return tokens(query_prefix(task.instruction))
 
 
 def count(settings: Settings, params: Path, given: Mapping[str, int]) -> Counts:

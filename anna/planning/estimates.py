@@ -1,7 +1,5 @@
 """One estimate per stage: tokens, operations, memory, disk and time."""
 
-from collections.abc import Callable, Mapping
-
 from anna.footprint import whole_weights
 from anna.planning import scoring, tables, training
 from anna.planning.case import Case, Estimate
@@ -14,19 +12,18 @@ START = {"train": 14.0, "export": 6.0}
 
 def estimate(case: Case) -> list[Estimate]:
     """Return the estimates of all stages, in the order of the pipeline."""
-    makers: Mapping[str, Callable[[Case], Estimate]] = {
-        "ingest": tables.ingest,
-        "retrieve_bm25": tables.bm25,
-        "retrieve_dense": scoring.dense,
-        "rerank": scoring.rerank,
-        "label": lambda case: tables.labels("label", case),
-        "filter": lambda case: tables.labels("filter", case),
-        "train": train,
-        "export": _export,
-        "evaluate": scoring.evaluate,
-        "report": tables.report,
-    }
-    return [make(case) for make in makers.values()]
+    return [
+        tables.ingest(case),
+        tables.bm25(case),
+        scoring.dense(case),
+        scoring.rerank(case),
+        tables.labels("label", case),
+        tables.labels("filter", case),
+        train(case),
+        _export(case),
+        scoring.evaluate(case),
+        tables.report(case),
+    ]
 
 
 def train(case: Case) -> Estimate:

@@ -37,44 +37,29 @@ def describe(case: Case, estimates: Sequence[Estimate], title: str, free_disk: f
     """
     hardware = case.hardware
     parts = [
-        f"{title} on {hardware.name}: {size(hardware.memory)}{' each' if hardware.is_gpu else ''}, {hardware.basis}",
-        "\n".join(_models(case)),
-        "\n".join(stage_table(case, estimates)),
-        "\n".join(zero_table(case)),
-        "\n".join(notes(case)),
-        "\n".join(verdict(case, estimates, free_disk)),
+        [f"{title} on {hardware.name}: {size(hardware.memory)}{' each' if hardware.is_gpu else ''}, {hardware.basis}"],
+        _models(case),
+        stage_table(case, estimates),
+        zero_table(case),
+        notes(case),
+        verdict(case, estimates, free_disk),
     ]
-    return "\n\n".join(part for part in parts if part)
+    return "\n\n".join(map("\n".join, parts))
 
 
 def stage_table(case: Case, estimates: Sequence[Estimate]) -> list[str]:
     """Return a line per stage, and the totals."""
     rows = [("stage", "tokens", "FLOP", "memory", "disk", "time", "")]
     for one in estimates:
-        on_gpu = case.hardware.is_gpu and one.stage in ON_GPU
-        memory = size(one.memory) + (" GPU" if on_gpu else " CPU")
+        where = "GPU" if case.hardware.is_gpu and one.stage in ON_GPU else "CPU"
+        counts = count(one.tokens), count(one.operations)
         rows.append(
-            (
-                one.stage,
-                count(one.tokens),
-                count(one.operations),
-                memory,
-                size(one.disk),
-                duration(one.seconds),
-                one.note,
-            )
+            (one.stage, *counts, f"{size(one.memory)} {where}", size(one.disk), duration(one.seconds), one.note)
         )
-    rows.append(
-        (
-            "total",
-            count(sum(one.tokens for one in estimates)),
-            count(sum(one.operations for one in estimates)),
-            "",
-            size(sum(one.disk for one in estimates)),
-            duration(sum(one.seconds for one in estimates)),
-            f"and {size(downloads(case))} of models, fetched once",
-        )
-    )
+    every = ((one.tokens, one.operations, one.disk, one.seconds) for one in estimates)
+    tokens, operations, disk, seconds = map(sum, zip(*every, strict=True))
+    fetched = f"and {size(downloads(case))} of models, fetched once"
+    rows.append(("total", count(tokens), count(operations), "", size(disk), duration(seconds), fetched))
     return aligned(rows)
 
 
@@ -199,9 +184,9 @@ def _scoring_remedy(stage: str, case: Case) -> str:
 
 def _beside_gpus(case: Case, estimates: Sequence[Estimate]) -> dict[str, float]:
     """Return what needs a machine's own memory beside its GPUs: stages that use none, and `train` while it loads."""
-    ranks = case.setup._replace(ranks=min(case.ranks, GPUS_OF_MACHINE))
+    of_machine = case.setup._replace(ranks=min(case.ranks, GPUS_OF_MACHINE))
     found = {one.stage: one.memory for one in estimates if one.stage not in ON_GPU}
-    return found | {"train": host_memory(case.models.checkpoint, ranks)}
+    return found | {"train": host_memory(case.models.checkpoint, of_machine)}
 
 
 def _remedy_beside(stage: str, room: float, case: Case) -> str:

@@ -1,5 +1,6 @@
 """What training takes: tokens, operations and memory, from the batches that it will make."""
 
+import math
 from typing import Any, NamedTuple
 
 from anna.errors import InputError
@@ -99,11 +100,10 @@ def plan_pass(task: Task, settings: Settings, queries: float, examples: float) -
             keys += number * own * (before + own / 2) + before * before / 2
         else:
             keys += side * (before + own)
-    most = train.max_micro_step_tokens
-    is_cut = most is not None and tokens > most
-    if is_cut and most is not None and is_shared:  # each micro-step computes the prompt again
-        repeated = sum(before * (max(1.0, number * own / max(1.0, most - before)) - 1) for number, own, before in sides)
-        tokens += repeated
+    most = train.max_micro_step_tokens or math.inf
+    is_cut = tokens > most
+    if is_cut and is_shared:  # each micro-step computes the prompt again
+        tokens += sum(before * (max(1.0, number * own / max(1.0, most - before)) - 1) for number, own, before in sides)
     return Pass(tokens, keys / tokens, texts, is_cut)
 
 

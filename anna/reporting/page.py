@@ -1,12 +1,10 @@
 """The report as one HTML page that loads nothing: figures, styles and numbers all stand in it."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
-from anna import io
 from anna.params import STAGES
 from anna.reporting import plots, results, sizes, style, templates
 from anna.reporting.gather import Facts
@@ -19,11 +17,6 @@ class Grid(NamedTuple):
     name: str
     head: Sequence[str]
     rows: Sequence[tuple[str, Sequence[str]]]
-
-
-def write(path: Path, facts: Facts, drawn: Sequence[Plot]) -> None:
-    """Write the page, atomically."""
-    io.write_text(path, render(facts, drawn))
 
 
 def render(facts: Facts, drawn: Sequence[Plot]) -> str:

@@ -76,11 +76,11 @@ class Plot(NamedTuple):
 
 
 @contextmanager
-def drawing(**settings: str) -> Iterator[None]:
-    """Draw in the report's style, whatever this machine's matplotlibrc says; `settings` with `__` for a dot."""
+def drawing() -> Iterator[None]:
+    """Draw in the report's style, whatever this machine's matplotlibrc says."""
     with mpl.rc_context():
         mpl.rcdefaults()
-        mpl.rcParams.update(_RC | {key.replace("__", "."): value for key, value in settings.items()})
+        mpl.rcParams.update(_RC)
         yield
 
 
@@ -128,7 +128,7 @@ def inline(plot: Plot) -> str:
 def _svg(name: str, figure: Figure) -> bytes:
     # Text stays text: it can be searched and read aloud, and takes the page's typeface. Dates and versions are left
     # out, and ids derive from the figure's name instead of a random number.
-    with drawing(svg__fonttype="none", svg__hashsalt=name):
+    with drawing(), mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
         buffer = BytesIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     return buffer.getvalue()

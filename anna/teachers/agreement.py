@@ -13,7 +13,7 @@ from anna.engine import Items
 from anna.errors import InputError
 from anna.modeling.hardware import Dtype, compute_dtype
 from anna.teachers.pairs import choose_queries, texts_of
-from anna.teachers.tables import PAIR, frame
+from anna.teachers.tables import PAIR
 
 Score = Callable[[Items], NDArray[np.float32]]
 """From (query, document) texts, (N, 2), to their scores, (N,)."""
@@ -60,7 +60,7 @@ def check(
     if used == torch.float32 or not params.check_queries:
         return {}
     chosen = choose_queries(queries, params.check_queries)
-    rows = frame(run.select(["query_id", "doc_id", "score"])).join(chosen, on="query_id", how="semi")
+    rows = pl.DataFrame(run.select(["query_id", "doc_id", "score"])).join(chosen, on="query_id", how="semi")
     found = correlations(rows, score(texts_of(rows.select(PAIR), corpus, queries)))
     if found["queries"] and found["mean"] < params.min_spearman:
         name = str(used).removeprefix("torch.")

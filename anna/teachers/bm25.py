@@ -82,10 +82,10 @@ def bm25_search(
     docs: Sequence[str],
     query_ids: Sequence[str],
     queries: Sequence[str],
+    depth: int,
     *,
     k1: float,
     b: float,
-    depth: int,
     task: str = "collection",
     skip_own_text: bool = True,
 ) -> pa.Table:
@@ -99,9 +99,9 @@ def bm25_search(
         docs: Their texts, distinct.
         query_ids: Of the queries.
         queries: Their texts.
+        depth: Results per query.
         k1: Saturation of term frequency.
         b: Length normalisation.
-        depth: Results per query.
         task: Name of the collection, for messages.
         skip_own_text: Whether to leave out the document that has the query's own text: in training it would be a false
             negative. Where scores are reported it counts, as for every other model.

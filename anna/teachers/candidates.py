@@ -12,7 +12,7 @@ from anna.errors import InputError
 from anna.folding import fold
 from anna.negatives import Candidates
 from anna.teachers.blocks import Block
-from anna.teachers.tables import PAIR, Known, frame, mark_positives, numbers, with_query, without_positive
+from anna.teachers.tables import PAIR, Known, mark_positives, numbers, with_query, without_positive
 
 
 class Marked(NamedTuple):
@@ -37,7 +37,7 @@ class Marker:
             relabel_margin: See `mark_relabelled`; None: nothing is relabelled.
         """
         self.known = Known(corpus, queries)
-        self._texts = frame(corpus.select(["text"]))["text"]
+        self._texts = pl.DataFrame(corpus.select(["text"]))["text"]
         self._hashes = np.zeros(len(self._texts), dtype=np.uint64)
         self._is_hashed = np.zeros(len(self._texts), dtype=np.bool_)
         self._relabel_margin = relabel_margin

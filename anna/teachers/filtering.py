@@ -173,29 +173,21 @@ def _remedies(metrics: Mapping[str, Any], params: FilterParams) -> str:
 def _groups(rows: pl.DataFrame, judgement: Judgement, known: Known) -> pa.Table:
     """Return table GROUPS: of each query its positive, then the negatives kept, hardest first."""
     positive_G = judgement.positives[judgement.query_verdicts == Verdict.KEPT]
-    is_member_C, is_positive_C = judgement.verdicts == Verdict.KEPT, np.zeros(rows.height, dtype=np.bool_)
-    is_member_C[positive_G] = is_positive_C[positive_G] = True
+    is_member_C, is_first_C = judgement.verdicts == Verdict.KEPT, np.zeros(rows.height, dtype=np.bool_)
+    is_member_C[positive_G] = is_first_C[positive_G] = True
     if not len(positive_G):
         return schemas.GROUPS.empty_table()
     # The positive comes before its query's others, which stay in the order of the teacher's ranking.
-    order_C = np.lexsort((~is_positive_C, numbers(rows, "query_id")))
-    members = rows[order_C[is_member_C[order_C]]]
-    starts_G = segments.find_starts(numbers(members, "query_id"))
-    soft_labels = _share(members, starts_G, known)
-    doc_ids = known.ids["doc_id"].gather(members["doc_id"])
-    is_negative = np.ones(members.height, dtype=np.bool_)
-    is_negative[starts_G] = False
-    ends_G = np.append(starts_G[1:], members.height)
-    return pa.table(
-        {
-            "query_id": known.ids["query_id"].gather(members["query_id"][starts_G]).to_arrow().cast(pa.string()),
-            "positive_id": doc_ids[starts_G].to_arrow().cast(pa.string()),
-            "negative_ids": _lists(
-                doc_ids.filter(pl.Series(is_negative)).to_arrow(), ends_G - np.arange(1, len(ends_G) + 1)
-            ),
-            "soft_labels": _lists(pa.array(soft_labels), ends_G),
-        }
-    ).cast(schemas.GROUPS)
+    members = rows.with_columns(pl.Series("is_first", is_first_C)).filter(pl.Series(is_member_C))
+    members = members.sort("query_id", "is_first", descending=[False, True], maintain_order=True)
+    soft_labels = _share(members, segments.find_starts(numbers(members, "query_id")), known)
+    named = members.select(
+        "query_id", known.ids["doc_id"].gather(members["doc_id"]).alias("doc"), pl.Series("soft_labels", soft_labels)
+    )
+    groups = named.group_by("query_id", maintain_order=True).agg(
+        pl.col("doc").first().alias("positive_id"), pl.col("doc").slice(1).alias("negative_ids"), "soft_labels"
+    )
+    return known.decode(groups, schemas.GROUPS)
 
 
 def _share(members: pl.DataFrame, starts_G: Int, known: Known) -> NDArray[np.float32]:
@@ -210,11 +202,6 @@ def _share(members: pl.DataFrame, starts_G: Int, known: Known) -> NDArray[np.flo
             "too little for float32 to tell them apart; raise label.teacher_temperature in params.yaml"
         )
     return fusion.share(soft_C, starts_G).astype(np.float32)
-
-
-def _lists(values: pa.Array, ends_G: Int) -> pa.ListArray:
-    """Return one list per group, given where each ends."""
-    return pa.ListArray.from_arrays(pa.array(np.insert(ends_G, 0, 0), pa.int32()), values)
 
 
 def _drops(rows: pl.DataFrame, judgement: Judgement, starts_Q: Int) -> pl.DataFrame:

@@ -10,7 +10,7 @@ import pyarrow as pa
 from anna import fusion, schemas, segments
 from anna.errors import InputError
 from anna.teachers.blocks import Block
-from anna.teachers.tables import BOTH, PAIR, Known, mark_positives, numbers, split, without_positive
+from anna.teachers.tables import BOTH, PAIR, Known, mark_positives, measured, numbers, split, without_positive
 
 
 class Labeller:
@@ -99,8 +99,7 @@ class Labeller:
             # A query with one candidate has no entropy to share.
             pl.col("share").fill_nan(None).mean().fill_null(0.0).round(6).alias("entropy_share"),
         ]
-        tasks = by_query.group_by("task").agg(measures).sort("task").to_dicts()
-        return by_query.select(measures).to_dicts()[0] | {"tasks": {row.pop("task"): row for row in tasks}}
+        return measured(by_query, measures)
 
 
 def label_all(

@@ -14,22 +14,22 @@ ROWS = 4
 """Rows of a batch whose rows become one vector each: as many as a matrix product takes at once."""
 
 TOKENISED_AT_ONCE = 1_000
-"""Texts, or pairs of them; only their lengths are kept."""
+"""Texts; only their lengths are kept."""
 
 
-def count_tokens(tokenizer: Any, *columns: Sequence[str], prefix: str = "", **options: Any) -> list[int]:
-    """Return how many tokens each text has, or each pair of texts of two columns.
+def count_tokens(tokenizer: Any, texts: Sequence[str], *, prefix: str = "", **options: Any) -> list[int]:
+    """Return how many tokens each text has.
 
     Args:
         tokenizer: Of transformers.
-        columns: Texts; of pairs, their first and their second ones.
+        texts: Bare texts.
         prefix: Put before each text.
         options: The tokenizer's own.
     """
     lengths: list[int] = []
-    for start in range(0, len(columns[0]), TOKENISED_AT_ONCE):
-        parts = ([prefix + text for text in column[start : start + TOKENISED_AT_ONCE]] for column in columns)
-        lengths += map(len, tokenizer(*parts, **options)["input_ids"])
+    for start in range(0, len(texts), TOKENISED_AT_ONCE):
+        part = [prefix + text for text in texts[start : start + TOKENISED_AT_ONCE]]
+        lengths += map(len, tokenizer(part, **options)["input_ids"])
     return lengths
 
 

@@ -7,12 +7,11 @@ import polars as pl
 import pyarrow as pa
 
 from anna.errors import InputError
-from anna.teachers.tables import frame
 
 
 def choose_queries(queries: pa.Table, queries_per_task: int | None) -> pl.DataFrame:
     """Return the query_id of the first queries of each task by the hash of their id, so that samples nest."""
-    ids = frame(queries.select(["task", "query_id"]))
+    ids = pl.DataFrame(queries.select(["task", "query_id"]))
     if queries_per_task is None:
         return ids.select("query_id")
     digests = [hashlib.blake2b(name.encode(), digest_size=16).hexdigest() for name in ids["query_id"]]
@@ -30,7 +29,7 @@ def texts_of(pairs: pl.DataFrame, corpus: pa.Table, queries: pa.Table) -> list[t
     """
 
     def side(name: str, table: pa.Table) -> Iterable[str]:
-        wanted = frame(table.select([name, "text"])).join(pairs.select(name).unique(), on=name, how="semi")
+        wanted = pl.DataFrame(table.select([name, "text"])).join(pairs.select(name).unique(), on=name, how="semi")
         text = dict(wanted.iter_rows())
         if len(text) < (named := pairs[name].n_unique()):
             raise InputError(

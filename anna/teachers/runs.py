@@ -12,7 +12,7 @@ from anna import io, schemas
 from anna.errors import InputError
 from anna.folding import fold
 from anna.segments import Int
-from anna.teachers.tables import frame
+from anna.teachers.tables import measured
 
 
 class Collection(NamedTuple):
@@ -36,7 +36,8 @@ def collections(corpus: pa.Table, queries: pa.Table) -> Iterator[Collection]:
     Raises:
         InputError: If a task has fewer than two documents, so that no query of it can have a negative.
     """
-    docs, asked = frame(corpus.select(["task", "doc_id", "text"])), frame(queries.select(["task", "query_id", "text"]))
+    docs = pl.DataFrame(corpus.select(["task", "doc_id", "text"]))
+    asked = pl.DataFrame(queries.select(["task", "query_id", "text"]))
     for task in asked["task"].unique().sort():
         own, own_queries = docs.filter(pl.col("task") == task), asked.filter(pl.col("task") == task)
         check_size(task, own.height)
@@ -104,12 +105,7 @@ def join_runs(runs: Sequence[pa.Table]) -> pa.Table:
 
 def summarise_run(run: pa.Table, queries: pa.Table) -> dict[str, Any]:
     """Return counts of a run, overall and by task: queries, rows, and queries for which nothing was found."""
-    found = frame(run.select(["query_id"])).group_by("query_id").len("rows")
-    counts = frame(queries.select(["query_id", "task"])).join(found, on="query_id", how="left")
-    numbers = [
-        pl.len().alias("queries"),
-        pl.col("rows").sum(),
-        pl.col("rows").is_null().sum().alias("queries_without_result"),
-    ]
-    tasks = counts.group_by("task").agg(numbers).sort("task").to_dicts()
-    return counts.select(numbers).to_dicts()[0] | {"tasks": {row.pop("task"): row for row in tasks}}
+    found = pl.DataFrame(run.select(["query_id"])).group_by("query_id").len("rows")
+    counts = pl.DataFrame(queries.select(["query_id", "task"])).join(found, on="query_id", how="left")
+    without = pl.col("rows").is_null().sum().alias("queries_without_result")
+    return measured(counts, [pl.len().alias("queries"), pl.col("rows").sum(), without])

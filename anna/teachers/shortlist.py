@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from anna import io, schemas
 from anna.teachers.blocks import Block
 from anna.teachers.pairs import choose_queries
-from anna.teachers.tables import PAIR, frame
+from anna.teachers.tables import PAIR, measured
 
 RRF_K = 60
 """Cormack, Clarke and Büttcher 2009: the constant that worked best in their pilot study, and in all use since."""
@@ -39,7 +39,7 @@ def choose_candidates(
 
 
 def _of_chosen(rows: Mapping[str, pa.Table], chosen: pl.DataFrame, depth: int) -> pl.DataFrame:
-    own = {name: frame(table).join(chosen, on="query_id", how="semi") for name, table in rows.items()}
+    own = {name: pl.DataFrame(table).join(chosen, on="query_id", how="semi") for name, table in rows.items()}
     best = best_of_runs(pl.concat([own[name].select(*PAIR, "rank") for name in ("bm25", "dense")]), depth)
     judged = own["qrels"].sort(PAIR)
     is_positive = pl.col("relevance") > 0
@@ -76,11 +76,7 @@ def to_run(pairs: pl.DataFrame, scores: NDArray[np.float32]) -> pa.Table:
 
 def summarise(run: pa.Table, queries: pa.Table) -> dict[str, Any]:
     """Return how much was scored: queries, pairs and distinct passages, overall and by task."""
-    rows = frame(run.select(PAIR)).join(frame(queries.select(["query_id", "task"])), on="query_id", how="left")
-    numbers = [
-        pl.col("query_id").n_unique().alias("queries"),
-        pl.len().alias("pairs"),
-        pl.col("doc_id").n_unique().alias("docs"),
-    ]
-    tasks = rows.group_by("task").agg(numbers).sort("task").to_dicts()
-    return rows.select(numbers).to_dicts()[0] | {"tasks": {row.pop("task"): row for row in tasks}}
+    tasks = pl.DataFrame(queries.select(["query_id", "task"]))
+    rows = pl.DataFrame(run.select(PAIR)).join(tasks, on="query_id", how="left")
+    num_queries, num_docs = pl.col("query_id").n_unique(), pl.col("doc_id").n_unique()
+    return measured(rows, [num_queries.alias("queries"), pl.len().alias("pairs"), num_docs.alias("docs")])

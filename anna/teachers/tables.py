@@ -1,5 +1,6 @@
 """Arrow tables as polars frames, with ids as numbers."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,14 +12,6 @@ from anna.errors import InputError
 
 PAIR = ["query_id", "doc_id"]
 """The columns that name a candidate of a query."""
-
-
-def frame(table: pa.Table) -> pl.DataFrame:
-    """Return an Arrow table as a polars frame."""
-    result = pl.from_arrow(table)
-    if not isinstance(result, pl.DataFrame):
-        raise TypeError(f"expected a table, got {type(result).__name__}")
-    return result
 
 
 def with_query(number: pl.Expr | pl.Series) -> pl.Expr:
@@ -35,7 +28,8 @@ class Known:
 
     def __init__(self, corpus: pa.Table, queries: pa.Table) -> None:
         """Number the ids of tables CORPUS and QUERIES, which are sorted; no text is looked at."""
-        docs, asked = frame(corpus.select(["doc_id", "label"])), frame(queries.select(["query_id", "task", "label"]))
+        docs = pl.DataFrame(corpus.select(["doc_id", "label"]))
+        asked = pl.DataFrame(queries.select(["query_id", "task", "label"]))
         self.ids = {"query_id": asked["query_id"], "doc_id": docs["doc_id"]}
         # Kept as expressions: polars goes through all names of an Enum each time that Python hands it over.
         self._codes = {
@@ -58,7 +52,7 @@ class Known:
         Raises:
             InputError: If it has an id that corpus or queries lack.
         """
-        rows = frame(table)
+        rows = pl.DataFrame(table)
         names = [name for name in self._codes if name in rows.columns]
         coded = rows.with_columns(self._codes[name] for name in names)
         for name in names:
@@ -111,6 +105,12 @@ def without_positive(rows: pl.DataFrame, known: Known, queries: pa.Table) -> pl.
     asked = known.encode(queries.select(["query_id"]), "queries")["query_id"]
     has_one = asked.is_in(rows.filter("is_positive")["query_id"].implode())
     return known.ids["query_id"].gather(asked.filter(~has_one))
+
+
+def measured(rows: pl.DataFrame, measures: Sequence[pl.Expr]) -> dict[str, Any]:
+    """Return aggregates of `rows` by name, of all of them and, under `tasks`, by their `task`."""
+    tasks = rows.group_by("task").agg(measures).sort("task").to_dicts()
+    return rows.select(measures).to_dicts()[0] | {"tasks": {row.pop("task"): row for row in tasks}}
 
 
 def numbers(rows: pl.DataFrame, name: str) -> NDArray[Any]:

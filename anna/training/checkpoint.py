@@ -23,8 +23,9 @@ from torch import Tensor
 
 from anna import io
 from anna.errors import InputError
+from anna.fingerprints import fingerprint
 from anna.training.gather import from_first
-from anna.training.identity import differences, digest
+from anna.training.identity import differences
 
 RUN, LATEST, START = "run.json", "latest.json", "start.safetensors"
 
@@ -82,7 +83,7 @@ class Checkpoints:
         self._identity: dict[str, Any] = from_first(_plain(identity))
         self._conditions: dict[str, Any] = from_first(_plain(conditions))
         self._best: int | None = None
-        self.folder = root / digest([json.dumps(self._identity, sort_keys=True)])[:16]
+        self.folder = root / fingerprint(self._identity)[:16]
 
     def resume(self, engine: Any) -> list[Record]:
         """Give the engine and the random generators the state of the last checkpoint; return its records.

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -192,8 +192,3 @@ def check_moved(before: dict[str, Tensor], after: dict[str, Tensor], step: int, 
 def _is_still(old: Tensor, new: Tensor, decay: float) -> bool:
     """Return whether no value changed, or all by nothing but weight decay, to a tenth of it: each step rounds."""
     return torch.equal(old, new) or bool(((new - decay * old).abs() <= 0.1 * (1 - decay) * old.abs()).all())
-
-
-def is_adapted(encoder: Encoder) -> bool:
-    """Return whether the encoder's backbone carries a LoRA adapter."""
-    return isinstance(encoder.backbone, PeftModel)

@@ -89,7 +89,7 @@ def train(
             checkpoints.save(engine, records)
     if monitor:
         monitor.close()
-    _warn_of_loss(records, recipe)
+    _warn_of_fall(records, recipe)
     return records
 
 
@@ -104,7 +104,7 @@ def kept_step(records: Sequence[Record], recipe: TrainParams) -> int:
     return (best_step(records) if recipe.keep == "best" else None) or len(records)
 
 
-def _warn_of_loss(records: Sequence[Record], recipe: TrainParams) -> None:
+def _warn_of_fall(records: Sequence[Record], recipe: TrainParams) -> None:
     """Say so where the kept weights rank worse than those before training, which are never kept.
 
     The best are kept because of their rank, so any fall is told; the last whatever their rank, so a far one alone.

@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from peft import PeftModel
 from torch import Tensor
 
 from anna import io
 from anna.modeling.encoder import Encoder
 from anna.modeling.encoder_config import ADAPTER_FOLDER, CARD_FILE
 from anna.schemas import CURVE, VALIDATION
-from anna.training import engine as engines
 from anna.training.checkpoint import Record
 
 
@@ -26,7 +26,7 @@ class Outputs(NamedTuple):
 def save_encoder(folder: Path, encoder: Encoder, state: dict[str, Tensor]) -> None:
     """Save weights (whole model or adapter), tokenizer and encoder.json, atomically."""
     with io.atomic(folder) as temporary:
-        place = temporary / ADAPTER_FOLDER if engines.is_adapted(encoder) else temporary
+        place = temporary / ADAPTER_FOLDER if isinstance(encoder.backbone, PeftModel) else temporary
         encoder.backbone.save_pretrained(place, state_dict=state)
         (place / CARD_FILE).unlink(missing_ok=True)  # peft's empty model card
         encoder.tokenizer.save_pretrained(temporary)

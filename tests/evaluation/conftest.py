@@ -74,14 +74,8 @@ def tables() -> EvalTables:
         ("Digest", f"Digest:t:{a}", f"the {a} has a {b}", [f"{a} has {b}", f"{b} has nothing"], [1.0, 0.0])
         for a, b in zip(ANIMALS, TOOLS, strict=True)
     ]
-    return EvalTables(
-        table(schemas.EVAL_CORPUS, corpus),
-        table(schemas.EVAL_QUERIES, queries),
-        table(schemas.EVAL_QRELS, qrels),
-        table(schemas.EVAL_PAIRS, pairs),
-        table(schemas.EVAL_LABELLED, labelled),
-        table(schemas.EVAL_SUMMARIES, summaries),
-    )
+    rows = (corpus, queries, qrels, pairs, labelled, summaries)
+    return {name: table(schema, own) for (name, schema), own in zip(schemas.EVAL_TABLES.items(), rows, strict=True)}
 
 
 @pytest.fixture
@@ -108,5 +102,5 @@ def exported(tmp_path: Path, tiny_checkpoint: Path, config: EncoderConfig) -> Pa
 
 def write_tables(folder: Path, tables: EvalTables) -> None:
     """Write the tables where the stage reads them."""
-    for name, content in tables._asdict().items():
-        io.write(folder / f"{name}.parquet", content, getattr(schemas, f"EVAL_{name.upper()}"))
+    for name, content in tables.items():
+        io.write(folder / f"{name}.parquet", content, schemas.EVAL_TABLES[name])

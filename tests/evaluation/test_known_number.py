@@ -11,7 +11,7 @@ from anna.corpus.held_out_tables import held_out_tables
 from anna.corpus.sources import Cleaning
 from anna.engine import Local
 from anna.evaluation import run
-from anna.evaluation.tasks import EvalTables, held_out_tasks
+from anna.evaluation.tasks import held_out_tasks
 from anna.params import RandomParams
 from anna.seeding import derive_seed
 from anna.teachers.dense import DenseParams
@@ -39,7 +39,7 @@ def test_minilm_scores_what_is_published_on_sts_benchmark(tmp_path):
     assert len(task.units) == 1379 - 1
     assert drops.by_reason("STSBenchmark", "held_out") == {"duplicate_pair": 1}, "the file has one pair twice"
     tables = held_out_tables([task])
-    [scored] = held_out_tasks(EvalTables(*(tables[name] for name in EvalTables._fields)))
+    [scored] = held_out_tasks(tables)
     dense = DenseParams.load().model_copy(update={"max_tokens": 128})
     teacher = evaluate.teacher(dense, Counter(), Local())
     [score] = run.evaluate_all([teacher], [scored], tmp_path / "store", tmp_path / "results")

@@ -87,7 +87,7 @@ def test_other_weights_prompts_and_rows_are_computed_anew(tmp_path, exported, ta
     (exported / "extra.json").write_text("{}")
     evaluate(tmp_path, [contenders.student(exported, SETTINGS)], tables)
     assert len(list((tmp_path / "store" / "student").iterdir())) == 10  # both again
-    fewer = tables._replace(pairs=tables.pairs.slice(0, len(tables.pairs) - 1))
+    fewer = {**tables, "pairs": tables["pairs"].slice(0, len(tables["pairs"]) - 1)}
     evaluate(tmp_path, [contenders.student(exported, SETTINGS)], fewer)
     assert len(list((tmp_path / "store" / "student").iterdir())) == 12  # one task, in two modes
     assert len(loads) == 4

@@ -32,9 +32,9 @@ SCORED_BY = {
 """The module that loads a teacher, and those that it loads it with: these and all that they reach give its scores."""
 
 SEEN = {
-    "bi_encoder.VERSION": (4, "581ed47e2748e7f6"),
-    "reranker.VERSIONS['cross_encoder']": (4, "91fe99d57db3de98"),
-    "reranker.VERSIONS['query_likelihood']": (4, "ef8908f4216f9b43"),
+    "bi_encoder.VERSION": (4, "2e98dc8c5e2cfcb5"),
+    "reranker.VERSIONS['cross_encoder']": (4, "a9cf8d8980c08b5f"),
+    "reranker.VERSIONS['query_likelihood']": (4, "83c881f2ba266614"),
 }
 """Version, and hash of the code of that version."""
 

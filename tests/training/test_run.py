@@ -104,7 +104,7 @@ def test_a_run_that_ends_far_below_its_start_is_warned_of(
     after: float | None, is_said: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     last: Record = {} if after is None else {"ndcg_at_10": after}
-    loop._warn_of_loss([{"ndcg_at_10_before": 0.4}, last], recipe(1, "full"))
+    loop._warn_of_fall([{"ndcg_at_10_before": 0.4}, last], recipe(1, "full"))
     assert ("lower train.learning_rate" in caplog.text) == is_said
 
 
@@ -126,7 +126,7 @@ def test_the_best_weights_are_warned_of_where_they_are_below_the_start(
         {"step": 1, "ndcg_at_10_before": 0.826, "ndcg_at_10": first},
         {"step": 2, "ndcg_at_10": second},
     ]
-    loop._warn_of_loss(records, chosen)
+    loop._warn_of_fall(records, chosen)
     assert (said or "") in caplog.text
     assert bool(caplog.text) == bool(said)
 
