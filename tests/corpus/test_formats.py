@@ -125,6 +125,7 @@ def test_blank_lines_before_the_first_are_skipped(write: Callable[..., Path], he
         (pa.compress(b"text\na\n", "zstd", asbytes=True), "is packed by zstd; unpack it, or pack it by gzip"),
         (b"PK\x03\x04\x14", "is a zip archive, or a spreadsheet; unpack it, or write it as csv"),
     ],
+    ids=["gzip", "bzip2", "xz", "zstd", "zip"],
 )
 def test_what_is_packed_is_refused_by_how_it_begins(write: Callable[..., Path], content: bytes, message: str) -> None:
     for kind in ("csv", "jsonl", "json", "lines"):
