@@ -254,8 +254,8 @@ def test_the_teacher_gets_its_own_prompts_and_bm25_retrieval_alone(tmp_path, tab
     bm25 = contenders.bm25(search, {"k1": 1.5, "b": 0.75}, search)
     result = evaluate(tmp_path, [teacher, bm25], tables)
     assert set(seen) == {"query: ", "text: ", ""}
-    assert seen["query: "] == {row["text"] for row in tables.queries.to_pylist() if row["task"] == "Farm"}
-    assert seen["text: "] == {row["text"] for row in tables.corpus.to_pylist() if row["task"] == "Farm"}
+    assert seen["query: "] == {row["text"] for row in tables["queries"].to_pylist() if row["task"] == "Farm"}
+    assert seen["text: "] == {row["text"] for row in tables["corpus"].to_pylist() if row["task"] == "Farm"}
     assert [(s.model, s.task, s.value) for s in result if s.model == "bm25"] == [("bm25", "Farm", 1.0)]
     summary = scores.summary(result)
     assert set(summary["bm25"]) == {"Retrieval"}
