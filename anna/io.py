@@ -5,6 +5,7 @@ Every Parquet file has a JSON sidecar beside it, kept in git, so that a diff sho
 
 import csv
 import json
+import os
 import shutil
 import time
 import uuid
@@ -217,19 +218,37 @@ def read_json(path: Path, remedy: str = "delete it and run: dvc repro") -> dict[
 def atomic(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`, a file or a folder to be, that takes its place only on success.
 
-    What killed processes left of earlier attempts is removed, as `remove_left` does.
+    It is on disk before it does: what is in memory alone would be an empty file after a power cut. What killed
+    processes left of earlier attempts is removed, as `remove_left` does.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_left(path.parent.glob(f".{path.name}.*.tmp"))
     temporary, old = (path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp") for _ in range(2))
     try:
         yield temporary
+        sync(temporary)
         if path.is_dir():  # which no rename replaces
             path.replace(old)
         temporary.replace(path)
+        _sync_one(path.parent)
     finally:
         _remove(temporary)
         _remove(old)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or a folder with all that is in it, is on disk."""
+    for inner in path.rglob("*") if path.is_dir() else ():
+        _sync_one(inner)
+    _sync_one(path)
+
+
+def _sync_one(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def remove_left(paths: Iterable[Path]) -> None:

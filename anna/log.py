@@ -1,5 +1,6 @@
 """Logging, progress, and what every stage does around its work: say when it starts, what it cost, why it failed."""
 
+import errno
 import json
 import logging
 import os
@@ -21,11 +22,15 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from anna.allocation import keep_freed_memory
 from anna.errors import InputError
 from anna.machine import num_cpus
+from anna.params import PARAMS_FILE
 
 T = TypeVar("T")
 
 COST_DIR = Path("metrics/cost")
 """One small JSON per stage: seconds, memory, device. Apart from the metrics, which must not change with the clock."""
+
+UNWRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM})
+"""Errors of the system that say no more than that a file cannot be written."""
 
 SECONDS_BETWEEN_LINES = 10.0
 """How often progress is logged where there is no terminal; short work says nothing."""
@@ -63,11 +68,12 @@ def run_stage(name: str, main: Callable[[], Mapping[str, int] | None]) -> None:
     """Run a stage's `main`, write what it cost to `metrics/cost/<name>.json`, and end a bad input with one line.
 
     What `main` returns, such as how many results of an earlier run it reused, is said and written beside the cost.
-    Exits with status 1 on `InputError`; any other exception is a bug and keeps its traceback.
+    Exits with status 1 on `InputError` and where nothing can be written, with 130 on Ctrl-C; any other exception is a
+    bug and keeps its traceback. Warns if params.yaml was edited meanwhile.
     """
     setup()
     keep_freed_memory()
-    started = time.perf_counter()
+    started, params = time.perf_counter(), _params()
     _log.info("%s starts (Python %s, %d CPUs)", name, platform.python_version(), num_cpus())
     try:
         with logging_redirect_tqdm():
@@ -75,12 +81,37 @@ def run_stage(name: str, main: Callable[[], Mapping[str, int] | None]) -> None:
     except InputError as error:
         _log.error("%s: %s", name, error)
         sys.exit(1)
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        _log.error(
+            "%s: cannot write%s: %s; make room or allow it, and run again", name, _at(error.filename), error.strerror
+        )
+        sys.exit(1)
+    except KeyboardInterrupt:
+        _log.error("%s: interrupted", name)
+        sys.exit(130)
+    if _params() != params:
+        _log.warning(
+            "params.yaml was edited while %s ran, which has used the values before; DVC records those after. If %s "
+            "reads what has changed, put it back and run: dvc commit -f %s, or: dvc repro -f %s",
+            *[name] * 4,
+        )
     seconds = time.perf_counter() - started
     if counts:
         _log.info("%s: %s", name, ", ".join(f"{count:,} results {what}" for what, count in counts.items()))
     _log.info("%s ends after %.1f s, peak memory %.0f MiB", name, seconds, peak_memory_mib())
     if int(os.environ.get("RANK", "0")) == 0:
         write_cost(name, seconds, counts)
+
+
+def _params() -> bytes:
+    """Return params.yaml as it stands; nothing if there is none."""
+    return PARAMS_FILE.read_bytes() if PARAMS_FILE.is_file() else b""
+
+
+def _at(filename: object) -> str:
+    return f" {filename}" if filename else ""
 
 
 def write_cost(name: str, seconds: float, counts: Mapping[str, int] | None = None) -> None:

@@ -229,6 +229,24 @@ def test_atomic_leaves_the_old_and_no_rubbish_when_the_work_fails(tmp_path: Path
     assert [path.name for path in tmp_path.iterdir()] == ["model"], "nor is the old one left beside it"
 
 
+@pytest.mark.parametrize("is_folder", [False, True])
+def test_what_is_written_is_on_disk_before_it_has_its_name(
+    is_folder: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    fsync, replace = os.fsync, Path.replace
+    name = "/proc/self/fd/{}"
+    monkeypatch.setattr(os, "fsync", lambda fd: (done.append(Path(name.format(fd)).readlink().name), fsync(fd)))
+    monkeypatch.setattr(Path, "replace", lambda self, to: (done.append("replace"), replace(self, to))[1])
+    with io.atomic(tmp_path / "made") as temporary:
+        if is_folder:
+            temporary.mkdir()
+            (temporary / "inner").write_text("text")
+        else:
+            temporary.write_text("text")
+    assert done == [*(["inner"] if is_folder else []), temporary.name, "replace", tmp_path.name]
+
+
 def test_what_killed_processes_left_is_removed_when_it_is_a_day_old(tmp_path: Path) -> None:
     old, young, other = (tmp_path / name for name in (".model.aaaaaaaa.tmp", ".model.bbbbbbbb.tmp", ".other.cc.tmp"))
     for left in (old, young, other):

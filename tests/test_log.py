@@ -79,6 +79,55 @@ def test_bad_input_ends_with_one_line_and_status_1(
     assert not (tmp_path / "metrics").exists()
 
 
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (
+            OSError(28, "No space left on device", "data/x"),
+            1,
+            "label: cannot write data/x: No space left on device; make",
+        ),
+        (OSError(28, "No space left on device"), 1, "label: cannot write: No space left on device; make room or allow"),
+        (KeyboardInterrupt(), 130, "label: interrupted"),
+    ],
+)
+def test_what_the_system_or_the_user_ends_has_one_line(
+    error: BaseException,
+    status: int,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(log, "setup", lambda: None)
+
+    def main() -> None:
+        raise error
+
+    with pytest.raises(SystemExit) as raised, caplog.at_level(logging.ERROR, "anna.log"):
+        log.run_stage("label", main)
+    assert raised.value.code == status
+    assert len(caplog.messages) == 1
+    assert caplog.messages[0].startswith(said)
+
+
+@pytest.mark.parametrize("is_edited", [False, True])
+def test_params_that_are_edited_while_a_stage_runs_are_told(
+    is_edited: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(log, "setup", lambda: None)
+    path = tmp_path / "params.yaml"
+    path.write_text("filter: {margin: 0.1}", encoding="utf-8")
+
+    def main() -> None:
+        path.write_text("filter: {margin: 0.2}" if is_edited else "filter: {margin: 0.1}", encoding="utf-8")
+
+    log.run_stage("filter", main)
+    assert ("params.yaml was edited while filter ran" in caplog.text) == is_edited
+
+
 def test_a_bug_keeps_its_traceback() -> None:
     with pytest.raises(ZeroDivisionError):
         log.run_stage("label", lambda: 1 / 0)  # type: ignore[arg-type, return-value]

@@ -77,6 +77,7 @@ def explain(asked: str, folder: Path = DATA) -> Story:
         InputError: If corpus or queries are missing, there is no such query, or more than one of such a text, or a
             table breaks its schema.
     """
+    asked = asked.encode("utf-8", "replace").decode()  # bytes of a command line that are no UTF-8
     queries = io.read(folder / "queries.parquet", schemas.QUERIES)
     query: Rows = queries.filter(pc.equal(queries["query_id"], asked)).to_pylist() or _of_text(queries, asked)
     if not query:

@@ -126,6 +126,7 @@ class Checkpoints:
         torch.save(state, self._rank_file(tag))
         dist.barrier()
         if dist.get_rank() == 0:
+            io.sync(self.folder / tag)
             latest = {"tag": tag, "step": len(records), "best": self._best, "conditions": self._conditions}
             io.write_json(self.folder / LATEST, latest)
             self._sweep()
