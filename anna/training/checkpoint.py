@@ -13,19 +13,23 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, NamedTuple, TextIO
 
 import torch
 import torch.distributed as dist
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from anna import io
-from anna.errors import InputError
+from anna.errors import InputError, one_line
 from anna.fingerprints import fingerprint
 from anna.training.gather import from_first
 from anna.training.identity import differences
+
+_DAMAGED = (FileNotFoundError, RuntimeError, AssertionError, EOFError, UnpicklingError, SafetensorError)
+"""What DeepSpeed and torch raise for a checkpoint of which files are missing, empty or cut."""
 
 RUN, LATEST, START = "run.json", "latest.json", "start.safetensors"
 
@@ -101,8 +105,18 @@ class Checkpoints:
         path = self._rank_file(latest["tag"])
         if not path.is_file():
             raise InputError(f"{path} is missing, so the run cannot be continued; delete {self.folder} to begin again")
-        engine.load_checkpoint(str(self.folder), tag=latest["tag"], load_module_strict=False)
-        own = torch.load(path, weights_only=True)
+        try:
+            engine.load_checkpoint(str(self.folder), tag=latest["tag"], load_module_strict=False)
+            own = torch.load(path, weights_only=True)
+            if latest["best"] is not None:  # which is needed after the last step alone
+                with safe_open(self._best_file(latest["best"]), framework="pt"):
+                    pass
+        except _DAMAGED as error:
+            why = f"{type(error).__name__}: {one_line(error)}"
+            raise InputError(
+                f"{self.folder / latest['tag']} cannot be read ({why}); if its files are damaged, delete {self.folder} "
+                "to begin again"
+            ) from None
         torch.set_rng_state(own["cpu"])
         if own["cuda"] is not None:
             torch.cuda.set_rng_state(own["cuda"])

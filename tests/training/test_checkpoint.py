@@ -32,6 +32,17 @@ class Engine:
         self.state = int((Path(folder) / tag / "state").read_text())
 
 
+class ReadsBytes(Engine):
+    """Its file is one of torch's, as DeepSpeed's are."""
+
+    def save_checkpoint(self, folder: str, *, tag: str, **_: Any) -> None:
+        super().save_checkpoint(folder, tag=tag)
+        torch.save({"state": self.state}, Path(folder) / tag / "state")
+
+    def load_checkpoint(self, folder: str, *, tag: str, **_: Any) -> None:
+        self.state = torch.load(Path(folder) / tag / "state", weights_only=True)["state"]
+
+
 def records(count: int) -> list[Record]:
     return [{"step": n + 1, "loss": 1 / (n + 3), "gap": float("nan"), "task": "A"} for n in range(count)]
 
@@ -106,6 +117,18 @@ def test_an_incomplete_checkpoint_is_refused(tmp_path: Path) -> None:
     (checkpoints.folder / "step-1" / "rank-0.pt").unlink()
     with pytest.raises(InputError, match=r"rank-0.pt is missing, .* delete .* to begin again"):
         opened(tmp_path).resume(Engine())
+
+
+@pytest.mark.parametrize("name", ["step-2/state", "step-2/rank-0.pt", "best-2.safetensors"])
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_damaged_checkpoint_is_refused_before_a_step_is_taken(name: str, is_there: bool, tmp_path: Path) -> None:
+    checkpoints = opened(tmp_path)
+    checkpoints.keep_best({"w": torch.ones(2)}, 2)
+    checkpoints.save(ReadsBytes(), records(2))
+    path = checkpoints.folder / name
+    path.write_bytes(b"") if is_there else path.unlink()
+    with pytest.raises(InputError, match=rf"delete {checkpoints.folder} to begin again$"):
+        opened(tmp_path).resume(ReadsBytes())
 
 
 def test_another_run_begins_anew_and_names_what_is_left(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
