@@ -1,7 +1,9 @@
 """Tiny real models, built here so that no test needs a network."""
 
 import copy
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,14 @@ def pytest_configure(config: pytest.Config) -> None:
     """Hide GPUs from tests that need none: equality to the bit, and two ranks against one, are tested on CPUs."""
     if config.option.markexpr != "gpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+@pytest.fixture(autouse=True)
+def _log_level() -> Iterator[None]:
+    """Put back the level of all logs, which a stage that runs in this process sets: others would record more."""
+    level = logging.getLogger().level
+    yield
+    logging.getLogger().setLevel(level)
 
 
 @pytest.fixture(scope="session")
