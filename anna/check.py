@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
 
 from anna.corpus.ingest import check_prompts
 from anna.errors import InputError
@@ -170,7 +170,7 @@ def _check_student(student: Any, train: Any, max_tokens: int) -> None:
     folder = _model_folder(student.model)
     if folder is None:
         return
-    model = outline(AutoModelForCausalLM, folder, spare=HEAD)
+    model = _outline("student.model", AutoModelForCausalLM, folder, spare=HEAD)
     check_architecture(model)
     check_direction(model, student.attention)
     check_positions(model.config, max_tokens)
@@ -184,9 +184,16 @@ def _check_reranker(rerank: Any) -> None:
     if folder is None:
         return
     if rerank.kind == "cross_encoder":
-        outline(AutoModelForSequenceClassification, folder)
+        _outline("rerank.model", AutoModelForSequenceClassification, folder)
     else:
-        check_architecture(outline(AutoModelForCausalLM, folder))
+        check_architecture(_outline("rerank.model", AutoModelForCausalLM, folder))
+
+
+def _outline(place: str, kind: Any, folder: Path, **options: Any) -> PreTrainedModel:
+    try:
+        return outline(kind, folder, **options)
+    except InputError as error:
+        raise InputError(f"{place}: {error}") from None
 
 
 def _model_folder(origin: Any) -> Path | None:

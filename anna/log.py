@@ -29,8 +29,8 @@ T = TypeVar("T")
 COST_DIR = Path("metrics/cost")
 """One small JSON per stage: seconds, memory, device. Apart from the metrics, which must not change with the clock."""
 
-UNWRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM})
-"""Errors of the system that say no more than that a file cannot be written."""
+DENIED = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM})
+"""Errors by which the system denies room for a file, or access to it: no bug of ours."""
 
 SECONDS_BETWEEN_LINES = 10.0
 """How often progress is logged where there is no terminal; short work says nothing."""
@@ -68,7 +68,7 @@ def run_stage(name: str, main: Callable[[], Mapping[str, int] | None]) -> None:
     """Run a stage's `main`, write what it cost to `metrics/cost/<name>.json`, and end a bad input with one line.
 
     What `main` returns, such as how many results of an earlier run it reused, is said and written beside the cost.
-    Exits with status 1 on `InputError` and where nothing can be written, with 130 on Ctrl-C; any other exception is a
+    Exits with status 1 on `InputError` and where room or access is denied, with 130 on Ctrl-C; any other exception is a
     bug and keeps its traceback. Warns if params.yaml was edited meanwhile.
     """
     setup()
@@ -82,11 +82,10 @@ def run_stage(name: str, main: Callable[[], Mapping[str, int] | None]) -> None:
         _log.error("%s: %s", name, error)
         sys.exit(1)
     except OSError as error:
-        if error.errno not in UNWRITABLE:
+        if error.errno not in DENIED:
             raise
-        _log.error(
-            "%s: cannot write%s: %s; make room or allow it, and run again", name, _at(error.filename), error.strerror
-        )
+        place = f"{error.filename}: " if error.filename else ""
+        _log.error("%s: %s%s; make room, or give access, and run again", name, place, error.strerror)
         sys.exit(1)
     except KeyboardInterrupt:
         _log.error("%s: interrupted", name)
@@ -108,10 +107,6 @@ def run_stage(name: str, main: Callable[[], Mapping[str, int] | None]) -> None:
 def _params() -> bytes:
     """Return params.yaml as it stands; nothing if there is none."""
     return PARAMS_FILE.read_bytes() if PARAMS_FILE.is_file() else b""
-
-
-def _at(filename: object) -> str:
-    return f" {filename}" if filename else ""
 
 
 def write_cost(name: str, seconds: float, counts: Mapping[str, int] | None = None) -> None:

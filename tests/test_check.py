@@ -264,7 +264,8 @@ def test_a_reranker_on_this_machine_is_one_of_its_kind(tmp_path: Path, tiny_chec
     tiny = {"kind": "files", "path": str(tiny_checkpoint)}
     check.check(write(tmp_path, {"rerank.model": tiny}))
     path = write(tmp_path, {"rerank.model": tiny, "rerank.kind": "cross_encoder"})
-    assert "lacks 1 weights of a MistralForSequenceClassification (score.weight first), which would be" in refusal(path)
+    message = "lacks 1 weights of a MistralForSequenceClassification (score.weight first), which would be"
+    assert f"rerank.model: {tiny_checkpoint} {message}" in refusal(path)
 
 
 @pytest.mark.parametrize(

@@ -85,9 +85,9 @@ def test_bad_input_ends_with_one_line_and_status_1(
         (
             OSError(28, "No space left on device", "data/x"),
             1,
-            "label: cannot write data/x: No space left on device; make",
+            "label: data/x: No space left on device; make room, or give",
         ),
-        (OSError(28, "No space left on device"), 1, "label: cannot write: No space left on device; make room or allow"),
+        (OSError(28, "No space left on device"), 1, "label: No space left on device; make room, or give access"),
         (KeyboardInterrupt(), 130, "label: interrupted"),
     ],
 )

@@ -44,7 +44,7 @@ def describe(case: Case, estimates: Sequence[Estimate], title: str, free_disk: f
         notes(case),
         verdict(case, estimates, free_disk),
     ]
-    return "\n\n".join(map("\n".join, parts))
+    return "\n\n".join("\n".join(part) for part in parts if part)
 
 
 def stage_table(case: Case, estimates: Sequence[Estimate]) -> list[str]:
