@@ -12,15 +12,17 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from anna import ranks
 from anna.allocation import keep_freed_memory
 from anna.errors import InputError
+from anna.lock import held
 from anna.machine import num_cpus
 from anna.params import PARAMS_FILE
 
@@ -28,6 +30,9 @@ T = TypeVar("T")
 
 COST_DIR = Path("metrics/cost")
 """One small JSON per stage: seconds, memory, device. Apart from the metrics, which must not change with the clock."""
+
+LOCKS = Path("runs")
+"""Where the lock of each stage lies."""
 
 DENIED = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM})
 """Errors by which the system denies room for a file, or access to it: no bug of ours."""
@@ -42,10 +47,10 @@ def setup(*, is_first: bool | None = None) -> None:
     """Send logs to standard error: INFO from the first process, warnings from the others, libraries quiet.
 
     Args:
-        is_first: Whether this is the first of processes that do the same; None: as torchrun numbers them.
+        is_first: Whether this is the first of processes that do the same; None: as a launcher numbers them.
     """
     if is_first is None:
-        is_first = int(os.environ.get("RANK", "0")) == 0
+        is_first = ranks.rank() == 0
     least = logging.INFO if is_first else logging.WARNING
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s", datefmt="%H:%M:%S"))
@@ -68,15 +73,16 @@ def run_stage(name: str, main: Callable[[], Mapping[str, int] | None]) -> None:
     """Run a stage's `main`, write what it cost to `metrics/cost/<name>.json`, and end a bad input with one line.
 
     What `main` returns, such as how many results of an earlier run it reused, is said and written beside the cost.
-    Exits with status 1 on `InputError` and where room or access is denied, with 130 on Ctrl-C; any other exception is a
-    bug and keeps its traceback. Warns if params.yaml was edited meanwhile.
+    Exits with status 1 on `InputError`, if the stage runs already and where room or access is denied, with 130 on
+    Ctrl-C; any other exception is a bug and keeps its traceback. Warns if params.yaml was edited meanwhile.
     """
     setup()
+    ranks.end_with_starter()
     keep_freed_memory()
     started, params = time.perf_counter(), _params()
     _log.info("%s starts (Python %s, %d CPUs)", name, platform.python_version(), num_cpus())
     try:
-        with logging_redirect_tqdm():
+        with _alone(name), logging_redirect_tqdm():
             counts = main() or {}
     except InputError as error:
         _log.error("%s: %s", name, error)
@@ -100,8 +106,18 @@ def run_stage(name: str, main: Callable[[], Mapping[str, int] | None]) -> None:
     if counts:
         _log.info("%s: %s", name, ", ".join(f"{count:,} results {what}" for what, count in counts.items()))
     _log.info("%s ends after %.1f s, peak memory %.0f MiB", name, seconds, peak_memory_mib())
-    if int(os.environ.get("RANK", "0")) == 0:
+    if ranks.rank() == 0:
         write_cost(name, seconds, counts)
+
+
+def _alone(name: str) -> AbstractContextManager[None]:
+    """Hold the stage's lock, if this process acts for all of its ranks.
+
+    DVC's own lock ends with DVC: if DVC alone was killed, the stage runs on, and a second one would write the same
+    files.
+    """
+    is_held = ranks.rank() > 0 or ranks.STARTER in os.environ
+    return nullcontext() if is_held else held(LOCKS / f"{name}.lock", f"runs {name}")
 
 
 def _params() -> bytes:
@@ -113,7 +129,7 @@ def write_cost(name: str, seconds: float, counts: Mapping[str, int] | None = Non
     """Record wall time, peak memory, hardware and counts of stage `name`."""
     COST_DIR.mkdir(parents=True, exist_ok=True)
     cost = {"seconds": round(seconds, 1), "peak_memory_mib": round(peak_memory_mib()), "cpus": num_cpus()}
-    machines = int(os.environ.get("WORLD_SIZE", "1")) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    machines = ranks.num_machines()
     cost |= gpus() | ({"machines": machines} if machines > 1 else {}) | dict(counts or {})
     (COST_DIR / f"{name}.json").write_text(json.dumps(cost, indent=2) + "\n", encoding="utf-8")
 

@@ -26,7 +26,7 @@ PIPELINE: dict[str, Any] = yaml.safe_load((REPO / "dvc.yaml").read_text())
 
 PARAM_FILES = ["params.yaml", *sorted(str(path.relative_to(REPO)) for path in (REPO / "presets").glob("*.yaml"))]
 
-PLUMBING = {"anna.params", "anna.schemas", "anna.log", "anna.allocation", "anna.machine", "anna.errors"}
+PLUMBING = {f"anna.{name}" for name in "params schemas log lock ranks allocation machine errors".split()}
 """Modules that are no code dependency of a stage: their values are tracked otherwise (params by DVC, schemas by the
 sidecars and by `io.read`) or change no result, and a new column or log line elsewhere must not rerun a GPU-day."""
 
@@ -55,7 +55,7 @@ DEFAULTS = {
 
 SIBLINGS = ("corpus", "teachers", "training", "evaluation", "reporting", "planning")
 LAYERS: list[tuple[str, ...]] = [
-    ("params", "schemas", "log", "allocation", "machine", "seeding", "errors"),
+    ("params", "schemas", "log", "lock", "ranks", "allocation", "machine", "seeding", "errors"),
     ("io", "parts", "origins", "fingerprints", "shards", "store", "engine", "processes", "cluster"),
     (
         "fusion",

@@ -2,11 +2,15 @@
 
 import json
 import logging
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from anna import log
+from anna import log, ranks
 from anna.errors import InputError
 
 
@@ -34,6 +38,8 @@ def test_gpus_and_their_power_limit_are_part_of_the_cost(
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     assert log.gpus() == expected
     monkeypatch.chdir(tmp_path)
+    for name in ranks.TOLD:
+        monkeypatch.setenv(name, "0")
     monkeypatch.setenv("WORLD_SIZE", "16")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
     log.write_cost("train", 3.0)
@@ -112,6 +118,38 @@ def test_what_the_system_or_the_user_ends_has_one_line(
     assert caplog.messages[0].startswith(said)
 
 
+def test_a_stage_that_runs_already_is_left_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As when DVC alone was killed, and is started again."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(log, "setup", lambda: None)
+    said = "import time; from anna import log; log.run_stage('label', lambda: (print(1, flush=True), time.sleep(60)))"
+    with subprocess.Popen([sys.executable, "-c", said], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "1\n"
+        with pytest.raises(SystemExit) as raised, caplog.at_level(logging.ERROR, "anna.log"):
+            log.run_stage("label", lambda: pytest.fail("runs twice"))
+        log.run_stage("filter", lambda: None)
+        other.kill()
+    assert raised.value.code == 1
+    assert re.fullmatch(rf"label: process {other.pid} runs label already, .*label\.lock.*end it", caplog.messages[0])
+    log.run_stage("label", lambda: None)
+
+
+def test_a_rank_that_a_stage_started_needs_no_lock_and_ends_with_it(tmp_path: Path) -> None:
+    with subprocess.Popen(["sleep", "60"]) as starter:
+        program = "import time; from anna import log; log.run_stage('train', lambda: time.sleep(60))"
+        environment = {**os.environ, ranks.STARTER: str(starter.pid)}
+        with subprocess.Popen([sys.executable, "-c", program], cwd=tmp_path, env=environment) as rank:
+            with pytest.raises(subprocess.TimeoutExpired):
+                rank.wait(5)
+            starter.kill()
+            starter.wait()
+            assert rank.wait(10) == 1
+    assert not (tmp_path / "runs").exists()
+
+
 @pytest.mark.parametrize("is_edited", [False, True])
 def test_params_that_are_edited_while_a_stage_runs_are_told(
     is_edited: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -128,7 +166,8 @@ def test_params_that_are_edited_while_a_stage_runs_are_told(
     assert ("params.yaml was edited while filter ran" in caplog.text) == is_edited
 
 
-def test_a_bug_keeps_its_traceback() -> None:
+def test_a_bug_keeps_its_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(ZeroDivisionError):
         log.run_stage("label", lambda: 1 / 0)  # type: ignore[arg-type, return-value]
 

@@ -14,6 +14,7 @@ from sentence_transformers import SentenceTransformer
 
 from anna import io, log, schemas
 from anna.params import STAGES
+from anna.ranks import TOLD
 from tests.preset_hub import write_hub
 
 REPO = Path(__file__).parents[1]
@@ -73,7 +74,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setenv("PYTHONPATH", str(REPO))
         patch.setenv("OMP_NUM_THREADS", "1")
         patch.setattr("datasets.config.HF_DATASETS_CACHE", str(folder / "cache"))
-        for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        for name in TOLD:
             patch.delenv(name, raising=False)
         patch.chdir(folder)
         write_hub(folder / "hub", params, TASKS)

@@ -6,15 +6,13 @@ left over from a process that was killed, and is ignored and deleted. `start.saf
 the first step.
 """
 
-import fcntl
 import json
 import logging
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, NamedTuple, TextIO
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -37,31 +35,6 @@ Record = dict[str, float | int | str]
 """What is known of one step, by name."""
 
 _log = logging.getLogger(__name__)
-
-
-def hold(path: Path) -> TextIO:
-    """Return a lock, the file at `path`, which lasts until it is closed or this process ends.
-
-    DVC's own lock ends with DVC: if DVC alone was killed, the stage trains on, and a second one would write the same
-    checkpoints and the same model.
-
-    Raises:
-        InputError: If another process holds it.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = path.open("a+", encoding="utf-8")
-    try:
-        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        lock.seek(0)
-        raise InputError(
-            f"process {lock.read().strip() or 'unknown'} trains in this project already ({path}); wait for it, or end "
-            "it"
-        ) from None
-    lock.truncate(0)
-    lock.write(f"{os.getpid()}\n")
-    lock.flush()
-    return lock
 
 
 class Start(NamedTuple):

@@ -13,7 +13,8 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from anna.errors import InputError
+from anna import ranks
+from anna.errors import InputError, one_line
 from anna.modeling.encoder import Encoder
 from anna.modeling.fused import gathered_whole
 from anna.modeling.hardware import tell_deepspeed
@@ -31,9 +32,9 @@ def init_distributed() -> tuple[int, int]:
     """Join the process group that the launcher describes, or make one of this process alone; return rank and size.
 
     Raises:
-        InputError: If a launcher started more processes on this machine than it has GPUs.
+        InputError: If a launcher started more processes on this machine than it has GPUs, or not all of them came.
     """
-    if "RANK" not in os.environ:
+    if not ranks.is_launched():
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
@@ -55,8 +56,22 @@ def init_distributed() -> tuple[int, int]:
     if not dist.is_initialized():
         # On CPUs DeepSpeed would first compile an all-reduce of its own: a minute, and a compiler, for nothing here.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-        deepspeed.init_distributed(dist_backend="nccl" if torch.cuda.is_available() else "gloo", verbose=False)
+        _meet("nccl" if torch.cuda.is_available() else "gloo")
     return dist.get_rank(), dist.get_world_size()
+
+
+def _meet(backend: str) -> None:
+    """Wait for all processes of the run."""
+    rank, world_size, host, port = (os.environ[name] for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"))
+    if world_size != "1":
+        _log.info("waiting for all of %s processes at %s:%s", world_size, host, port)
+    try:
+        deepspeed.init_distributed(dist_backend=backend, verbose=False)
+    except dist.DistError as error:
+        raise InputError(
+            f"rank {rank} of {world_size} did not meet the others at {host}:{port} ({one_line(error)}); start all of "
+            f"them, or, if this one was to train alone, first: unset {' '.join(ranks.TOLD)}"
+        ) from None
 
 
 def add_lora(encoder: Encoder, *, rank: int, alpha: int, dropout: float) -> None:

@@ -6,6 +6,7 @@ import sys
 
 import torch
 
+from anna import ranks
 from anna.errors import InputError
 from anna.machine import num_cpus
 
@@ -16,20 +17,29 @@ def relaunch(module: str, processes: int) -> bool:
     Nothing is started where there is one process, or a launcher (torchrun, deepspeed) has already started us.
 
     Raises:
-        InputError: If a process failed (its own message is above), Slurm started several of us, which would not know of
-            each other, or there are GPUs, but fewer than processes.
+        InputError: If a process failed (its own message is above), several of us were started, by Slurm or on several
+            machines, which would not know of each other, or there are GPUs, but fewer than processes.
     """
-    if "RANK" not in os.environ and int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
+    if ranks.is_launched():
+        return False
+    if int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
         raise InputError(
             f"srun has started {module} {os.environ['SLURM_STEP_NUM_TASKS']} times, and none knows of the others; let "
             "srun start one torchrun per node (docs/SCALING.md)"
         )
-    if processes == 1 or "RANK" in os.environ:
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError(
+            f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, but no launcher has started {module}, which would set all of "
+            f"{', '.join(ranks.TOLD)}. To train on several machines start torchrun on each (docs/SCALING.md); on this "
+            "one alone, first: unset WORLD_SIZE"
+        )
+    if processes == 1:
         return False
     if torch.cuda.is_available() and processes > (gpus := torch.cuda.device_count()):
         raise InputError(f"train.processes is {processes}, but this machine has {gpus} GPU(s); set it to {gpus}")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    environment = {"OMP_NUM_THREADS": str(max(1, num_cpus() // processes)), **os.environ}
+    threads = str(max(1, num_cpus() // processes))
+    environment = {"OMP_NUM_THREADS": threads, **os.environ, ranks.STARTER: str(os.getpid())}
     if subprocess.run([*command, "-m", module], check=False, env=environment).returncode:
         raise InputError(f"{module} failed on {processes} processes; the reason is above")
     return True

@@ -23,7 +23,7 @@ from anna.modeling.student import StudentParams, load_student, recompute
 from anna.origins import describe, fetch_model
 from anna.training import engine as engines
 from anna.training.batches import Batch, Group, Texts, check_world, plan_epochs
-from anna.training.checkpoint import Checkpoints, hold
+from anna.training.checkpoint import Checkpoints
 from anna.training.checks import check_dims, check_last_layer, check_prompts
 from anna.training.gather import from_first
 from anna.training.identity import conditions, identify
@@ -74,14 +74,12 @@ def train_encoder(
     """Train the student, from the run's last checkpoint if it was killed, and save encoder, metrics and curves.
 
     Raises:
-        InputError: If another process trains in this project, the student's last layer cannot start or be trained as
-            params say, the student cannot fit into memory, a task that is trained or held out has no prompt, a prompt
-            is too long, a batch is too small for the ranks, the checkpoint cannot be continued exactly, or training
-            went wrong: nothing is saved then.
+        InputError: If the student's last layer cannot start or be trained as params say, the student cannot fit into
+            memory, a task that is trained or held out has no prompt, a prompt is too long, a batch is too small for the
+            ranks, the checkpoint cannot be continued exactly, or training went wrong: nothing is saved then.
     """
     check_last_layer(recipe, student)
     rank, world_size = engines.init_distributed()
-    lock = hold(scratch.checkpoints.with_suffix(".lock")) if rank == 0 else None
     torch.manual_seed(seeding.derive_seed(recipe.seed, "torch", rank))
     check_memory(student, recipe, world_size)
     encoder = new_encoder(student, prompts, data.examples, recipe)
@@ -123,8 +121,6 @@ def train_encoder(
         save_encoder(outputs.encoder, encoder, frozen | after)
         save_records(outputs, records, summary(records, told, len(data.groups), kept, update))
     checkpoints.remove()
-    if lock:
-        lock.close()
 
 
 def _check_update(

@@ -1,8 +1,6 @@
 """What a killed process leaves on disk, and which of it is continued."""
 
 import logging
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +8,7 @@ import pytest
 import torch
 
 from anna.errors import InputError
-from anna.training.checkpoint import LATEST, Checkpoints, Record, Start, hold
+from anna.training.checkpoint import LATEST, Checkpoints, Record, Start
 
 IDENTITY = {"train.seed": 1, "data.groups": "abc"}
 CONDITIONS = {"train.processes": 1, "threads per process": 2}
@@ -188,24 +186,6 @@ def test_what_came_before_the_first_step_is_of_one_run_and_refused_under_other_c
     assert opened(tmp_path, code="other").start() is None
     with pytest.raises(InputError, match=r"unfinished run with threads per process 2; 1 would not continue it exactly"):
         Checkpoints(tmp_path, IDENTITY, CONDITIONS | {"threads per process": 1}).start()
-
-
-def test_a_project_that_another_process_trains_in_is_left_to_it(tmp_path: Path) -> None:
-    program = (
-        "import sys, time; from pathlib import Path; from anna.training.checkpoint import hold; "
-        "lock = hold(Path(sys.argv[1])); print('held', flush=True); time.sleep(60)"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", program, str(tmp_path / "lock")], stdout=subprocess.PIPE, text=True
-    ) as other:
-        assert other.stdout is not None
-        assert any(line == "held\n" for line in other.stdout)
-        with pytest.raises(
-            InputError, match=rf"process {other.pid} trains in this project already \(.*\); wait for it"
-        ):
-            hold(tmp_path / "lock")
-        other.kill()
-    hold(tmp_path / "lock").close()
 
 
 def test_without_checkpoints_only_the_best_weights_are_kept(tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import torch
 
+from anna.ranks import TOLD
+
 REPO = Path(__file__).parents[2]
 RUNS = [f"{stage}:{how}" for how in ("full:0", "lora:0", "full:40", "lora:15") for stage in (0, 1, 2, 3)]
 """Micro-steps of 40 and 15 tokens cut a batch into pieces that differ in number from rank to rank."""
@@ -21,7 +23,7 @@ def train_all(checkpoint: Path, out: Path, ranks: int, runs: Sequence[str] = RUN
     """Run the worker on `ranks` gloo processes and return what it saved, by run."""
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"] if ranks > 1 else []
     command = [sys.executable, *launcher, "-m", "tests.training.worker", str(checkpoint), str(out), *runs]
-    environment = {k: v for k, v in os.environ.items() if k not in {"RANK", "WORLD_SIZE", "LOCAL_RANK"}}
+    environment = {k: v for k, v in os.environ.items() if k not in TOLD}
     environment["OMP_NUM_THREADS"] = "1"
     done = subprocess.run(command, cwd=REPO, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]

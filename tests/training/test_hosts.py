@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from anna.ranks import TOLD
 from tests.training.test_engine import REPO, check_same
 
 RUNS = [f"{stage}:{how}" for how in ("full:40", "lora:15") for stage in (1, 3)]
@@ -17,7 +18,7 @@ RUNS = [f"{stage}:{how}" for how in ("full:40", "lora:15") for stage in (1, 3)]
 
 def train(checkpoint: Path, out: Path, runs: list[str], launchers: list[list[str]]) -> dict[str, Any]:
     """Run the worker under every launcher at once and return what the first rank saved."""
-    environment = {k: v for k, v in os.environ.items() if k not in {"RANK", "WORLD_SIZE", "LOCAL_RANK"}}
+    environment = {k: v for k, v in os.environ.items() if k not in TOLD}
     environment["OMP_NUM_THREADS"] = "1"
     agents = [
         subprocess.Popen(

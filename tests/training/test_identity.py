@@ -97,7 +97,9 @@ def test_what_leaves_the_weights_alone_is_the_same_run(tiny_encoder: Encoder, na
 def test_code_that_decides_the_weights_is_part_of_a_run() -> None:
     hashed = {".".join(path.relative_to(REPO).with_suffix("").parts) for path in code()}
     # Files, logging, memory and errors: what these say is checked before training, or is no part of it.
-    without_effect = "allocation errors fingerprints io known_shapes log machine origins params schemas shapes".split()
+    without_effect = (
+        "allocation errors fingerprints io known_shapes lock log machine origins params ranks schemas shapes".split()
+    )
     assert reachable("anna.training.run") - hashed == {f"anna.{name}" for name in without_effect}
 
 

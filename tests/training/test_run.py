@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from anna import ranks
 from anna.errors import InputError
 from anna.training import engine as engines
 from anna.training import launch, loop, run
@@ -16,6 +17,19 @@ from anna.training.checkpoint import Record
 from anna.training.engine import check_moved
 from anna.training.loop import best_step
 from tests.training.worker import recipe, toy_groups
+
+
+def forget_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Be a process that no launcher started."""
+    for name in ranks.TOLD:
+        monkeypatch.delenv(name, raising=False)
+
+
+def launched(monkeypatch: pytest.MonkeyPatch, **names: str) -> None:
+    """Be the only process that a launcher started, but for `names`."""
+    alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
+    for name, value in (alone | names).items():
+        monkeypatch.setenv(name, value)
 
 
 def test_weights_that_did_not_move_are_refused_by_name() -> None:
@@ -133,43 +147,64 @@ def test_the_best_weights_are_warned_of_where_they_are_below_the_start(
 
 def test_one_process_or_a_launcher_of_the_users_own_starts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("started something"))
-    monkeypatch.delenv("RANK", raising=False)
+    forget_launcher(monkeypatch)
     assert launch.relaunch("stages.train", 1) is False
-    monkeypatch.setenv("RANK", "0")
+    launched(monkeypatch)
     assert launch.relaunch("stages.train", 2) is False
 
 
 def test_processes_of_slurm_that_do_not_know_of_each_other_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("RANK", raising=False)
+    forget_launcher(monkeypatch)
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "8")
     with pytest.raises(InputError, match=r"srun has started stages\.train 8 times"):
         launch.relaunch("stages.train", 1)
-    monkeypatch.setenv("RANK", "0")
+    launched(monkeypatch)
     assert launch.relaunch("stages.train", 1) is False
 
 
+def test_machines_of_a_cluster_that_do_not_know_of_each_other_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    forget_launcher(monkeypatch)
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "pod-0", "MASTER_PORT": "23456"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match=r"WORLD_SIZE is 2, but no launcher has started stages\.train"):
+        launch.relaunch("stages.train", 1)
+
+
 def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("RANK", raising=False)
+    forget_launcher(monkeypatch)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     with pytest.raises(InputError, match=r"train\.processes is 8, but this machine has 4 GPU\(s\); set it to 4"):
         launch.relaunch("stages.train", 8)
-    monkeypatch.setenv("RANK", "12")  # as another launcher does
-    monkeypatch.setenv("LOCAL_RANK", "4")
+    launched(monkeypatch, RANK="12", LOCAL_RANK="4")  # as another launcher does
     with pytest.raises(InputError, match="process 5 of this machine has no GPU, there are 4"):
         engines.init_distributed()
 
 
+def test_ranks_that_do_not_meet_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    launched(monkeypatch, WORLD_SIZE="2")
+
+    def wait(**_: object) -> None:
+        raise torch.distributed.DistStoreError("timed out after 1800 seconds")
+
+    monkeypatch.setattr(engines.dist, "is_initialized", lambda: False)
+    monkeypatch.setattr(engines.deepspeed, "init_distributed", wait)
+    with pytest.raises(
+        InputError, match=r"rank 0 of 2 did not meet the others at localhost:1 \(timed out .*unset RANK"
+    ):
+        engines.init_distributed()
+
+
 def test_relaunch_runs_every_rank_and_reports_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
-        monkeypatch.delenv(name, raising=False)
+    forget_launcher(monkeypatch)
     (tmp_path / "good.py").write_text(
-        "import os, pathlib; pathlib.Path(os.environ['RANK'] + '.txt').write_text(os.environ['WORLD_SIZE'])"
+        "import os, pathlib; from anna import ranks; "
+        "pathlib.Path(f'{ranks.rank()}.txt').write_text(f'{os.environ[\"WORLD_SIZE\"]} {os.environ[ranks.STARTER]}')"
     )
     (tmp_path / "bad.py").write_text("raise SystemExit(3)")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
     assert launch.relaunch("good", 2) is True
-    assert [(tmp_path / f"{rank}.txt").read_text() for rank in (0, 1)] == ["2", "2"]
+    assert [(tmp_path / f"{rank}.txt").read_text() for rank in (0, 1)] == [f"2 {os.getpid()}"] * 2
     with pytest.raises(InputError, match="bad failed on 2 processes"):
         launch.relaunch("bad", 2)
