@@ -24,6 +24,9 @@ from anna.teachers.bi_encoder import MODULES
 from anna.training.alone import check_reads_early
 from anna.training.checks import check_dims, check_last_layer, check_positions
 
+READ_BY = {"ingest": "ingest", "retrieve_dense": "retrieve_dense", "rerank": "rerank", "student": "train"}
+"""By section with origins, the stage that reads these."""
+
 
 def check(path: Path) -> dict[str, Any]:
     """Return every section as the stage that acts on it reads it, unless one would refuse it as far as the file tells.
@@ -56,6 +59,51 @@ def check(path: Path) -> dict[str, Any]:
     if faults:
         raise InputError("\n".join(faults))
     return found
+
+
+def check_project(root: Path) -> None:
+    """Refuse a project of which DVC would run no stage, or run them all and then not take their results.
+
+    Args:
+        root: Where dvc.yaml lies; without one there is nothing to refuse.
+
+    Raises:
+        InputError: If it is in no git repository, or stages would write to folders outside of it.
+    """
+    if not (root / "dvc.yaml").is_file():
+        return
+    if not any((folder / ".git").exists() for folder in (root, *root.parents)):
+        raise InputError(f"{root} is in no git repository, which DVC needs; run: git init")
+    folders = sorted({root / path.parent for path in _outputs()})
+    linked = next((folder for folder in folders if not folder.resolve().is_relative_to(root.resolve())), None)
+    if linked:
+        raise InputError(
+            f"{linked} is a link to {linked.resolve()}, outside of {root}: DVC would not take "
+            "what stages write there. Make it a folder of the project, and put DVC's cache where there is room: "
+            "dvc cache dir --local <folder>"
+        )
+
+
+def changed_since(found: Mapping[str, Any], costs: Path) -> list[str]:
+    """Return a warning for each file or folder that is newer than the last run of the stage that reads it.
+
+    DVC sees that a path in params.yaml is another one, not what lies there.
+
+    Args:
+        found: What `check` returned.
+        costs: Folder with a file of each stage that has run.
+    """
+    warnings = []
+    for section, stage in READ_BY.items():
+        last = costs / f"{stage}.json"
+        for path in sorted({origin.path for origin in _files(found[section])} if last.is_file() else ()):
+            newest = max(inner.stat().st_mtime for inner in (path, *path.rglob("*")))
+            if newest > last.stat().st_mtime:
+                warnings.append(
+                    f"{path} was changed after {stage} had run, which DVC does not see; if what {stage} reads there is "
+                    f"another now, run: dvc repro -f -s {stage}"
+                )
+    return warnings
 
 
 def sections() -> list[type[Params]]:

@@ -4,6 +4,7 @@ Changes nothing but `runs/`. Runs in the project root, where `dvc repro` leaves 
 """
 
 import argparse
+import logging
 import os
 import shutil
 import sys
@@ -19,6 +20,8 @@ from anna.params import HELD_OUT, PARAMS_FILE, recorded
 DATA, MODEL = Path("data"), Path("models/sentence-transformer")
 CORPUS, FIGURE = DATA / "corpus.parquet", Path("runs/margins.svg")
 RESULTS = Path("reports/mteb/anna__student/zero_shot")
+
+_log = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -101,10 +104,13 @@ def margins(arguments: argparse.Namespace) -> str:
 
 
 def check(arguments: argparse.Namespace) -> str:
-    """Return that no stage will refuse the params, as far as they alone tell, and that DVC will find their Python."""
+    """Return that no stage will refuse the params, as far as they alone tell, and that DVC can run them here."""
     from anna import check as checking
 
-    checking.check(arguments.params)
+    found = checking.check(arguments.params)
+    checking.check_project(Path.cwd())
+    for warning in checking.changed_since(found, log.COST_DIR):
+        _log.warning(warning)
     python = shutil.which("python")
     if python is None or not Path(python).parent.samefile(Path(sys.executable).parent):
         raise InputError(

@@ -99,7 +99,7 @@ def run_stage(name: str, main: Callable[[], Mapping[str, int] | None]) -> None:
     if _params() != params:
         _log.warning(
             "params.yaml was edited while %s ran, which has used the values before; DVC records those after. If %s "
-            "reads what has changed, put it back and run: dvc commit -f %s, or: dvc repro -f %s",
+            "reads what has changed, put it back and run: dvc commit -f %s, or: dvc repro -f -s %s",
             *[name] * 4,
         )
     seconds = time.perf_counter() - started

@@ -125,7 +125,8 @@ def write_params(size: Size, zero_stage: int, chosen: argparse.Namespace) -> Non
 
 def train(steps: int) -> Trained:
     """Run `train`, kill it after the checkpoint and a step more, run it to its end, and return what that took."""
-    shutil.rmtree("dvclive", ignore_errors=True)  # of the run before
+    for of_the_run_before in ("dvclive", "runs/checkpoints"):
+        shutil.rmtree(of_the_run_before, ignore_errors=True)
     started = time.perf_counter()
     process = start("train")
     first = wait_for(process, 1) - started

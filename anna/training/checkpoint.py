@@ -3,7 +3,8 @@
 A run has a folder of its own, named by the fingerprint of all that changes its result: `run.json` says what that is,
 `latest.json` names the checkpoint that is whole, and each checkpoint is a folder. What `latest.json` does not name is
 left over from a process that was killed, and is ignored and deleted. `start.safetensors` holds what was found before
-the first step.
+the first step. The state after the last step stays until the next stage begins: the model has then been recorded, and
+before that a full disk can still cost DVC what was trained.
 """
 
 import json
@@ -23,13 +24,14 @@ from torch import Tensor
 from anna import io
 from anna.errors import InputError, one_line
 from anna.fingerprints import fingerprint
+from anna.training.finished import LATEST, remove_finished
 from anna.training.gather import from_first
 from anna.training.identity import differences
 
 _DAMAGED = (FileNotFoundError, RuntimeError, AssertionError, EOFError, UnpicklingError, SafetensorError)
 """What DeepSpeed and torch raise for a checkpoint of which files are missing, empty or cut."""
 
-RUN, LATEST, START = "run.json", "latest.json", "start.safetensors"
+RUN, START = "run.json", "start.safetensors"
 
 Record = dict[str, float | int | str]
 """What is known of one step, by name."""
@@ -97,8 +99,14 @@ class Checkpoints:
         _log.info("continuing after step %d, from %s", len(records), self.folder / latest["tag"])
         return records
 
-    def save(self, engine: Any, records: Sequence[Record]) -> None:
-        """Write a checkpoint after the last of `records`; the one before counts until this one is whole."""
+    def save(self, engine: Any, records: Sequence[Record], *, is_last: bool = False) -> None:
+        """Write a checkpoint after the last of `records`; the one before counts until this one is whole.
+
+        Args:
+            engine: Around what is trained.
+            records: One per step taken.
+            is_last: Whether there are no more steps.
+        """
         tag = f"step-{len(records)}"
         if dist.get_rank() == 0:
             self._begin()
@@ -114,8 +122,8 @@ class Checkpoints:
         dist.barrier()
         if dist.get_rank() == 0:
             io.sync(self.folder / tag)
-            latest = {"tag": tag, "step": len(records), "best": self._best, "conditions": self._conditions}
-            io.write_json(self.folder / LATEST, latest)
+            latest = {"tag": tag, "step": len(records), "is_last": is_last, "best": self._best}
+            io.write_json(self.folder / LATEST, latest | {"conditions": self._conditions})
             self._sweep()
 
     def keep_start(self, start: Start) -> None:
@@ -156,14 +164,15 @@ class Checkpoints:
         return load_file(self._best_file(step)) if dist.get_rank() == 0 else {}
 
     def remove(self) -> None:
-        """Delete the run's folder: it has come to its end."""
+        """Delete the run's folder."""
         dist.barrier()
         if dist.get_rank() == 0 and self.folder.is_dir():
             (self.folder / LATEST).unlink(missing_ok=True)  # first, so that a half-deleted checkpoint is none
             shutil.rmtree(self.folder)
 
     def _find_latest(self) -> dict[str, Any] | None:
-        """Return what `latest.json` says, after saying which other runs are unfinished."""
+        """Return what `latest.json` says, after saying which other runs are unfinished, and deleting finished ones."""
+        remove_finished(self.folder.parent, but=self.folder)
         for path in sorted(self.folder.parent.glob(f"*/{RUN}")):
             if path.parent != self.folder:
                 reached = path.with_name(LATEST)

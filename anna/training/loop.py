@@ -85,8 +85,8 @@ def train(
                 checkpoints.keep_best(engines.weights(encoder.backbone, is_trained=True), number)
         if monitor:
             monitor.write(record)
-        if checkpoints and _is_due(number, recipe.checkpoint_steps) and not is_last:
-            checkpoints.save(engine, records)
+        if checkpoints and recipe.checkpoint_steps and (is_last or _is_due(number, recipe.checkpoint_steps)):
+            checkpoints.save(engine, records, is_last=is_last)
     if monitor:
         monitor.close()
     _warn_of_fall(records, recipe)

@@ -45,7 +45,7 @@ class Scratch(NamedTuple):
     """What a run writes while it goes on; all of it can be deleted."""
 
     checkpoints: Path
-    """Folder of all unfinished runs; each is removed when it has succeeded."""
+    """Folder of all unfinished runs; each is removed when it has succeeded and the next stage begins."""
     live: Path
     """Folder for DVCLive; stays until the next run."""
 
@@ -120,7 +120,8 @@ def train_encoder(
         _log.info("saving the weights after step %d of %d", kept, len(records))
         save_encoder(outputs.encoder, encoder, frozen | after)
         save_records(outputs, records, summary(records, told, len(data.groups), kept, update))
-    checkpoints.remove()
+    if recipe.checkpoint_steps is None:
+        checkpoints.remove()  # else the next stage does
 
 
 def _check_update(

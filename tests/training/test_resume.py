@@ -1,11 +1,13 @@
 """A run that was killed ends as if it had not been: the same weights to the last bit, the same files."""
 
 import random
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
+from anna.training.finished import remove_finished
 from tests.training.runs import NUM_STEPS, dropping, outcome, train, weights
 from tests.training.test_live import rows
 
@@ -24,7 +26,7 @@ def assert_equal(got: Path, expected: Path) -> None:
     assert [row[0] for row in rows(got / "dvclive", "tokens_per_second")[1:]] == [
         str(step) for step in range(1, NUM_STEPS + 1)
     ]
-    assert not list((got / "checkpoints").iterdir()), "a run that ended leaves no checkpoint"
+    assert [path.name for path in got.glob("checkpoints/*/step-*")] == [f"step-{NUM_STEPS}"]
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +82,24 @@ def test_a_run_that_was_killed_between_its_last_layer_and_its_first_checkpoint(
     assert "the last layer is as this run left it before all layers" in again
     assert "continuing" not in again
     assert_equal(tmp_path / "killed", tmp_path / "whole")
+
+
+def test_a_model_that_was_lost_after_the_last_step_is_saved_again(
+    tiny_checkpoint: Path, whole: Path, tmp_path: Path
+) -> None:
+    """As when DVC finds no room to record it: before `train` runs again, DVC deletes what it left."""
+    train(tiny_checkpoint, tmp_path, dropping())
+    shutil.rmtree(tmp_path / "encoder")
+    for name in ("training.csv", "validation.csv", "train.json"):
+        (tmp_path / name).unlink()
+    said = train(tiny_checkpoint, tmp_path, dropping())
+    assert f"continuing after step {NUM_STEPS}" in said
+    assert_equal(tmp_path, whole)
+    (finished,) = (tmp_path / "checkpoints").iterdir()
+    assert "left unfinished" not in train(tiny_checkpoint, tmp_path, dropping(kd_weight=0.5))
+    assert not finished.exists()
+    remove_finished(tmp_path / "checkpoints")
+    assert not list((tmp_path / "checkpoints").iterdir())
 
 
 def test_other_ranks_other_params_and_other_data(tiny_checkpoint: Path, tmp_path: Path) -> None:
