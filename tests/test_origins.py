@@ -1,5 +1,6 @@
 import base64
 import hashlib
+import shutil
 import time
 import zipfile
 from collections.abc import Callable
@@ -95,6 +96,37 @@ def test_missing_version_is_refused(wheel: Callable[..., WheelOrigin]) -> None:
 def test_missing_path_in_a_wheel_is_refused(wheel: Callable[..., WheelOrigin]) -> None:
     with pytest.raises(InputError, match=r"toy-data 1\.0 has no 'toy_data/none'; correct the path"):
         origins.fetch(wheel(path="toy_data/none"))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (Path.unlink, r"toy_data/rows\.txt is missing; delete runs/inputs/toy-data-1\.0-\w+, and it is fetched again"),
+        (
+            lambda path: next(path.parents[1].glob("*/RECORD")).unlink(),
+            r"toy-data-1\.0-\w+ lacks its list of files; delete it",
+        ),
+        (lambda path: path.write_text("one\n"), r"toy_data/rows\.txt has 4 bytes, not 8; delete "),
+    ],
+    ids=["missing", "no list", "cut"],
+)
+def test_what_is_no_longer_whole_is_refused(
+    damage: Callable[[Path], None], message: str, wheel: Callable[..., WheelOrigin]
+) -> None:
+    path = origins.fetch(wheel())
+    damage(path)
+    with pytest.raises(InputError, match=message):
+        origins.fetch(wheel())
+    shutil.rmtree(path.parents[1])
+    assert origins.fetch(wheel()).read_text() == "one\ntwo\n"
+
+
+def test_what_a_killed_process_left_is_removed(wheel: Callable[..., WheelOrigin]) -> None:
+    left = origins.INPUTS_DIR / f".{origins._wheel_name(wheel())}.1234.tmp"
+    left.mkdir(parents=True)
+    (left / "half").touch()
+    origins.fetch(wheel())
+    assert [path.suffix for path in origins.INPUTS_DIR.glob(".*")] == [".lock"]
 
 
 def test_files(tmp_path: Path) -> None:

@@ -46,7 +46,8 @@ def search(model: Path, corpus: pa.Table, text: str, task: str | None, top: int)
         top: Most documents returned, > 0.
 
     Raises:
-        InputError: If there is no model, no such task, the text is empty or `top` is not positive.
+        InputError: If there is no model, no such task, the text is empty, `top` is not positive, or the model is
+            exported anew meanwhile: vectors of one would be kept as the other's.
     """
     query = clean(text.encode("utf-8", "replace").decode())  # a terminal may give bytes that are not UTF-8
     if not query:
@@ -57,20 +58,30 @@ def search(model: Path, corpus: pa.Table, text: str, task: str | None, top: int)
         raise InputError(f"{model} does not exist; make it with: dvc repro export")
     name = choose_task(corpus, task)
     docs = corpus.filter(pc.equal(corpus["task"], name))
+    files = _files(model)
+    content = fingerprints.content_hash(model, CARD_FILE)
     is_symmetric = EncoderConfig.load(model).task(name).symmetric
     encoder = SentenceTransformer(str(model), local_files_only=True)
+    if _files(model) != files:
+        raise InputError(f"{model} was written anew while it was read; search again")
     query_emb_1D = encoder.encode([query], prompt_name=name, show_progress_bar=False)
-    doc_emb_ND = _encode_docs(encoder, model, docs["text"].to_pylist(), name if is_symmetric else None)
+    doc_emb_ND = _encode_docs(encoder, content, docs["text"].to_pylist(), name if is_symmetric else None)
     scores_N = doc_emb_ND @ query_emb_1D[0]
     return rank(docs, scores_N, top)
 
 
+def _files(model: Path) -> list[tuple[str, int, int]]:
+    """Return which files the model is in, as they are now."""
+    stats = ((path.name, path.stat()) for path in sorted(model.iterdir()))
+    return [(name, stat.st_ino, stat.st_mtime_ns) for name, stat in stats]
+
+
 def _encode_docs(
-    encoder: SentenceTransformer, model: Path, texts: Sequence[str], prompt_name: str | None
+    encoder: SentenceTransformer, content: str, texts: Sequence[str], prompt_name: str | None
 ) -> NDArray[np.float32]:
-    """Return the vectors of `texts`, (N, D), those of an earlier search from the store."""
+    """Return the vectors of `texts`, (N, D), those of an earlier search with a model of this content from the store."""
     decisive = {
-        "model": fingerprints.content_hash(model, CARD_FILE),
+        "model": content,
         "prompt": prompt_name,
         "device": encoder.device.type,
         "libraries": fingerprints.library_versions(),

@@ -93,6 +93,23 @@ def test_a_document_is_encoded_by_the_first_search_alone(
     assert len(encoded) == 2 + 5, "another model's vectors are not these"
 
 
+def test_a_model_that_is_exported_anew_meanwhile_leaves_no_vectors(
+    tiny_encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    export(tiny_encoder, tmp_path / "model")
+    load = SentenceTransformer.__init__
+
+    def load_and_export(self: SentenceTransformer, *args: Any, **options: Any) -> None:
+        load(self, *args, **options)
+        export(tiny_encoder, tmp_path / "model")
+
+    monkeypatch.setattr(SentenceTransformer, "__init__", load_and_export)
+    with pytest.raises(InputError, match=r"model was written anew while it was read; search again$"):
+        search.search(tmp_path / "model", TWO_TASKS, "what city", "Capitals", 3)
+    assert not (tmp_path / "runs").exists()
+
+
 def test_the_only_task_need_not_be_named() -> None:
     assert search.choose_task(corpus(("A:d:1", "A", "x")), None) == "A"
 
