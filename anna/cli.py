@@ -40,6 +40,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # `anna why ... | head`: the reader has seen enough. Python would complain once more when it closes stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        if error.errno not in log.DENIED:
+            raise
+        sys.stderr.write(f"anna {arguments.command}: {error.filename or 'standard output'}: {error.strerror}\n")
+        return 1
     return 0
 
 

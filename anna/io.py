@@ -157,7 +157,10 @@ def opened(path: Path, schema: pa.Schema) -> Iterator[pq.ParquetFile]:
     except (pa.ArrowInvalid, OSError) as error:
         if is_refusal(error):
             raise
-        raise InputError(f"{path} is not a readable Parquet file ({error}); delete it and run: dvc repro") from None
+        raise InputError(
+            f"{path} is not a readable Parquet file ({error}); DVC may still have it: dvc checkout --force {path}; "
+            "if not, delete it and run: dvc repro"
+        ) from None
 
 
 def is_refusal(error: Exception) -> bool:

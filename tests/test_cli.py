@@ -1,5 +1,6 @@
 """The command for people: what it prints, and one line where it cannot."""
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,25 @@ def test_a_bad_query_is_one_line_and_status_1(capsys: pytest.CaptureFixture[str]
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err == "anna why: query 'T:q:9' is not in data/queries.parquet; did you mean 'T:q:1'?\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied", "/.cache/mteb"), "/.cache/mteb: Permission denied"),
+        (OSError(errno.ENOSPC, "No space left on device"), "standard output: No space left on device"),
+    ],
+)
+def test_what_the_system_denies_is_one_line_and_status_1(
+    error: OSError, said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def deny(_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "_out", deny)
+    write_tables()
+    assert cli.main(["why", "T:q:1"]) == 1
+    assert capsys.readouterr().err == f"anna why: {said}\n"
 
 
 def test_search_without_a_model_says_how_to_make_one(capsys: pytest.CaptureFixture[str]) -> None:
