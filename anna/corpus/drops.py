@@ -13,12 +13,13 @@ Part = Literal["train", "held_out"]
 Item = TypeVar("Item")
 
 _APART = "keep it apart from what is held out by `where`, `unless` or `minus` in params.yaml, score on fewer rows"
+_SHARED = "set a held-out task's hold_out_distractors to false where both search one collection"
 _ALIKE = "raise ingest.near_duplicate (null keeps all documents that differ)"
 
 _REMEDIES = {
     "beyond_rows": ("raise its rows",),
-    "contaminated": (_APART,),
-    "near_contaminated": (_APART, _ALIKE),
+    "contaminated": (_APART, _SHARED),
+    "near_contaminated": (_APART, _SHARED, _ALIKE),
     "near_duplicate_document": (_ALIKE,),
     "example": ("lower ingest.examples_per_task or name another source under its `examples`",),
 }

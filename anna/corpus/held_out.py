@@ -38,9 +38,14 @@ class HeldOutTask:
     """Of retrieval: documents that no query asks for."""
 
     @property
+    def judged(self) -> set[str]:
+        """Every text that scored ones are judged with: relevant documents, second texts of pairs, summaries."""
+        return {other for unit in self.units for other in unit.others}
+
+    @property
     def docs(self) -> set[str]:
-        """Every text that scored ones are judged with: documents searched, second texts of pairs, summaries."""
-        return {other for unit in self.units for other in unit.others}.union(self.distractors)
+        """Those, and the other documents that are searched."""
+        return self.judged.union(self.distractors)
 
 
 def load_task(source: HeldOutSource, drops: DropLog, cleaning: Cleaning, *, num_examples: int) -> HeldOutTask:
@@ -187,10 +192,10 @@ def _check_scores(task: HeldOutTask, place: str, lost: str) -> None:
 
 
 def held_out_texts(tasks: Iterable[HeldOutTask]) -> set[str]:
-    """Return every text that a task is scored on, fitted on, or shows."""
+    """Return every text that a task is scored on, fitted on, or shows, none of which is trained on."""
     texts: set[str] = set()
     for task in tasks:
-        texts |= task.docs
+        texts |= task.docs if task.source.hold_out_distractors else task.judged
         texts.update(unit.text for unit in (*task.units, *task.fitted))
         texts.update(text for example in task.examples for text in example)
     return texts

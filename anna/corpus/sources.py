@@ -206,6 +206,9 @@ class HeldOutSource(Reading):
     """Of Classification: texts that the classifier is fitted on, classes in turn."""
     distractors: tuple[Reading, ...] = ()
     """Of Retrieval: documents that no query of the task asks for."""
+    hold_out_distractors: bool = True
+    """Whether training leaves out the distractors, as it does all else of the task; false where it searches the same
+    collection, as in BEIR."""
     examples: Origin | None = None
     """Where in-context examples come from if all rows of the task are scored, read as `origin` is; null: from its own
     rows, which are then not scored."""
@@ -220,6 +223,8 @@ class HeldOutSource(Reading):
                 raise ValueError(f"{name}: only for type {owner}")
             if not getattr(self, name) and self.type == owner and name != "distractors":
                 raise ValueError(f"{name}: missing for type {owner}")
+        if not self.hold_out_distractors and not self.distractors:
+            raise ValueError("hold_out_distractors: is false, but there are no distractors; declare them")
         return self
 
     @model_validator(mode="after")

@@ -286,3 +286,22 @@ def test_a_held_out_task_keeps_its_grades_and_of_duplicates_the_highest(folder: 
     graded = zip(tables["qrels"]["doc_id"].to_pylist(), tables["qrels"]["relevance"].to_pylist(), strict=True)
     found = {texts[doc_id].lower().strip("!").replace(",", ""): relevance for doc_id, relevance in graded}
     assert found == {"title text 0": 2, "text 1": 1, "text 3": 4}
+
+
+@pytest.mark.parametrize("hold_out", [True, False])
+def test_training_and_a_held_out_task_may_search_one_corpus(folder: Path, hold_out: bool) -> None:
+    """Only what its own queries are judged with is kept from training then."""
+    (folder / "qrels" / "test.tsv").write_text("q2\td4\t1\n")
+    every = {"origin": {"kind": "files", "path": str(folder)}, "format": "beir", "columns": {"doc": "doc"}}
+    more = {"type": "Retrieval", "split": "test", "distractors": [every], "hold_out_distractors": hold_out}
+    scored = HeldOutSource.model_validate(declared(folder, "query docs", **more))
+    entry = declared(folder, "query docs", kind="retrieval", distractors=[every])
+    drops, texts = DropLog(), [f"{'Title ' if number == 0 else ''}text {number}" for number in range(5)]
+    task = load_task(scored, drops, CLEANING, num_examples=0)
+    assert (task.judged, sorted(task.docs)) == ({"text 4"}, texts)
+    if hold_out:
+        with pytest.raises(InputError, match="'contaminated': "):
+            load_training([TrainSource.model_validate(entry)], [task], drops, CLEANING)
+    else:
+        (collection,) = load_training([TrainSource.model_validate(entry)], [task], drops, CLEANING)
+        assert sorted(collection.docs.values()) == texts[:4]

@@ -14,6 +14,7 @@ def test_what_helps_begins_with_the_reason_that_took_most() -> None:
     lost = {"example": 2, "near_contaminated": 1, "contaminated": 5, "beyond_rows": 3, "duplicate_pair": 9}
     assert remedy(lost, "lower its train_rows") == (
         "keep it apart from what is held out by `where`, `unless` or `minus` in params.yaml, score on fewer rows, "
-        "raise its rows, lower ingest.examples_per_task or name another source under its `examples`, raise "
+        "set a held-out task's hold_out_distractors to false where both search one collection, raise its "
+        "rows, lower ingest.examples_per_task or name another source under its `examples`, raise "
         "ingest.near_duplicate (null keeps all documents that differ), lower its train_rows or correct its columns"
     )

@@ -166,7 +166,8 @@ def test_near_duplicates_of_held_out_texts_are_told_with_what_keeps_them(
     run({**project, "examples_per_task": 0})
     assert "Few: 7 of 11 pairs and distractors hold a text that" in caplog.text
     assert "or a near duplicate of one, and are left out; " in caplog.text
-    assert "score on fewer rows, raise ingest.near_duplicate (null keeps all documents that differ)" in caplog.text
+    assert "score on fewer rows, set a held-out task's hold_out_distractors to false" in caplog.text
+    assert "raise ingest.near_duplicate (null keeps all documents that differ)" in caplog.text
     project["train"] = [{**write_catalogue("Few", 3), "kind": "retrieval"}]
     with pytest.raises(InputError, match=r"left with 0 documents .*near_contaminated.* raise ingest.near_duplicate"):
         run({**project, "examples_per_task": 0})
