@@ -21,9 +21,17 @@ def rank() -> int:
     return int(os.environ["RANK"]) if is_launched() else 0
 
 
+def ranks_here(ranks: int) -> int:
+    """Return how many of all ranks are on this machine: what torchrun or deepspeed says, or all of them."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("LOCAL_SIZE") or ranks)
+
+
 def num_machines() -> int:
     """Return on how many machines the ranks are."""
-    return int(os.environ["WORLD_SIZE"]) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if is_launched() else 1
+    if not is_launched():
+        return 1
+    ranks = int(os.environ["WORLD_SIZE"])
+    return ranks // ranks_here(ranks)
 
 
 def end_with_starter() -> None:

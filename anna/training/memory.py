@@ -1,7 +1,5 @@
 """Refuse a run that no device could hold, before anything is loaded."""
 
-import os
-
 import torch
 
 from anna import machine
@@ -11,6 +9,7 @@ from anna.known_shapes import local_shape
 from anna.modeling.hardware import compute_dtype
 from anna.modeling.student import StudentParams
 from anna.origins import describe, fetch_model
+from anna.ranks import ranks_here
 from anna.training.recipe import TrainParams
 
 
@@ -71,5 +70,4 @@ def available_memory(ranks: int) -> float:
     """Return the bytes of this process's GPU, or its share of the machine's memory."""
     if torch.cuda.is_available():
         return float(torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory)
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", ranks))
-    return machine.memory() / here
+    return machine.memory() / ranks_here(ranks)

@@ -57,11 +57,12 @@ def test_a_form_that_is_not_known_is_not_refused(tiny_checkpoint: Path, monkeypa
     check_memory(tiny_student(tiny_checkpoint), recipe(1, "full"), ranks=1, memory=1)
 
 
-def test_ranks_of_one_machine_share_it(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["LOCAL_WORLD_SIZE", "LOCAL_SIZE"], ids=["torchrun", "deepspeed"])
+def test_ranks_of_one_machine_share_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     alone = memory.available_memory(1)
     assert alone > GIB / 4
     assert memory.available_memory(2) == alone / 2
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    monkeypatch.setenv(name, "4")
     assert memory.available_memory(16) == alone / 4
 
 
