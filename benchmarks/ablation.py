@@ -166,6 +166,7 @@ def main() -> None:
             sys.stdout.write(f"{variant}, seed {seed}: {json.dumps(scores)}\n")
             sys.stdout.flush()
     sys.stdout.write(f"\n{means(results)}\n\nEach seed less the default's:\n\n{differences(results)}\n")
+    sys.stdout.write(f"{json.dumps(results)}\n")
 
 
 if __name__ == "__main__":

@@ -16,11 +16,9 @@ from anna.modeling.encoder_config import CARD_FILE
 from anna.modeling.student import StudentParams
 from anna.params import Params, recorded
 from anna.reporting import card
-from anna.training.finished import remove_finished
 
 ENCODER, CORPUS, QUERIES = Path("models/encoder"), Path("data/corpus.parquet"), Path("data/queries.parquet")
 MODEL, METRICS = Path("models/sentence-transformer"), Path("metrics/export.json")
-CHECKPOINTS = Path("runs/checkpoints")
 
 
 class ExportParams(Params):
@@ -42,7 +40,6 @@ CODE_FILES = (Path("anna/reporting/card.md.j2"),)
 def main() -> None:
     """Export, then compare."""
     params = ExportParams.load()
-    remove_finished(CHECKPOINTS)  # DVC has recorded the model by now
     corpus, queries = io.read(CORPUS, schemas.CORPUS), io.read(QUERIES, schemas.QUERIES)
     encoder = export.load_trained(ENCODER, StudentParams.load())
     texts = export.samples(queries, corpus, params.check_texts, encoder.config)

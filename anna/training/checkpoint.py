@@ -3,8 +3,8 @@
 A run has a folder of its own, named by the fingerprint of all that changes its result: `run.json` says what that is,
 `latest.json` names the checkpoint that is whole, and each checkpoint is a folder. What `latest.json` does not name is
 left over from a process that was killed, and is ignored and deleted. `start.safetensors` holds what was found before
-the first step. The state after the last step stays until the next stage begins: the model has then been recorded, and
-before that a full disk can still cost DVC what was trained.
+the first step. The state after the last step stays until another run has come to its end: if DVC finds no room for the
+model, or the stage is run again for nothing but a comment in its code, the model is saved again without training.
 """
 
 import json
@@ -24,14 +24,13 @@ from torch import Tensor
 from anna import io
 from anna.errors import InputError, one_line
 from anna.fingerprints import fingerprint
-from anna.training.finished import LATEST, remove_finished
 from anna.training.gather import from_first
 from anna.training.identity import differences
 
 _DAMAGED = (FileNotFoundError, RuntimeError, AssertionError, EOFError, UnpicklingError, SafetensorError)
 """What DeepSpeed and torch raise for a checkpoint of which files are missing, empty or cut."""
 
-RUN, START = "run.json", "start.safetensors"
+RUN, LATEST, START = "run.json", "latest.json", "start.safetensors"
 
 Record = dict[str, float | int | str]
 """What is known of one step, by name."""
@@ -125,6 +124,10 @@ class Checkpoints:
             latest = {"tag": tag, "step": len(records), "is_last": is_last, "best": self._best}
             io.write_json(self.folder / LATEST, latest | {"conditions": self._conditions})
             self._sweep()
+            if is_last:
+                for path, other in self._others():
+                    if other.get("is_last"):
+                        _remove(path)
 
     def keep_start(self, start: Start) -> None:
         """Keep what was found before the first step, so that a killed run need not find it again."""
@@ -167,27 +170,30 @@ class Checkpoints:
         """Delete the run's folder."""
         dist.barrier()
         if dist.get_rank() == 0 and self.folder.is_dir():
-            (self.folder / LATEST).unlink(missing_ok=True)  # first, so that a half-deleted checkpoint is none
-            shutil.rmtree(self.folder)
+            _remove(self.folder)
 
     def _find_latest(self) -> dict[str, Any] | None:
-        """Return what `latest.json` says, after saying which other runs are unfinished, and deleting finished ones."""
-        remove_finished(self.folder.parent, but=self.folder)
-        for path in sorted(self.folder.parent.glob(f"*/{RUN}")):
-            if path.parent != self.folder:
-                reached = path.with_name(LATEST)
+        """Return what `latest.json` says, after saying which other runs are unfinished."""
+        for path, latest in self._others():
+            if not latest.get("is_last"):
                 _log.warning(
                     "%s is a run left unfinished after step %d, which differs in %s: this one is apart from it. To "
                     "continue it, go back to its parameters and data; delete it if you never will",
-                    path.parent,
-                    io.read_json(reached)["step"] if reached.is_file() else 0,
-                    ", ".join(differences(io.read_json(path), self._identity)),
+                    path,
+                    latest.get("step", 0),
+                    ", ".join(differences(io.read_json(path / RUN), self._identity)),
                 )
         if not (self.folder / LATEST).is_file():
             return None
         latest = io.read_json(self.folder / LATEST)
         self._best = latest["best"]
         return latest
+
+    def _others(self) -> list[tuple[Path, dict[str, Any]]]:
+        """Return the folders of other runs, and what their `latest.json` say, if anything."""
+        folders = [path.parent for path in sorted(self.folder.parent.glob(f"*/{RUN}")) if path.parent != self.folder]
+        latest = [folder / LATEST for folder in folders]
+        return [(path.parent, io.read_json(path) if path.is_file() else {}) for path in latest]
 
     def _check(self, conditions: Mapping[str, Any]) -> None:
         for name, value in conditions.items():
@@ -215,6 +221,11 @@ class Checkpoints:
 
     def _best_file(self, step: int) -> Path:
         return self.folder / f"best-{step}.safetensors"
+
+
+def _remove(folder: Path) -> None:
+    (folder / LATEST).unlink(missing_ok=True)  # first, so that a half-deleted checkpoint is none
+    shutil.rmtree(folder)
 
 
 def _plain(value: Mapping[str, Any]) -> dict[str, Any]:

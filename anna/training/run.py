@@ -45,7 +45,7 @@ class Scratch(NamedTuple):
     """What a run writes while it goes on; all of it can be deleted."""
 
     checkpoints: Path
-    """Folder of all unfinished runs; each is removed when it has succeeded and the next stage begins."""
+    """Folder of all unfinished runs, and of the last that has come to its end."""
     live: Path
     """Folder for DVCLive; stays until the next run."""
 
@@ -121,7 +121,7 @@ def train_encoder(
         save_encoder(outputs.encoder, encoder, frozen | after)
         save_records(outputs, records, summary(records, told, len(data.groups), kept, update))
     if recipe.checkpoint_steps is None:
-        checkpoints.remove()  # else the next stage does
+        checkpoints.remove()
 
 
 def _check_update(
