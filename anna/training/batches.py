@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,8 @@ from anna import seeding
 from anna.errors import InputError
 from anna.folding import normalise
 from anna.training.recipe import TrainParams
+
+T = TypeVar("T")
 
 
 class Group(NamedTuple):
@@ -33,10 +35,6 @@ class Batch(NamedTuple):
     task: str
     groups: tuple[Group, ...]
     examples: tuple[Group, ...]
-
-    def share(self, rank: int, world_size: int) -> tuple[Group, ...]:
-        """Return the groups that `rank` embeds; shares differ by at most one group."""
-        return self.groups[rank::world_size]
 
     def doc_ids(self) -> list[str]:
         """Return the distinct documents of all groups, in their order."""
@@ -206,7 +204,7 @@ class Layout(NamedTuple):
 
 
 def lay_out(batch: Batch, rank: int, world_size: int, texts: Texts) -> Layout:
-    """Return a rank's part of a batch, which embeds each document once, as many on each rank.
+    """Return a rank's part of a batch, which embeds each document once, as many and as much text on each rank.
 
     Masked for a query are other queries' documents that are labelled positives of it, that the filter found too close
     to its positive, that are of its class, or that have its own text (a question that is asked twice; retrieval leaves
@@ -218,9 +216,10 @@ def lay_out(batch: Batch, rank: int, world_size: int, texts: Texts) -> Layout:
         world_size: Number of ranks.
         texts: What the batch names.
     """
-    share, doc_ids = batch.share(rank, world_size), batch.doc_ids()
-    query_blocks = [[g.query_id for g in batch.share(other, world_size)] for other in range(world_size)]
-    doc_blocks = [doc_ids[other::world_size] for other in range(world_size)]
+    shares = deal(batch.groups, [len(texts.queries[group.query_id]) for group in batch.groups], world_size)
+    share, query_blocks = shares[rank], [[group.query_id for group in other] for other in shares]
+    doc_ids = batch.doc_ids()
+    doc_blocks = deal(doc_ids, [len(texts.docs[doc_id]) for doc_id in doc_ids], world_size)
     text_ids = [text_id for block in (*query_blocks, *doc_blocks) for text_id in block]
     sizes = Sizes([len(block) for block in query_blocks], [len(block) for block in doc_blocks])
     first_query, first_doc = sum(sizes.queries[:rank]), len(batch.groups) + sum(sizes.docs[:rank])
@@ -228,7 +227,7 @@ def lay_out(batch: Batch, rank: int, world_size: int, texts: Texts) -> Layout:
     contents = contents_by_id(text_ids[: len(batch.groups)], place, texts)
     own = [*range(first_query, first_query + len(share)), *range(first_doc, first_doc + len(doc_blocks[rank]))]
     return Layout(
-        share=share,
+        share=tuple(share),
         doc_ids=doc_blocks[rank],
         columns=[[place[doc_id] for doc_id in group.doc_ids] for group in share],
         is_masked=_not_negative(share, place, contents, texts),
@@ -237,6 +236,31 @@ def lay_out(batch: Batch, rank: int, world_size: int, texts: Texts) -> Layout:
         own=own,
         sizes=sizes,
     )
+
+
+def deal(items: Sequence[T], sizes: Sequence[int], world_size: int) -> list[list[T]]:
+    """Return the items of each rank: numbers differ by at most one, and so, nearly, does what they add up to.
+
+    A step takes as long as the rank that has most: dealt in the order of the batch, 8 ranks of 128 documents each wait
+    for one with 7 % more than their mean, 64 ranks for one with 35 % (BoolQ's lengths). Here each round of one item a
+    rank, the largest first, goes to the rank that has least so far. A rank alone keeps the order.
+
+    Args:
+        items: Queries or documents of a batch.
+        sizes: How much each costs.
+        world_size: Number of ranks.
+    """
+    if world_size == 1:
+        return [list(items)]
+    order = sorted(range(len(items)), key=lambda number: -sizes[number])
+    blocks: list[list[T]] = [[] for _ in range(world_size)]
+    totals = [0] * world_size
+    for first in range(0, len(order), world_size):
+        ranks = sorted(range(world_size), key=totals.__getitem__)
+        for rank, number in zip(ranks, order[first : first + world_size], strict=False):
+            blocks[rank].append(items[number])
+            totals[rank] += sizes[number]
+    return blocks
 
 
 def contents_by_id(query_ids: Iterable[str], doc_ids: Iterable[str], texts: Texts) -> dict[str, int]:

@@ -8,7 +8,7 @@ import pytest
 from anna import seeding
 from anna.errors import InputError
 from anna.folding import normalise
-from anna.training.batches import Batch, Group, Texts, chain, check_world, draw_examples, lay_out, plan_epoch
+from anna.training.batches import Batch, Group, Texts, chain, check_world, deal, draw_examples, lay_out, plan_epoch
 
 
 def texts(groups: Iterable[Group]) -> Texts:
@@ -147,8 +147,8 @@ def test_layout_names_each_document_once_and_masks_labelled_positives(world_size
     ids = [doc_id for layout in layouts for doc_id in layout.doc_ids]
     assert sorted(ids) == sorted(f"d{n}" for n in range(13))
     queries = [group.query_id for layout in layouts for group in layout.share]
+    assert sorted(queries) == [f"q{n}" for n in range(7)]
     for rank, layout in enumerate(layouts):
-        assert layout.share == batch.share(rank, world_size)
         assert layout.text_ids == [*queries, *ids]
         own = [*(group.query_id for group in layout.share), *layout.doc_ids]
         assert [layout.text_ids[place] for place in layout.own] == own
@@ -217,7 +217,21 @@ def test_ranks_embed_as_many_documents_each_and_none_twice() -> None:
     chained = [Group(f"q{n}", "a", (f"d{n}", f"d{n + 1}"), (0.5, 0.5)) for n in range(8)]
     layouts = [lay_out(Batch("a", tuple(chained), ()), rank, 4, texts(chained)) for rank in range(4)]
     assert sorted(doc_id for layout in layouts for doc_id in layout.doc_ids) == [f"d{n}" for n in range(9)]
-    assert {tuple(layout.sizes.docs) for layout in layouts} == {(3, 2, 2, 2)}
+    (sizes,) = {tuple(layout.sizes.docs) for layout in layouts}
+    assert sorted(sizes) == [2, 2, 2, 3]
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 8, 64])
+def test_ranks_are_dealt_as_much_text_each(world_size: int) -> None:
+    sizes = np.random.default_rng(1).gamma(3.4, 160, size=1021).astype(int).tolist()  # lengths as BoolQ's
+    blocks = deal(range(1021), sizes, world_size)
+    assert sorted(number for block in blocks for number in block) == list(range(1021))
+    assert {len(block) for block in blocks} <= {1021 // world_size, -(-1021 // world_size)}
+    totals = [sum(sizes[number] for number in block) for block in blocks]
+    assert max(totals) < 1.12 * sum(sizes) / world_size
+    in_order = [sum(sizes[rank::world_size]) for rank in range(world_size)]
+    assert max(totals) - min(totals) <= (max(in_order) - min(in_order)) / 2
+    assert blocks[0] == list(range(1021)) or world_size > 1
 
 
 def test_a_batch_with_too_little_for_the_ranks_is_refused() -> None:
