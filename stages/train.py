@@ -35,7 +35,7 @@ def main() -> None:
     keep_freed_memory(even_large=True)
     corpus, queries = io.read(CORPUS, schemas.CORPUS), io.read(QUERIES, schemas.QUERIES)
     qrels, groups = io.read(QRELS, schemas.QRELS), io.read(GROUPS, schemas.GROUPS)
-    drops = io.read(DROPS, schemas.DROPS)
+    drops = data.needed_drops(parts.row_groups(DROPS, schemas.DROPS), groups, queries)
     trained_on = data.training_groups(groups, queries)
     validated_on = data.validation_groups(groups, drops, queries)
     vectors = parts.row_groups(VECTORS, schemas.VECTORS) if params.batch_kd_weight else ()

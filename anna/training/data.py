@@ -8,11 +8,32 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from anna import schemas
 from anna.errors import InputError
 from anna.training.batches import Group, Texts
 
 _TOO_CLOSE = ("above_positive", "inside_margin", "duplicate_of_positive")
 """Reasons of the filter by which a document is no negative of a query, labelled or not."""
+
+
+def needed_drops(parts: Iterable[pa.Table], groups: pa.Table, queries: pa.Table) -> pa.Table:
+    """Return the rows of table DROPS that training may read: most candidates of most queries are in no group at all.
+
+    Args:
+        parts: Of table DROPS, of which no more than one is in memory, and that on every rank.
+        groups: Table GROUPS.
+        queries: Table QUERIES.
+    """
+    validated = queries.filter(pc.equal(queries["split"], "validation"))["query_id"]
+    negative_ids = pc.list_flatten(groups["negative_ids"])
+    grouped = pc.unique(pa.chunked_array([*groups["positive_id"].chunks, *negative_ids.chunks], pa.string()))
+
+    def needed(part: pa.Table) -> pa.Table:
+        is_extra = pc.and_(pc.equal(part["reason"], "beyond_quota"), pc.is_in(part["query_id"], validated))
+        is_close = pc.and_(pc.is_in(part["reason"], pa.array(_TOO_CLOSE)), pc.is_in(part["doc_id"], grouped))
+        return part.filter(pc.or_(pc.equal(part["reason"], "relabelled"), pc.or_(is_extra, is_close)))
+
+    return pa.concat_tables([schemas.DROPS.empty_table(), *map(needed, parts)])
 
 
 def training_groups(groups: pa.Table, queries: pa.Table) -> list[Group]:
@@ -75,7 +96,7 @@ def training_texts(
         corpus: Table CORPUS.
         queries: Table QUERIES.
         qrels: Table QRELS.
-        drops: Table DROPS.
+        drops: Table DROPS, or what `needed_drops` leaves of it.
         vectors: Table VECTORS in parts; none where no term of the loss asks for it.
     """
     query_ids = pa.array(sorted({group.query_id for group in groups}), pa.string())
@@ -85,10 +106,11 @@ def training_texts(
     is_labelled = pc.and_(pc.greater(qrels["relevance"], 0), pc.is_in(qrels["query_id"], query_ids))
     relabelled = dropped.filter(pc.equal(dropped["reason"], "relabelled"))
     positives = _docs_by_query(qrels.filter(is_labelled), relabelled)
-    grouped = {doc_id for group in groups for doc_id in group.doc_ids}
+    in_batches = frozenset(trained_on.to_pylist())
+    met = {doc_id for group in groups if group.query_id in in_batches for doc_id in group.doc_ids}
     is_too_close = pc.is_in(dropped["reason"], pa.array(_TOO_CLOSE))
-    is_met = pc.is_in(dropped["doc_id"], pa.array(sorted(grouped), pa.string()))
-    named = grouped.union(*positives.values())
+    is_met = pc.is_in(dropped["doc_id"], pa.array(sorted(met), pa.string()))
+    named = {doc_id for group in groups for doc_id in group.doc_ids}.union(*positives.values())
     docs = corpus.filter(pc.is_in(corpus["doc_id"], pa.array(sorted(named), pa.string())))
     return Texts(
         queries=_column_by_id(queries_asked, "query_id", "text"),

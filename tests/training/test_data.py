@@ -1,12 +1,16 @@
 """From tables to groups and texts."""
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from anna import schemas
 from anna.errors import InputError
+from anna.negatives import Verdict
 from anna.training.batches import Batch, Group, lay_out
-from anna.training.data import examples_by_task, training_groups, training_texts, validation_groups
+from anna.training.data import examples_by_task, needed_drops, training_groups, training_texts, validation_groups
+
+REASONS = [verdict.reason for verdict in Verdict if verdict]
 
 
 def queries() -> pa.Table:
@@ -53,6 +57,26 @@ def test_validation_groups_are_those_of_the_other_split_with_all_negatives_harde
     ]
     got = validation_groups(groups(), pa.Table.from_pylist(rows, schema=schemas.DROPS), queries())
     assert got == [Group("q1", "A", ("d1", "d2", "d3", "d5", "d7", "d4"), ())]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_of_the_drops_training_needs_few_and_no_others(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    rows = [
+        {"query_id": f"q{query}", "doc_id": f"d{doc}", "reason": str(random.choice(REASONS)), "margin": 0.1, "score": s}
+        for query in range(3)
+        for doc, s in enumerate(random.random(12).tolist(), 1)
+    ]
+    whole = pa.Table.from_pylist(rows, schema=schemas.DROPS)
+    needed = needed_drops([whole.slice(first, 5) for first in range(0, 36, 5)], groups(), queries())
+    corpus = [{"doc_id": f"d{n}", "task": "A", "text": f"doc {n}", "label": None} for n in range(1, 13)]
+    made = []
+    for drops in (whole, needed):
+        both = [*training_groups(groups(), queries()), *validation_groups(groups(), drops, queries())]
+        tables = {"corpus": pa.Table.from_pylist(corpus, schema=schemas.CORPUS), "queries": queries(), "drops": drops}
+        made.append((both, training_texts(both, **tables, qrels=schemas.QRELS.empty_table())))
+    assert made[0] == made[1]
+    assert needed.num_rows < whole.num_rows
 
 
 def test_no_training_group_is_refused() -> None:
