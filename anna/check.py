@@ -17,12 +17,15 @@ from anna.errors import InputError
 from anna.footprint import recomputed_layers
 from anna.known_shapes import known_shape
 from anna.modeling.attention import check_architecture, check_direction
+from anna.modeling.checkpoint import check_quantizer
 from anna.modeling.outline import HEAD, outline
 from anna.origins import FilesOrigin, describe, local_folder
 from anna.params import HELD_OUT, STAGES, Params, Recorded, did_you_mean
 from anna.teachers.bi_encoder import MODULES
 from anna.training.alone import check_reads_early
 from anna.training.checks import check_dims, check_last_layer, check_positions
+from anna.training.launch import check_gpus
+from anna.training.memory import check_memory
 
 READ_BY = {"ingest": "ingest", "retrieve_dense": "retrieve_dense", "rerank": "rerank", "student": "train"}
 """By section with origins, the stage that reads these."""
@@ -82,6 +85,17 @@ def check_project(root: Path) -> None:
             "what stages write there. Make it a folder of the project, and put DVC's cache where there is room: "
             "dvc cache dir --local <folder>"
         )
+
+
+def refused_here(found: Mapping[str, Any]) -> list[str]:
+    """Return what `train` would refuse on this machine, after all teachers; it may be meant for another one.
+
+    Args:
+        found: What `check` returned.
+    """
+    student, train = found["student"], found["train"]
+    checks = [partial(check_memory, student, train, train.processes), partial(check_gpus, train.processes)]
+    return _faults([*checks, check_quantizer] if train.quantize else checks)
 
 
 def changed_since(found: Mapping[str, Any], costs: Path) -> list[str]:

@@ -114,8 +114,10 @@ def check(arguments: argparse.Namespace) -> str:
 
     found = checking.check(arguments.params)
     checking.check_project(Path.cwd())
-    for warning in checking.changed_since(found, log.COST_DIR):
-        _log.warning(warning)
+    for refusal in checking.refused_here(found):
+        _log.warning("on this machine, after all teachers, train would refuse: %s", refusal)
+    for change in checking.changed_since(found, log.COST_DIR):
+        _log.warning(change)
     python = shutil.which("python")
     if python is None or not Path(python).parent.samefile(Path(sys.executable).parent):
         raise InputError(

@@ -14,7 +14,9 @@ import yaml
 
 from anna import check, cli, io
 from anna.errors import InputError
+from anna.modeling import checkpoint
 from anna.params import SECTIONS
+from anna.training import memory
 from tests.conftest import save_tiny
 from tests.modeling.test_families import SIZES, save
 from tests.test_contracts import PARAM_FILES, REPO
@@ -261,6 +263,17 @@ def test_what_the_pipeline_writes_is_no_origin(tmp_path: Path) -> None:
     assert "the pipeline itself writes models/encoder, so what is read there would change with every run" in refusal(
         path
     )
+
+
+def test_what_this_machine_cannot_train_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert check.refused_here(check.check(REPO / "params.yaml")) == []
+    monkeypatch.setattr(memory, "available_memory", lambda _: 2.0**30)
+    monkeypatch.setattr(checkpoint, "find_spec", lambda _: None)
+    large = check.check(write(tmp_path, {"train.quantize": "nf4"}, "presets/mistral-7b.yaml"))
+    told = check.refused_here(large)
+    assert len(told) == 2
+    assert "needs at least" in told[0]
+    assert "bitsandbytes is not installed" in told[1]
 
 
 def test_what_was_changed_after_its_stage_had_run_is_told(tmp_path: Path) -> None:

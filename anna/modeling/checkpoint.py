@@ -67,13 +67,18 @@ def load_saved(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
     return model.eval(), tokenizer
 
 
-def _quantised(dtype: torch.dtype) -> dict[str, Any]:
-    """Return what `from_pretrained` needs to load matrices in 4 bits."""
+def check_quantizer() -> None:
+    """Refuse to quantise without the library for it."""
     if find_spec("bitsandbytes") is None:
         raise InputError(
             "train.quantize is nf4, but bitsandbytes is not installed; run: pip install -e '.[quantize]', or set "
             "train.quantize to null"
         )
+
+
+def _quantised(dtype: torch.dtype) -> dict[str, Any]:
+    """Return what `from_pretrained` needs to load matrices in 4 bits."""
+    check_quantizer()
     config = BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
     )

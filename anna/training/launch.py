@@ -35,11 +35,16 @@ def relaunch(module: str, processes: int) -> bool:
         )
     if processes == 1:
         return False
-    if torch.cuda.is_available() and processes > (gpus := torch.cuda.device_count()):
-        raise InputError(f"train.processes is {processes}, but this machine has {gpus} GPU(s); set it to {gpus}")
+    check_gpus(processes)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     threads = str(max(1, num_cpus() // processes))
     environment = {"OMP_NUM_THREADS": threads, **os.environ, ranks.STARTER: str(os.getpid())}
     if subprocess.run([*command, "-m", module], check=False, env=environment).returncode:
         raise InputError(f"{module} failed on {processes} processes; the reason is above")
     return True
+
+
+def check_gpus(processes: int) -> None:
+    """Refuse more processes than this machine has GPUs, if it has any."""
+    if torch.cuda.is_available() and processes > (gpus := torch.cuda.device_count()):
+        raise InputError(f"train.processes is {processes}, but this machine has {gpus} GPU(s); set it to {gpus}")

@@ -5,10 +5,10 @@ import torch
 from anna import machine
 from anna.errors import InputError
 from anna.footprint import GIB, Setup, floor, recomputed_layers, remedies
-from anna.known_shapes import local_shape
+from anna.known_shapes import known_shape
 from anna.modeling.hardware import compute_dtype
 from anna.modeling.student import StudentParams
-from anna.origins import describe, fetch_model
+from anna.origins import describe
 from anna.ranks import ranks_here
 from anna.training.recipe import TrainParams
 
@@ -19,7 +19,7 @@ def check_memory(student: StudentParams, recipe: TrainParams, ranks: int, memory
     What may or may not fit is left to try; `anna plan` estimates it.
 
     Args:
-        student: The model.
+        student: The model; whose shape is not known, fits.
         recipe: How it is trained.
         ranks: Processes of all machines.
         memory: Bytes of each device; None: as they are here.
@@ -27,8 +27,7 @@ def check_memory(student: StudentParams, recipe: TrainParams, ranks: int, memory
     Raises:
         InputError: With what is needed, what there is, and what to change.
     """
-    fetch_model(student.model)
-    shape = local_shape(student.model)
+    shape = known_shape(student.model)
     if shape is None:
         return
     shape = shape.cut(student.layers)

@@ -81,6 +81,7 @@ def train_encoder(
     check_last_layer(recipe, student)
     rank, world_size = engines.init_distributed()
     torch.manual_seed(seeding.derive_seed(recipe.seed, "torch", rank))
+    fetch_model(student.model)  # whose shape is in its config.json
     check_memory(student, recipe, world_size)
     encoder = new_encoder(student, prompts, data.examples, recipe)
     held_out = sample(data.validation, data.texts, recipe.validation_queries, data.groups)

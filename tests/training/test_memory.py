@@ -53,7 +53,7 @@ def test_nothing_fits_into_nothing(tiny_checkpoint: Path) -> None:
 
 
 def test_a_form_that_is_not_known_is_not_refused(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "local_shape", lambda _: None)
+    monkeypatch.setattr(memory, "known_shape", lambda _: None)
     check_memory(tiny_student(tiny_checkpoint), recipe(1, "full"), ranks=1, memory=1)
 
 
