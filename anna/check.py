@@ -101,7 +101,7 @@ def refused_here(found: Mapping[str, Any]) -> list[str]:
 def changed_since(found: Mapping[str, Any], costs: Path) -> list[str]:
     """Return a warning for each file or folder that is newer than the last run of the stage that reads it.
 
-    DVC sees that a path in params.yaml is another one, not what lies there.
+    DVC sees that a path in params.yaml is another one, but not what lies there, unless it is in `sources/`.
 
     Args:
         found: What `check` returned.
@@ -109,8 +109,10 @@ def changed_since(found: Mapping[str, Any], costs: Path) -> list[str]:
     """
     warnings = []
     for section, stage in READ_BY.items():
-        last = costs / f"{stage}.json"
+        last, watched = costs / f"{stage}.json", getattr(importlib.import_module(f"stages.{stage}"), "WATCHED", ())
         for path in sorted({origin.path for origin in _files(found[section])} if last.is_file() else ()):
+            if any(path.resolve().is_relative_to(folder.resolve()) for folder in watched):
+                continue
             newest = max(inner.stat().st_mtime for inner in (path, *path.rglob("*")))
             if newest > last.stat().st_mtime:
                 warnings.append(

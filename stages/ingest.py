@@ -67,6 +67,9 @@ class IngestParams(Params):
         return trained_or_shown | {source.task for source in self.held_out}
 
 
+WATCHED = (Path("sources"),)
+"""Where files of users' own sources lie: when one is changed, DVC runs this stage again."""
+
 INPUTS, OUTPUTS = (), (CORPUS, QUERIES, QRELS, *EVAL_TABLES.values(), DROPS, METRICS)
 PARAMS = (RandomParams, IngestParams)
 PROMPTS = recorded("prompts")

@@ -157,7 +157,7 @@ def test_dvc_yaml_says_what_the_stage_does(name: str) -> None:
     assert stage["desc"]
     code = {f"stages/{name}.py"} | {m.replace(".", "/") + ".py" for m in reachable(f"stages.{name}") - PLUMBING}
     code |= {str(path) for path in getattr(script, "CODE_FILES", ())}
-    data = {str(path) for path in script.INPUTS}
+    data = {str(path) for path in (*script.INPUTS, *getattr(script, "WATCHED", ()))}
     assert paths(stage["deps"]) == code | data
     outputs = with_sidecars(script.OUTPUTS) | {str(COST_DIR / f"{name}.json")}
     declared = paths(stage.get("outs", [])) | paths(stage.get("metrics", [])) | paths(stage.get("plots", []))
