@@ -12,7 +12,7 @@ PYTEST := OMP_NUM_THREADS=1 pytest --numprocesses logical --maxprocesses 4 --dis
 PRESET ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install test test-all test-gpu vllm check repro preset smoke clean
+.PHONY: help install test test-all test-gpu vllm check repro preset smoke reproduce clean
 
 help: ## List these commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -74,6 +74,9 @@ check: install ## Lint and check types
 
 smoke: install ## Run the pipeline on presets/smoke.yaml in a copy, and compare its metrics with the committed ones
 	python -m tests.smoke
+
+reproduce: install ## Run the default pipeline in a copy, from nothing, and compare its metrics with the committed ones
+	python -m tests.smoke --default
 
 clean: ## Remove what can be made again: caches of teachers, inputs, checkpoints, temporary files (not DVC's cache)
 	rm -rf runs dvclive dvc_plots .pytest_cache .mypy_cache .ruff_cache
