@@ -208,6 +208,21 @@ def test_every_parameter_has_a_comment() -> None:
     assert [line for line in values if "  # " not in line] == []
 
 
+@pytest.mark.parametrize("name", ["mistral-7b", "qwen3-0.6b"])
+def test_a_constant_of_a_preset_says_where_it_comes_from(name: str) -> None:
+    """Or it is params.yaml's, where a comment says it."""
+    path = REPO / "presets" / f"{name}.yaml"
+    default, own = (yaml.safe_load(file.read_text(encoding="utf-8")) for file in (REPO / "params.yaml", path))
+    section, bare = "", []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        section = line.rstrip(":") if re.fullmatch(r"\w+:", line) else section
+        key = re.match(r"  (\w+): \S", line)
+        if key and section != "prompts" and "#" not in line and not isinstance(own[section][key[1]], dict):
+            bare.append((section, key[1]))
+    assert len(bare) > 10
+    assert [place for place in bare if own[place[0]][place[1]] != default[place[0]].get(place[1])] == []
+
+
 def test_layers_point_down_and_siblings_keep_apart() -> None:
     for module in package_modules():
         own = module.split(".")[1]
