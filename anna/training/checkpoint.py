@@ -50,18 +50,22 @@ class Checkpoints:
     """The folder of one run. Every rank calls every method, in the same order."""
 
     def __init__(self, root: Path, identity: Mapping[str, Any], conditions: Mapping[str, Any]) -> None:
-        """Find the run's folder; nothing is written yet.
+        """Find the run's folder; nothing is written yet. What ended there under other conditions is forgotten.
 
         Args:
             root: Holds the folders of all runs, on a disk that all ranks share.
             identity: Whatever changes the result, by name: another value is another run.
-            conditions: What must be as it was for a continued run to be exact, by name: another value is refused. The
-                first rank's values of both count.
+            conditions: What must be as it was for a continued run to be exact, by name: another value is refused, so
+                long as there are steps to take. The first rank's values of both count.
         """
         self._identity: dict[str, Any] = from_first(_plain(identity))
         self._conditions: dict[str, Any] = from_first(_plain(conditions))
         self._best: int | None = None
         self.folder = root / fingerprint(self._identity)[:16]
+        if dist.get_rank() == 0 and (self.folder / LATEST).is_file():
+            latest = io.read_json(self.folder / LATEST)
+            if latest.get("is_last") and latest["conditions"] != self._conditions:
+                _remove(self.folder)
 
     def resume(self, engine: Any) -> list[Record]:
         """Give the engine and the random generators the state of the last checkpoint; return its records.

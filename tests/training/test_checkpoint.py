@@ -109,6 +109,16 @@ def test_other_conditions_are_refused(tmp_path: Path, name: str, value: int) -> 
         other.resume(Engine())
 
 
+def test_a_run_that_ended_under_other_conditions_is_no_obstacle(tmp_path: Path) -> None:
+    ended = opened(tmp_path)
+    ended.keep_start(Start({"w": torch.zeros(2)}, {}))
+    ended.save(Engine(), records(3), is_last=True)
+    assert len(opened(tmp_path).resume(Engine())) == 3
+    other = Checkpoints(tmp_path, IDENTITY, CONDITIONS | {"train.processes": 2})
+    assert other.start() is None
+    assert other.resume(Engine()) == []
+
+
 def test_an_incomplete_checkpoint_is_refused(tmp_path: Path) -> None:
     checkpoints = opened(tmp_path)
     checkpoints.save(Engine(), records(1))
