@@ -92,7 +92,7 @@ def test_the_memory_of_the_machine_itself_is_said_and_compared() -> None:
     assert f" of disk and {loading / GIB:.0f} GiB of the machine's memory, training in " in line
     small = replace(case, hardware=case.hardware._replace(beside=50 * GIB))
     assert report.verdict(small, found, None)[1:] == [
-        "  - ingest needs 72.4 GiB of the machine's 50.0 GiB: set fewer `rows`",
+        "  - ingest needs 61.1 GiB of the machine's 50.0 GiB: set fewer `rows`",
         "  - retrieve_bm25 needs 52.6 GiB of the machine's 50.0 GiB: set fewer `rows`",
         "  - export needs 53.7 GiB of the machine's 50.0 GiB: use a larger machine, or a smaller student.model",
         "  - train, while it loads the checkpoint, needs 115 GiB of the machine's 50.0 GiB: set train.processes to 3",

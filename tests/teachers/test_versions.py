@@ -34,7 +34,7 @@ SCORED_BY = {
 SEEN = {
     "bi_encoder.VERSION": (4, "2e98dc8c5e2cfcb5"),
     "reranker.VERSIONS['cross_encoder']": (4, "a9cf8d8980c08b5f"),
-    "reranker.VERSIONS['query_likelihood']": (4, "83c881f2ba266614"),
+    "reranker.VERSIONS['query_likelihood']": (4, "9019ad589260a0ef"),
 }
 """Version, and hash of the code of that version."""
 
