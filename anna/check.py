@@ -17,18 +17,12 @@ from anna.errors import InputError
 from anna.footprint import recomputed_layers
 from anna.known_shapes import known_shape
 from anna.modeling.attention import check_architecture, check_direction
-from anna.modeling.checkpoint import check_quantizer
 from anna.modeling.outline import HEAD, outline
 from anna.origins import FilesOrigin, describe, local_folder
 from anna.params import HELD_OUT, STAGES, Params, Recorded, did_you_mean
 from anna.teachers.bi_encoder import MODULES
 from anna.training.alone import check_reads_early
 from anna.training.checks import check_dims, check_last_layer, check_positions
-from anna.training.launch import check_gpus
-from anna.training.memory import check_memory
-
-READ_BY = {"ingest": "ingest", "retrieve_dense": "retrieve_dense", "rerank": "rerank", "student": "train"}
-"""By section with origins, the stage that reads these."""
 
 
 def check(path: Path) -> dict[str, Any]:
@@ -42,7 +36,7 @@ def check(path: Path) -> dict[str, Any]:
     def load(cls: type[Params]) -> None:
         found[cls.section] = cls.load(path)
 
-    faults = _faults(partial(load, cls) for cls in sections())
+    faults = refusals(partial(load, cls) for cls in sections())
     if not faults:
         ingest, evaluate, prompts, train = (found[name] for name in ("ingest", "evaluate", "prompts", "train"))
         together = (
@@ -58,77 +52,19 @@ def check(path: Path) -> dict[str, Any]:
             partial(_check_index, found["retrieve_dense"]),
             partial(_check_truncations, train, found["student"]),
         )
-        faults = [f"{path}: {fault}" for fault in _faults(together)]
+        faults = [f"{path}: {fault}" for fault in refusals(together)]
     if faults:
         raise InputError("\n".join(faults))
     return found
 
 
-def check_project(root: Path) -> None:
-    """Refuse a project of which DVC would run no stage, or run them all and then not take their results.
-
-    Args:
-        root: Where dvc.yaml lies; without one there is nothing to refuse.
-
-    Raises:
-        InputError: If it is in no git repository, or stages would write to folders outside of it.
-    """
-    if not (root / "dvc.yaml").is_file():
-        return
-    if not any((folder / ".git").exists() for folder in (root, *root.parents)):
-        raise InputError(f"{root} is in no git repository, which DVC needs; run: git init")
-    folders = sorted({root / path.parent for path in _outputs()})
-    linked = next((folder for folder in folders if not folder.resolve().is_relative_to(root.resolve())), None)
-    if linked:
-        raise InputError(
-            f"{linked} is a link to {linked.resolve()}, outside of {root}: DVC would not take "
-            "what stages write there. Make it a folder of the project, and put DVC's cache where there is room: "
-            "dvc cache dir --local <folder>"
-        )
-
-
-def refused_here(found: Mapping[str, Any]) -> list[str]:
-    """Return what `train` would refuse on this machine, after all teachers; it may be meant for another one.
-
-    Args:
-        found: What `check` returned.
-    """
-    student, train = found["student"], found["train"]
-    checks = [partial(check_memory, student, train, train.processes), partial(check_gpus, train.processes)]
-    return _faults([*checks, check_quantizer] if train.quantize else checks)
-
-
-def changed_since(found: Mapping[str, Any], costs: Path) -> list[str]:
-    """Return a warning for each file or folder that is newer than the last run of the stage that reads it.
-
-    DVC sees that a path in params.yaml is another one, but not what lies there, unless it is in `sources/`.
-
-    Args:
-        found: What `check` returned.
-        costs: Folder with a file of each stage that has run.
-    """
-    warnings = []
-    for section, stage in READ_BY.items():
-        last, watched = costs / f"{stage}.json", getattr(importlib.import_module(f"stages.{stage}"), "WATCHED", ())
-        for path in sorted({origin.path for origin in _files(found[section])} if last.is_file() else ()):
-            if any(path.resolve().is_relative_to(folder.resolve()) for folder in watched):
-                continue
-            newest = max(inner.stat().st_mtime for inner in (path, *path.rglob("*")))
-            if newest > last.stat().st_mtime:
-                warnings.append(
-                    f"{path} was changed after {stage} had run, which DVC does not see; if what {stage} reads there is "
-                    f"another now, run: dvc repro -f -s {stage}"
-                )
-    return warnings
-
-
 def sections() -> list[type[Params]]:
     """Return the class of each section that a stage acts on."""
-    classes = dict.fromkeys(cls for stage in _stages() for cls in (*stage.PARAMS, *getattr(stage, "HOW", ())))
+    classes = dict.fromkeys(cls for stage in stage_scripts() for cls in (*stage.PARAMS, *getattr(stage, "HOW", ())))
     return [cls for cls in classes if not issubclass(cls, Recorded)]
 
 
-def _faults(checks: Iterable[Callable[[], None]]) -> list[str]:
+def refusals(checks: Iterable[Callable[[], None]]) -> list[str]:
     """Return what the checks refuse, each message once."""
     messages: dict[str, None] = {}
     for refuse in checks:
@@ -177,8 +113,8 @@ def _check_held_out(declared: list[str], chosen: Iterable[str]) -> None:
 
 def _check_files(found: Mapping[str, Any]) -> None:
     """Refuse files and folders that are not there, or that a stage writes anew, of all sections at once."""
-    paths = sorted({origin.path for origin in _files(list(found.values()))})
-    written = [path for path in paths if any(path.resolve().is_relative_to(own.resolve()) for own in _outputs())]
+    paths = sorted({origin.path for origin in local_origins(list(found.values()))})
+    written = [path for path in paths if any(path.resolve().is_relative_to(own.resolve()) for own in stage_outputs())]
     if written:
         raise InputError(
             f"the pipeline itself writes {', '.join(map(str, written))}, so what is read there would change with every "
@@ -189,23 +125,25 @@ def _check_files(found: Mapping[str, Any]) -> None:
         raise InputError(f"these files do not exist, as seen from {Path.cwd()}: {missing}; correct each path")
 
 
-def _outputs() -> list[Path]:
-    return [path for stage in _stages() for path in stage.OUTPUTS]
+def stage_outputs() -> list[Path]:
+    """Return what all stages write."""
+    return [path for stage in stage_scripts() for path in stage.OUTPUTS]
 
 
-def _stages() -> list[Any]:
+def stage_scripts() -> list[Any]:
+    """Return the script of each of `STAGES`."""
     return [importlib.import_module(f"stages.{name}") for name in STAGES]
 
 
-def _files(value: Any) -> Iterator[FilesOrigin]:
+def local_origins(value: Any) -> Iterator[FilesOrigin]:
     """Yield every origin of kind files in sections, however deep."""
     if isinstance(value, FilesOrigin):
         yield value
     elif isinstance(value, BaseModel):
-        yield from _files(list(dict(value).values()))
+        yield from local_origins(list(dict(value).values()))
     elif isinstance(value, (list, tuple)):
         for part in value:
-            yield from _files(part)
+            yield from local_origins(part)
 
 
 def _check_models(found: Mapping[str, Any]) -> None:

@@ -111,12 +111,13 @@ def margins(arguments: argparse.Namespace) -> str:
 def check(arguments: argparse.Namespace) -> str:
     """Return that no stage will refuse the params, as far as they alone tell, and that DVC can run them here."""
     from anna import check as checking
+    from anna import readiness
 
     found = checking.check(arguments.params)
-    checking.check_project(Path.cwd())
-    for refusal in checking.refused_here(found):
+    readiness.check_project(Path.cwd())
+    for refusal in readiness.refused_here(found):
         _log.warning("on this machine, after all teachers, train would refuse: %s", refusal)
-    for change in checking.changed_since(found, log.COST_DIR):
+    for change in readiness.changed_since(found, log.COST_DIR):
         _log.warning(change)
     python = shutil.which("python")
     if python is None or not Path(python).parent.samefile(Path(sys.executable).parent):

@@ -1,10 +1,8 @@
 """Every fault of params.yaml is told before anything runs, all of them at once."""
 
 import json
-import os
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,10 +12,7 @@ import yaml
 
 from anna import check, cli, io
 from anna.errors import InputError
-from anna.modeling import checkpoint
 from anna.params import SECTIONS
-from anna.training import memory
-from tests.conftest import save_tiny
 from tests.modeling.test_families import SIZES, save
 from tests.test_contracts import PARAM_FILES, REPO
 
@@ -263,47 +258,6 @@ def test_what_the_pipeline_writes_is_no_origin(tmp_path: Path) -> None:
     assert "the pipeline itself writes models/encoder, so what is read there would change with every run" in refusal(
         path
     )
-
-
-def test_what_this_machine_cannot_train_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert check.refused_here(check.check(REPO / "params.yaml")) == []
-    monkeypatch.setattr(memory, "available_memory", lambda _: 2.0**30)
-    monkeypatch.setattr(checkpoint, "find_spec", lambda _: None)
-    large = check.check(write(tmp_path, {"train.quantize": "nf4"}, "presets/mistral-7b.yaml"))
-    told = check.refused_here(large)
-    assert len(told) == 2
-    assert "needs at least" in told[0]
-    assert "bitsandbytes is not installed" in told[1]
-
-
-def test_what_was_changed_after_its_stage_had_run_is_told(tmp_path: Path) -> None:
-    model, cost = tmp_path / "model", tmp_path / "cost" / "train.json"
-    save_tiny(model)
-    changes = {"student.model": {"kind": "files", "path": str(model)}, "student.layers": 3, "prompts.max_tokens": 128}
-    found = check.check(write(tmp_path, changes))
-    assert check.changed_since(found, cost.parent) == [], "nothing has run"
-    io.write_json(cost, {"seconds": 1})
-    assert check.changed_since(found, cost.parent) == []
-    later = time.time() + 60
-    os.utime(model / "config.json", (later, later))
-    (warning,) = check.changed_since(found, cost.parent)
-    assert warning.startswith(f"{model} was changed after train had run")
-    assert warning.endswith("run: dvc repro -f -s train")
-
-
-def test_a_project_that_dvc_would_not_run_is_refused(tmp_path: Path) -> None:
-    project = tmp_path / "project"
-    project.mkdir()
-    check.check_project(project)
-    (project / "dvc.yaml").write_text("stages: {}")
-    with pytest.raises(InputError, match=r"project is in no git repository, which DVC needs; run: git init$"):
-        check.check_project(project)
-    (project / ".git").mkdir()
-    check.check_project(project)
-    (tmp_path / "large").mkdir()
-    (project / "models").symlink_to(tmp_path / "large")
-    with pytest.raises(InputError, match=rf"models is a link to {tmp_path}/large, outside of .*dvc cache dir --local"):
-        check.check_project(project)
 
 
 def test_a_reranker_on_this_machine_is_one_of_its_kind(tmp_path: Path, tiny_checkpoint: Path) -> None:

@@ -73,6 +73,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("modeling",),
     SIBLINGS,
     ("check",),
+    ("readiness",),
     ("cli",),
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

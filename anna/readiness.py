@@ -1,0 +1,73 @@
+"""Whether this machine and this project are ready for params that are right."""
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from anna.check import local_origins, refusals, stage_outputs, stage_scripts
+from anna.errors import InputError
+from anna.modeling.checkpoint import check_quantizer
+from anna.params import STAGES
+from anna.training.launch import check_gpus
+from anna.training.memory import check_memory
+
+READ_BY = {"ingest": "ingest", "retrieve_dense": "retrieve_dense", "rerank": "rerank", "student": "train"}
+"""By section with origins, the stage that reads these."""
+
+
+def check_project(root: Path) -> None:
+    """Refuse a project of which DVC would run no stage, or run them all and then not take their results.
+
+    Args:
+        root: Where dvc.yaml lies; without one there is nothing to refuse.
+
+    Raises:
+        InputError: If it is in no git repository, or stages would write to folders outside of it.
+    """
+    if not (root / "dvc.yaml").is_file():
+        return
+    if not any((folder / ".git").exists() for folder in (root, *root.parents)):
+        raise InputError(f"{root} is in no git repository, which DVC needs; run: git init")
+    folders = sorted({root / path.parent for path in stage_outputs()})
+    linked = next((folder for folder in folders if not folder.resolve().is_relative_to(root.resolve())), None)
+    if linked:
+        raise InputError(
+            f"{linked} is a link to {linked.resolve()}, outside of {root}: DVC would not take what stages write there. "
+            "Make it a folder of the project, and put DVC's cache where there is room: dvc cache dir --local <folder>"
+        )
+
+
+def refused_here(found: Mapping[str, Any]) -> list[str]:
+    """Return what `train` would refuse on this machine, after all teachers; it may be meant for another one.
+
+    Args:
+        found: What `check` returned.
+    """
+    student, train = found["student"], found["train"]
+    checks = [partial(check_memory, student, train, train.processes), partial(check_gpus, train.processes)]
+    return refusals([*checks, check_quantizer] if train.quantize else checks)
+
+
+def changed_since(found: Mapping[str, Any], costs: Path) -> list[str]:
+    """Return a warning for each file or folder that is newer than the last run of the stage that reads it.
+
+    DVC sees that a path in params.yaml is another one, but not what lies there, unless it is in `sources/`.
+
+    Args:
+        found: What `check` returned.
+        costs: Folder with a file of each stage that has run.
+    """
+    warnings, scripts = [], dict(zip(STAGES, stage_scripts(), strict=True))
+    for section, stage in READ_BY.items():
+        last, watched = costs / f"{stage}.json", getattr(scripts[stage], "WATCHED", ())
+        for path in sorted({origin.path for origin in local_origins(found[section])} if last.is_file() else ()):
+            if any(path.resolve().is_relative_to(folder.resolve()) for folder in watched):
+                continue
+            newest = max(inner.stat().st_mtime for inner in (path, *path.rglob("*")))
+            if newest > last.stat().st_mtime:
+                warnings.append(
+                    f"{path} was changed after {stage} had run, which DVC does not see; if what {stage} reads there is "
+                    f"another now, run: dvc repro -f -s {stage}"
+                )
+    return warnings
