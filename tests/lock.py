@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from tests.test_contracts import REPO
+from benchmarks.workspace import REPO
 
 
 def changed(lock: dict[str, Any]) -> list[str]:
