@@ -84,6 +84,8 @@ class Standing(NamedTuple):
     """`Verdict` of each candidate that is no negative at any margin, KEPT of all others, (C,)."""
     positives: Int
     """Row of the labelled positive that the teacher ranks first, (Q,)."""
+    is_clear: Bool
+    """Whether a candidate stands above the background and the query's lowest score, (C,)."""
     references: Float
     """p, the score that the margin is measured from, (Q,)."""
     backgrounds: Float
@@ -101,6 +103,8 @@ class Judgement(NamedTuple):
     """`Verdict` of each query, (Q,): KEPT, WEAK_POSITIVE or TOO_FEW_NEGATIVES."""
     positives: Int
     """Row of the labelled positive that the teacher ranks first, (Q,)."""
+    is_clear: Bool
+    """Whether a candidate stands above the background and the query's lowest score, (C,)."""
     references: Float
     """p, the score that the margin is measured from, (Q,)."""
 
@@ -145,14 +149,41 @@ def judge_candidates(candidates: Candidates, rules: Rules, margin: float) -> Jud
         (~is_kept_C, Verdict.BEYOND_QUOTA),
     )
     verdict_C = np.where(standing.verdicts == Verdict.KEPT, verdict_C, standing.verdicts)
-    return Judgement(verdict_C, query_verdict_Q, standing.positives, standing.references)
+    return Judgement(verdict_C, query_verdict_Q, standing.positives, standing.is_clear, standing.references)
+
+
+def find_positives(judgement: Judgement, candidates: Candidates, most: int | None) -> Bool:
+    """Return which candidates are positives of a training group, (C,); none of a query that is dropped.
+
+    The labelled positive that the teacher ranks first, whatever its score. Then, best first, the other labelled ones
+    above the background and the query's lowest score, which most have that nothing found. Then relabelled ones not
+    below p. A positive that the teachers put below the negatives would be pushed away by its soft label.
+
+    Args:
+        judgement: Of `candidates`.
+        candidates: Of some queries.
+        most: The first so many of each query, >= 1; None: all.
+    """
+    starts_Q, num_rows = candidates.starts, len(candidates.scores)
+    is_labelled_C = candidates.is_positive & judgement.is_clear
+    is_labelled_C[judgement.positives] = True
+    is_high_C = candidates.scores >= candidates.spread(judgement.references)
+    is_relabelled_C = (judgement.verdicts == Verdict.RELABELLED) & is_high_C
+    is_kept_C = segments.spread(judgement.query_verdicts == Verdict.KEPT, starts_Q, num_rows)
+    labelled_C = candidates.spread(segments.total(is_labelled_C, starts_Q))
+    place_C = np.where(
+        is_labelled_C,
+        segments.number_within(is_labelled_C, starts_Q),
+        labelled_C + segments.number_within(is_relabelled_C, starts_Q),
+    )
+    return np.asarray((is_labelled_C | is_relabelled_C) & is_kept_C & (place_C <= (most or num_rows)))
 
 
 def stand(candidates: Candidates, rules: Rules) -> Standing:
     """Return what no margin changes."""
     scores_C, starts_Q = candidates.scores, candidates.starts
     background_Q = _background(rules.rule, scores_C, starts_Q, rules.background_quantile)
-    positive_Q, reference_Q = _reference(candidates, background_Q)
+    positive_Q, is_clear_C, reference_Q = _reference(candidates, background_Q)
     is_weak_Q = (reference_Q <= background_Q) & ~candidates.has_class
     if rules.max_positive_rank is not None:
         is_weak_Q |= positive_Q - starts_Q >= rules.max_positive_rank
@@ -163,7 +194,7 @@ def stand(candidates: Candidates, rules: Rules) -> Standing:
         (candidates.is_relabelled, Verdict.RELABELLED),
         (is_above_C & (rules.rule != "none"), Verdict.ABOVE_POSITIVE),
     )
-    return Standing(verdict_C, positive_Q, reference_Q, background_Q, is_weak_Q)
+    return Standing(verdict_C, positive_Q, is_clear_C, reference_Q, background_Q, is_weak_Q)
 
 
 def clears(rule: Rule, s_C: Float, p_C: Float, b_C: Float, margin: float) -> Bool:
@@ -177,20 +208,20 @@ def clears(rule: Rule, s_C: Float, p_C: Float, b_C: Float, margin: float) -> Boo
     return np.ones(len(s_C), dtype=np.bool_)
 
 
-def _reference(candidates: Candidates, background_Q: Float) -> tuple[Int, Float]:
-    """Return the row of the best positive and the score p that margins are measured from, both (Q,).
+def _reference(candidates: Candidates, background_Q: Float) -> tuple[Int, Bool, Float]:
+    """Return `positives`, `is_clear` and `references` of `Standing`.
 
     p is the weakest positive's, as each was judged to answer the query, but of those alone that stand above the
-    background and the query's lowest score, which is also what a positive gets that no retriever found: of many
+    background and the query's lowest score, which most have that nothing found: of many
     positives one is there nearly always, and would leave no margin to any. Where none stands above, p is the best
     one's. So it is where the query has a class: its documents merely share a name, and the weakest says nothing.
     """
     scores_C, starts_Q, rows_C = candidates.scores, candidates.starts, np.arange(len(candidates.scores))
     floor_Q = np.maximum(background_Q, segments.lowest(scores_C, starts_Q))
-    is_clear_C = candidates.is_positive & (scores_C > candidates.spread(floor_Q))
+    is_clear_C = scores_C > candidates.spread(floor_Q)
     first_Q = np.minimum.reduceat(np.where(candidates.is_positive, rows_C, len(rows_C)), starts_Q)
-    last_Q = np.maximum.reduceat(np.where(is_clear_C, rows_C, -1), starts_Q)
-    return first_Q, scores_C[np.where(candidates.has_class | (last_Q < 0), first_Q, last_Q)]
+    last_Q = np.maximum.reduceat(np.where(candidates.is_positive & is_clear_C, rows_C, -1), starts_Q)
+    return first_Q, is_clear_C, scores_C[np.where(candidates.has_class | (last_Q < 0), first_Q, last_Q)]
 
 
 def _background(rule: Rule, scores_C: Float, starts_Q: Int, share: float) -> Float:

@@ -89,9 +89,13 @@ GROUPS = _table(
     "groups",
     ("query_id",),
     _QUERY_ID,
-    _field("positive_id", STR, "the labelled positive that the teacher ranks first"),
+    _field("positive_ids", _list(STR), "positives, labelled ones before relabelled, best first; an epoch shows one"),
     _field("negative_ids", _list(STR), "hard negatives, hardest first"),
-    _field("soft_labels", _list(F32), "teacher probabilities over the group, positive first; sums to 1"),
+    _field(
+        "soft_labels",
+        _list(F32),
+        "teacher probabilities over positives, then negatives; sums to 1; empty where the query has a class",
+    ),
 )
 DROPS = _table(
     "drops",

@@ -38,6 +38,7 @@ VARIANTS: dict[str, list[str]] = {
     "without soft labels": ["train.kd_weight=0", "train.batch_kd_weight=0"],
     "soft labels of groups alone": ["train.batch_kd_weight=0"],
     "without hard negatives": ["filter.negatives_per_query=0", "filter.min_negatives=0"],
+    "one positive a query": ["filter.positives_per_query=1"],
     "hard negatives not chained": ["train.chain_negatives=false"],
     "without margin filter": ["filter.rule=none"],
     "without examples in training": ["train.max_examples=0"],

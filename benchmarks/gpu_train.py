@@ -85,7 +85,7 @@ def tables(size: Size, num_queries: int) -> dict[str, tuple[pa.Schema, list[dict
     shares = [1 / per_query] * per_query
     pairs = list(zip(queries, groups, strict=True))
     found = [
-        {"query_id": query, "positive_id": group[0], "negative_ids": group[1:], "soft_labels": shares}
+        {"query_id": query, "positive_ids": group[:1], "negative_ids": group[1:], "soft_labels": shares}
         for query, group in pairs
     ]
     drawn = np.random.default_rng(0).normal(size=(len(queries) + len(docs), 8)).astype(np.float32)

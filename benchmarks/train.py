@@ -63,9 +63,9 @@ class Job(NamedTuple):
         chosen = groups.join(queries.filter(task=TASK), on="query_id").sort("query_id")
         found = dict(corpus.select("doc_id", "text").iter_rows())
         rows = [
-            (text, [found[doc] for doc in (positive, *negatives[: self.negatives])])
-            for text, positive, negatives in chosen.head(self.queries + self.examples)
-            .select("text", "positive_id", "negative_ids")
+            (text, [found[doc] for doc in (positives[0], *negatives[: self.negatives])])
+            for text, positives, negatives in chosen.head(self.queries + self.examples)
+            .select("text", "positive_ids", "negative_ids")
             .iter_rows()
         ]
         shown = [(query * 8, docs[0]) for query, docs in rows[self.queries :]]  # long enough to be cut

@@ -1,6 +1,7 @@
 """Filter false negatives out of the candidates by a margin below the query's positive, and form training groups.
 
-Keeps the hardest candidates that lie a margin below the positive and records why every other candidate was dropped.
+Keeps one positive of each query or several, and the hardest candidates that lie a margin below; records why every other
+candidate was dropped.
 Seconds on CPU: change `filter.*` freely, no teacher is run again.
 """
 

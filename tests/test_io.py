@@ -132,7 +132,7 @@ def test_a_table_that_breaks_its_schema_is_not_written(changes: dict[str, Any], 
 def test_what_lists_hold_is_checked(labels: list[float | None], message: str, tmp_path: Path) -> None:
     groups = schemas.GROUPS
     loose = pa.schema([pa.field("soft_labels", pa.list_(pa.float32()))])
-    row = {"query_id": "q", "positive_id": "p", "negative_ids": ["n"], "soft_labels": [0.5, 0.5]}
+    row = {"query_id": "q", "positive_ids": ["p"], "negative_ids": ["n"], "soft_labels": [0.5, 0.5]}
     io.write(tmp_path / "a.parquet", pa.Table.from_pylist([row], schema=groups), groups)
     table = io.read(tmp_path / "a.parquet", groups)
     labelled = table.set_column(3, "soft_labels", pa.Table.from_pylist([{"soft_labels": labels}], schema=loose)[0])

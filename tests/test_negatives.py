@@ -137,6 +137,23 @@ def test_equal_to_a_loop(queries: list[Query], settings: dict[str, Any]) -> None
     assert judgement.query_verdicts.tolist() == [verdict for _, verdict in expected]
 
 
+@given(st.lists(QUERY, min_size=1, max_size=4), SETTINGS, st.one_of(st.none(), st.integers(1, 4)))
+def test_positives_of_groups_equal_a_loop(queries: list[Query], settings: dict[str, Any], most: int | None) -> None:
+    expected: list[bool] = []
+    for query in queries:
+        rows, verdicts, verdict = query[0], *literal(query, settings)
+        scores = [row.score for row in rows]
+        background = np.quantile(scores, settings["background_quantile"]) if settings["rule"] == "adaptive" else -9.0
+        first, *others = (place for place, row in enumerate(rows) if row.is_positive)
+        others = [place for place in others if scores[place] > max(background, min(scores))]
+        clear = [scores[place] for place in (first, *others) if scores[place] > max(background, min(scores))]
+        p = scores[first] if query[1] or not clear else min(clear)
+        relabelled = [n for n, own in enumerate(verdicts) if own == Verdict.RELABELLED and scores[n] >= p]
+        chosen = [first, *others, *relabelled][:most] if verdict == Verdict.KEPT else []
+        expected += [place in chosen for place in range(len(rows))]
+    assert negatives.find_positives(judge(queries, **settings), arrays(queries), most).tolist() == expected
+
+
 @given(st.lists(QUERY, min_size=1, max_size=4), SETTINGS)
 def test_nothing_above_the_positive_is_ever_kept_that_nobody_has_judged(
     queries: list[Query], settings: dict[str, Any]

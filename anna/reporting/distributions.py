@@ -89,14 +89,16 @@ def _spread(rows: Mapping[str, pa.Table], edges: Floats) -> list[Counts]:
         return _histogram(found["fused_score"].to_numpy(), edges)
 
     positives = count(drops.filter(pl.col("reason") == "labelled_positive"))
-    chosen = count(groups.select("query_id", pl.col("positive_id").alias("doc_id")))
-    kept = count(groups.select("query_id", pl.col("negative_ids").alias("doc_id")).explode("doc_id"))
+    chosen, kept = (
+        count(groups.select("query_id", pl.col(name).alias("doc_id")).explode("doc_id"))
+        for name in ("positive_ids", "negative_ids")
+    )
     return [positives, _histogram(labels["fused_score"].to_numpy(), edges) - positives, chosen, kept]
 
 
 def _entropies(rows: Mapping[str, pa.Table]) -> list[Counts]:
     """Return the histograms of `Entropies`, in its order."""
-    groups = pl.DataFrame(rows["groups"].select(["query_id", "soft_labels"])).explode("soft_labels")
+    groups = pl.DataFrame(rows["groups"].select(["query_id", "soft_labels"])).explode("soft_labels").drop_nulls()
     of_labels = entropy_shares(pl.DataFrame(rows["labels"].select(["query_id", "soft_label"])))
     return [_histogram(shares_Q, SHARE_EDGES) for shares_Q in (of_labels, entropy_shares(groups))]
 

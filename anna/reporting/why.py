@@ -138,10 +138,11 @@ def _verdicts(found: Mapping[str, Rows]) -> dict[str, str]:
     """Return what the filter made of each candidate."""
     verdicts = {row["doc_id"]: _reason(row) for row in found.get("drops", []) if row["doc_id"]}
     for group in found.get("groups", []):
-        shares = group["soft_labels"]
-        verdicts[group["positive_id"]] = f"POSITIVE of the group, with {shares[0]:.3f} of its soft labels"
-        for place, (doc_id, share) in enumerate(zip(group["negative_ids"], shares[1:], strict=True), start=1):
-            verdicts[doc_id] = f"NEGATIVE {place} of the group, with {share:.3f} of its soft labels"
+        members = [(doc_id, "POSITIVE") for doc_id in group["positive_ids"]]
+        members += [(doc_id, f"NEGATIVE {place}") for place, doc_id in enumerate(group["negative_ids"], start=1)]
+        shares = [f", with {share:.3f} of its soft labels" for share in group["soft_labels"]]
+        for (doc_id, part), share in zip(members, shares or [""] * len(members), strict=True):
+            verdicts[doc_id] = f"{part} of the group{share}"
     return verdicts
 
 
@@ -161,10 +162,14 @@ def _outcome(query: Mapping[str, Any], found: Mapping[str, Rows]) -> str:
     if "groups" not in found or "drops" not in found:
         return "The filter has not run, so there is no group yet."
     for group in found["groups"]:
-        number = len(group["negative_ids"])
-        return f"Gives a {use} group: 1 positive, {number} hard negative{'' if number == 1 else 's'}."
+        positives, negatives = (len(group[name]) for name in ("positive_ids", "negative_ids"))
+        return f"Gives a {use} group: {_counted(positives, 'positive')}, {_counted(negatives, 'hard negative')}."
     reasons = [style.words(row["reason"]) for row in found["drops"] if not row["doc_id"]]
     return f"Gives no {use} group: {', '.join(reasons) or 'no reason recorded'}."
+
+
+def _counted(number: int, thing: str) -> str:
+    return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
 def _describe_candidate(candidate: Candidate) -> list[str]:

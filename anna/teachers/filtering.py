@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from anna import fusion, io, negatives, parts, schemas, segments
 from anna.errors import InputError
-from anna.negatives import QUERY_VERDICTS, Judgement, Rule, Rules, Verdict
+from anna.negatives import QUERY_VERDICTS, Candidates, Judgement, Rule, Rules, Verdict
 from anna.params import Params
 from anna.segments import Int
 from anna.teachers.blocks import Block
@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 
 
 class FilterParams(Params):
-    """Which candidates become hard negatives."""
+    """Which candidates become positives and hard negatives of a group."""
 
     section: ClassVar[str] = "filter"
 
@@ -40,6 +40,8 @@ class FilterParams(Params):
     """Of rule adaptive and percent a share, 0 to 1; of rule absolute a distance in fused score (z-scores)."""
     background_quantile: float = Field(ge=0, lt=1)
     """Which quantile of a query's scores is its background; rule adaptive only."""
+    positives_per_query: int | None = Field(gt=0)
+    """Most positives of a group, of which each epoch shows one; null: all that `negatives.find_positives` names."""
     negatives_per_query: int = Field(ge=0)
     """Hard negatives per group, hardest first; 0 trains on in-batch negatives alone."""
     min_negatives: int = Field(ge=0)
@@ -93,9 +95,9 @@ class Selector:
     def select(self, block: Block) -> Selection:
         """Return the training group of each query of the block, and why every other candidate is in none.
 
-        The positive of a group is among the drops, too, as a labelled positive: so the negatives and the drops of a
-        query are together all of its candidates. A candidate that is dropped only because its query is has the reason
-        of the query.
+        The positives of a group are among the drops, too, as labelled positives or relabelled: so the negatives and the
+        drops of a query are together all of its candidates. A candidate that is dropped only because its query is has
+        the reason of the query.
 
         Args:
             block: With the rows of `labels` and `qrels`, and of `reranker` where there is a `relabel_margin`.
@@ -108,7 +110,8 @@ class Selector:
         rows, candidates = self._marker.mark(block)
         judgement = negatives.judge_candidates(candidates, self.params.judging(), self.params.margin)
         known = self._marker.known
-        groups, drops = _groups(rows, judgement, known), _drops(rows, judgement, candidates.starts)
+        groups = _groups(rows, judgement, candidates, known, self.params.positives_per_query)
+        drops = _drops(rows, judgement, candidates.starts)
         self._counted.append(_count(rows, groups, drops, known))
         return Selection(groups, known.decode(drops, schemas.DROPS))
 
@@ -170,35 +173,48 @@ def _remedies(metrics: Mapping[str, Any], params: FilterParams) -> str:
     return " or ".join(remedy for remedy, helps in remedies.items() if helps)
 
 
-def _groups(rows: pl.DataFrame, judgement: Judgement, known: Known) -> pa.Table:
-    """Return table GROUPS: of each query its positive, then the negatives kept, hardest first."""
-    positive_G = judgement.positives[judgement.query_verdicts == Verdict.KEPT]
-    is_member_C, is_first_C = judgement.verdicts == Verdict.KEPT, np.zeros(rows.height, dtype=np.bool_)
-    is_member_C[positive_G] = is_first_C[positive_G] = True
-    if not len(positive_G):
+def _groups(
+    rows: pl.DataFrame, judgement: Judgement, candidates: Candidates, known: Known, most: int | None
+) -> pa.Table:
+    """Return table GROUPS: of each query its positives, best first, then the negatives kept, hardest first."""
+    is_shown_C = negatives.find_positives(judgement, candidates, most)
+    if not is_shown_C.any():
         return schemas.GROUPS.empty_table()
-    # The positive comes before its query's others, which stay in the order of the teacher's ranking.
-    members = rows.with_columns(pl.Series("is_first", is_first_C)).filter(pl.Series(is_member_C))
-    members = members.sort("query_id", "is_first", descending=[False, True], maintain_order=True)
-    soft_labels = _share(members, segments.find_starts(numbers(members, "query_id")), known)
+    rows = rows.with_columns(pl.Series("is_shown", is_shown_C))
+    members = rows.filter(pl.Series(is_shown_C | (judgement.verdicts == Verdict.KEPT)))
+    # Both parts stay in the order of the teacher's ranking, but what people have labelled comes first.
+    members = members.sort(
+        "query_id", "is_shown", "is_relabelled", descending=[False, True, False], maintain_order=True
+    )
     named = members.select(
-        "query_id", known.ids["doc_id"].gather(members["doc_id"]).alias("doc"), pl.Series("soft_labels", soft_labels)
+        "query_id",
+        "is_shown",
+        "has_class",
+        known.ids["doc_id"].gather(members["doc_id"]).alias("doc"),
+        pl.Series("soft_labels", _share(members, known)),
     )
     groups = named.group_by("query_id", maintain_order=True).agg(
-        pl.col("doc").first().alias("positive_id"), pl.col("doc").slice(1).alias("negative_ids"), "soft_labels"
+        pl.col("doc").filter("is_shown").alias("positive_ids"),
+        pl.col("doc").filter(~pl.col("is_shown")).alias("negative_ids"),
+        # Teachers see topics: where a query has a class, they often prefer a near text of another one.
+        pl.col("soft_labels").filter(~pl.col("has_class")),
     )
     return known.decode(groups, schemas.GROUPS)
 
 
-def _share(members: pl.DataFrame, starts_G: Int, known: Known) -> NDArray[np.float32]:
-    """Return the members' soft labels, summing to 1 per group."""
-    soft_C = numbers(members, "soft_label").astype(np.float64)
-    sums_G = segments.total(soft_C, starts_G)
-    lowest = int(np.argmin(sums_G))
-    if sums_G[lowest] < _LEAST_SUM:
-        query = known.ids["query_id"][members["query_id"][int(starts_G[lowest])]]
+def _share(members: pl.DataFrame, known: Known) -> NDArray[np.float32]:
+    """Return the members' soft labels, summing to 1 per group; of no use where the query has a class."""
+    starts_G = segments.find_starts(numbers(members, "query_id"))
+    soft_C = np.where(numbers(members, "has_class"), 1.0, numbers(members, "soft_label").astype(np.float64))
+    # What an epoch shows of a group is one of its positives with all negatives.
+    is_shown_C = numbers(members, "is_shown")
+    of_negatives_G = segments.total(np.where(is_shown_C, 0.0, soft_C), starts_G)
+    sums_C = np.where(is_shown_C, soft_C + segments.spread(of_negatives_G, starts_G, len(soft_C)), np.inf)
+    lowest = int(np.argmin(sums_C))
+    if sums_C[lowest] < _LEAST_SUM:
+        query = known.ids["query_id"][members["query_id"][lowest]]
         raise InputError(
-            f"data/labels.parquet: the soft labels of query {query!r} add up to {sums_G[lowest]:.1g} over its group, "
+            f"data/labels.parquet: the soft labels of query {query!r} add up to {sums_C[lowest]:.1g} over its group, "
             "too little for float32 to tell them apart; raise label.teacher_temperature in params.yaml"
         )
     return fusion.share(soft_C, starts_G).astype(np.float32)

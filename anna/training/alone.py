@@ -24,7 +24,8 @@ from anna.modeling.encoder import Encoder
 from anna.modeling.readout_fit import Reading
 from anna.training import engine as engines
 from anna.training import step
-from anna.training.batches import Batch, Group, Texts, lay_out, plan_epochs
+from anna.training.batches import Batch, Group, Texts, plan_epochs
+from anna.training.layout import lay_out
 from anna.training.recipe import AloneParams, TrainParams
 from anna.training.schedule import learning_rate
 
@@ -74,6 +75,12 @@ def train_alone(encoder: Encoder, groups: Sequence[Group], texts: Texts, recipe:
 
     Queries have zero-shot prompts: in-context examples are for the whole student to learn, the last layer alone would
     give up retrieval for them (docs/LOG.md). The loss is training's own. Every rank does all of it by itself.
+
+    Args:
+        encoder: What is trained.
+        groups: With one positive each, the same in all epochs, before which all texts are read.
+        texts: What they name.
+        recipe: How.
 
     Raises:
         InputError: If the encoder's last layer does not read EOS alone, or a gradient is not finite.

@@ -4,29 +4,30 @@ A plan depends on groups, seed and epoch alone, so every rank makes the same one
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from types import MappingProxyType
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from anna import seeding
 from anna.errors import InputError
-from anna.folding import normalise
 from anna.training.recipe import TrainParams
-
-T = TypeVar("T")
 
 
 class Group(NamedTuple):
-    """A query with its positive, its hard negatives and the teacher's probabilities over them, positive first."""
+    """A query with its positives, of which a batch shows one (`draw_positives`), and its hard negatives."""
 
     query_id: str
     task: str
     doc_ids: tuple[str, ...]
+    """The positives, best first, then the negatives, hardest first."""
     soft_labels: tuple[float, ...]
+    """The teachers' probabilities over them; nothing where the query has a class."""
+    num_positives: int = 1
+    """1 in every batch."""
 
 
 class Batch(NamedTuple):
@@ -80,7 +81,8 @@ def plan_epoch(
     for group in sorted(groups):
         by_task.setdefault(group.task, []).append(group)
     batches: list[Batch] = []
-    for task, members in by_task.items():
+    for task, undrawn in by_task.items():
+        members = draw_positives(undrawn, seeding.rng(seed, "positives", task, epoch))
         order = seeding.rng(seed, "order", task, epoch).permutation(len(members))
         order = chain(members, order) if chained else order
         for number, chunk in enumerate(_chunks(order, batch_queries)):
@@ -104,6 +106,27 @@ def plan_epochs(
             seed=recipe.seed,
             epoch=epoch,
         )
+
+
+def draw_positives(groups: Sequence[Group], stream: np.random.Generator) -> list[Group]:
+    """Return the groups with one positive each, any of a group's as likely, and its soft labels shared out anew.
+
+    Softmax over fewer documents is softmax over all, divided by their sum: so no teacher's score is needed.
+
+    Reference: a positive is drawn at random, as FlagEmbedding's training for BGE-EN-ICL does.
+    """
+    chosen = stream.integers(0, [group.num_positives for group in groups])
+    return [_with_positive(group, int(place)) for group, place in zip(groups, chosen, strict=True)]
+
+
+def _with_positive(group: Group, place: int) -> Group:
+    if group.num_positives == 1:
+        return group
+    doc_ids, soft_labels = (  # by slices, as there may be no labels
+        (*part[place : place + 1], *part[group.num_positives :]) for part in (group.doc_ids, group.soft_labels)
+    )
+    total = sum(soft_labels)
+    return group._replace(doc_ids=doc_ids, soft_labels=tuple(share / total for share in soft_labels), num_positives=1)
 
 
 def chain(members: Sequence[Group], order: np.ndarray) -> np.ndarray:
@@ -174,121 +197,6 @@ def check_world(batches: Sequence[Batch], world_size: int) -> None:
                 f"for {world_size} ranks; set train.batch_queries to {2 * world_size} or more (a task's last batch may "
                 "hold half of it), give the task more rows, or train on fewer ranks"
             )
-
-
-class Sizes(NamedTuple):
-    """Texts of a batch that each rank embeds."""
-
-    queries: list[int]
-    docs: list[int]
-
-
-class Layout(NamedTuple):
-    """What a rank embeds of a batch, and how that relates to all of it. Columns are documents of all ranks."""
-
-    share: tuple[Group, ...]
-    """Groups whose queries the rank embeds."""
-    doc_ids: list[str]
-    """Distinct documents that it embeds."""
-    columns: list[list[int]]
-    """Columns of each group's documents, positive first."""
-    is_masked: list[list[int]]
-    """Columns of documents in the batch that must not count as negatives of the group's query, ascending."""
-    text_ids: list[str]
-    """Queries of all ranks, by rank, then their documents, by column."""
-    contents: list[int]
-    """A number for each of these, the same where texts differ in nothing but case, punctuation and spacing."""
-    own: list[int]
-    """Which of these the rank embeds, queries first."""
-    sizes: Sizes
-
-
-def lay_out(batch: Batch, rank: int, world_size: int, texts: Texts) -> Layout:
-    """Return a rank's part of a batch, which embeds each document once, as many and as much text on each rank.
-
-    Masked for a query are other queries' documents that are labelled positives of it, that the filter found too close
-    to its positive, that are of its class, or that have its own text (a question that is asked twice; retrieval leaves
-    it out, too).
-
-    Args:
-        batch: The batch of all ranks.
-        rank: Whose part.
-        world_size: Number of ranks.
-        texts: What the batch names.
-    """
-    shares = deal(batch.groups, [len(texts.queries[group.query_id]) for group in batch.groups], world_size)
-    share, query_blocks = shares[rank], [[group.query_id for group in other] for other in shares]
-    doc_ids = batch.doc_ids()
-    doc_blocks = deal(doc_ids, [len(texts.docs[doc_id]) for doc_id in doc_ids], world_size)
-    text_ids = [text_id for block in (*query_blocks, *doc_blocks) for text_id in block]
-    sizes = Sizes([len(block) for block in query_blocks], [len(block) for block in doc_blocks])
-    first_query, first_doc = sum(sizes.queries[:rank]), len(batch.groups) + sum(sizes.docs[:rank])
-    place = {doc_id: column for column, doc_id in enumerate(text_ids[len(batch.groups) :])}
-    contents = contents_by_id(text_ids[: len(batch.groups)], place, texts)
-    own = [*range(first_query, first_query + len(share)), *range(first_doc, first_doc + len(doc_blocks[rank]))]
-    return Layout(
-        share=tuple(share),
-        doc_ids=doc_blocks[rank],
-        columns=[[place[doc_id] for doc_id in group.doc_ids] for group in share],
-        is_masked=_not_negative(share, place, contents, texts),
-        text_ids=text_ids,
-        contents=[contents[text_id] for text_id in text_ids],
-        own=own,
-        sizes=sizes,
-    )
-
-
-def deal(items: Sequence[T], sizes: Sequence[int], world_size: int) -> list[list[T]]:
-    """Return the items of each rank: numbers differ by at most one, and so, nearly, does what they add up to.
-
-    A step takes as long as the rank that has most: dealt in the order of the batch, 8 ranks of 128 documents each wait
-    for one with 7 % more than their mean, 64 ranks for one with 35 % (BoolQ's lengths). Here each round of one item a
-    rank, the largest first, goes to the rank that has least so far. A rank alone keeps the order.
-
-    Args:
-        items: Queries or documents of a batch.
-        sizes: How much each costs.
-        world_size: Number of ranks.
-    """
-    if world_size == 1:
-        return [list(items)]
-    order = sorted(range(len(items)), key=lambda number: -sizes[number])
-    blocks: list[list[T]] = [[] for _ in range(world_size)]
-    totals = [0] * world_size
-    for first in range(0, len(order), world_size):
-        ranks = sorted(range(world_size), key=totals.__getitem__)
-        for rank, number in zip(ranks, order[first : first + world_size], strict=False):
-            blocks[rank].append(items[number])
-            totals[rank] += sizes[number]
-    return blocks
-
-
-def contents_by_id(query_ids: Iterable[str], doc_ids: Iterable[str], texts: Texts) -> dict[str, int]:
-    """Return `Layout.contents` of some queries and documents by id."""
-    said = {query_id: texts.queries[query_id] for query_id in query_ids}
-    said |= {doc_id: texts.docs[doc_id] for doc_id in doc_ids}
-    known: dict[str, int] = {}
-    return {text_id: known.setdefault(normalise(text), len(known)) for text_id, text in said.items()}
-
-
-def _not_negative(
-    share: Sequence[Group], place: Mapping[str, int], contents: Mapping[str, int], texts: Texts
-) -> list[list[int]]:
-    by_content: dict[int, list[str]] = {}
-    by_label: dict[str, list[str]] = {}
-    for doc_id in place:
-        by_content.setdefault(contents[doc_id], []).append(doc_id)
-        if doc_id in texts.labels:
-            by_label.setdefault(texts.labels[doc_id], []).append(doc_id)
-    masked = []
-    for group in share:
-        relevant = {*by_content.get(contents[group.query_id], ())}
-        for known in (texts.positives, texts.spared):
-            relevant |= place.keys() & known.get(group.query_id, frozenset())
-        if group.query_id in texts.labels:
-            relevant.update(by_label.get(texts.labels[group.query_id], ()))
-        masked.append(sorted(place[doc_id] for doc_id in relevant.difference(group.doc_ids)))
-    return masked
 
 
 def _chunks(order: np.ndarray, size: int) -> list[np.ndarray]:

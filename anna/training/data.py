@@ -1,6 +1,7 @@
 """From the pipeline's tables to training groups and their texts."""
 
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Literal
 
 import numpy as np
@@ -25,8 +26,8 @@ def needed_drops(parts: Iterable[pa.Table], groups: pa.Table, queries: pa.Table)
         queries: Table QUERIES.
     """
     validated = queries.filter(pc.equal(queries["split"], "validation"))["query_id"]
-    negative_ids = pc.list_flatten(groups["negative_ids"])
-    grouped = pc.unique(pa.chunked_array([*groups["positive_id"].chunks, *negative_ids.chunks], pa.string()))
+    members = (pc.list_flatten(groups[name]).chunks for name in ("positive_ids", "negative_ids"))
+    grouped = pc.unique(pa.chunked_array(chain(*members), pa.string()))
 
     def needed(part: pa.Table) -> pa.Table:
         is_extra = pc.and_(pc.equal(part["reason"], "beyond_quota"), pc.is_in(part["query_id"], validated))
@@ -52,7 +53,10 @@ def training_groups(groups: pa.Table, queries: pa.Table) -> list[Group]:
 
 
 def validation_groups(groups: pa.Table, drops: pa.Table, queries: pa.Table) -> list[Group]:
-    """Return the groups of the validation split, hard negatives beyond the quota added, and so without soft labels."""
+    """Return the groups of the validation split, hard negatives beyond the quota added, and so without soft labels.
+
+    Of several positives they have the best: validation takes the others from the qrels.
+    """
     chosen = _split_groups(groups, queries, "validation")
     is_ours = pc.is_in(drops["query_id"], pa.array([group.query_id for group in chosen], pa.string()))
     extra = drops.filter(pc.and_(is_ours, pc.equal(drops["reason"], "beyond_quota")))
@@ -61,7 +65,13 @@ def validation_groups(groups: pa.Table, drops: pa.Table, queries: pa.Table) -> l
     for row in extra.select(["query_id", "doc_id", "score"]).sort_by(order).to_pylist():
         beyond.setdefault(row["query_id"], []).append(row["doc_id"])
     return [
-        group._replace(doc_ids=(*group.doc_ids, *beyond.get(group.query_id, ())), soft_labels=()) for group in chosen
+        Group(
+            group.query_id,
+            group.task,
+            (group.doc_ids[0], *group.doc_ids[group.num_positives :], *beyond.get(group.query_id, ())),
+            soft_labels=(),
+        )
+        for group in chosen
     ]
 
 
@@ -70,10 +80,10 @@ def _split_groups(groups: pa.Table, queries: pa.Table, split: Literal["train", "
     tasks = dict(zip(chosen["query_id"].to_pylist(), chosen["task"].to_pylist(), strict=True))
     own = groups.filter(pc.is_in(groups["query_id"], chosen["query_id"]))
     # Column by column: a dictionary for every row takes twice as long, and memory for all of them.
-    columns = (own[name].to_pylist() for name in ("query_id", "positive_id", "negative_ids", "soft_labels"))
+    columns = (own[name].to_pylist() for name in ("query_id", "positive_ids", "negative_ids", "soft_labels"))
     return [
-        Group(query_id, tasks[query_id], (positive_id, *negative_ids), tuple(soft_labels))
-        for query_id, positive_id, negative_ids, soft_labels in zip(*columns, strict=True)
+        Group(query_id, tasks[query_id], (*positive_ids, *negative_ids), tuple(soft_labels), len(positive_ids))
+        for query_id, positive_ids, negative_ids, soft_labels in zip(*columns, strict=True)
     ]
 
 

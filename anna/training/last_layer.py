@@ -15,7 +15,7 @@ from anna.modeling.hardware import pick_device
 from anna.modeling.readout_fit import Reading
 from anna.modeling.student import StudentParams
 from anna.training.alone import Told, train_alone
-from anna.training.batches import Batch, Group, Texts
+from anna.training.batches import Batch, Group, Texts, draw_positives
 from anna.training.checkpoint import Checkpoints, Start
 from anna.training.recipe import TrainParams
 from anna.training.step import batch_prefix
@@ -69,6 +69,7 @@ def prepare_last_layer(
         changed.load_state_dict(kept.weights)
         _log.info("the last layer is as this run left it before all layers, in %s", checkpoints.folder)
         return dict(kept.told)
+    groups = draw_positives(groups, seeding.rng(recipe.seed, "positives of the last layer"))
     if student.last_layer == "weighted_mean":
         start_as_mean(encoder, groups, batches, texts, recipe)
     told = train_alone(encoder, groups, texts, recipe)

@@ -38,12 +38,13 @@ def soft_label_cross_entropy(
 
     Args:
         similarity_QG: Cosine of each query and its group's documents, positive first, (Q, G).
-        soft_labels_QG: Teacher probabilities; each row sums to 1; 0 where absent, (Q, G).
+        soft_labels_QG: Teacher probabilities; each row sums to 1, or is 0: no labels; 0 where absent, (Q, G).
         is_absent_QG: Places of groups that are smaller than G, (Q, G).
         temperature: Divides the similarities. > 0. The teacher's own temperature is already in the labels.
 
     Returns:
-        (Q,), each at least the entropy of its labels, with equality exactly where student and teacher agree.
+        (Q,), each at least the entropy of its labels, with equality exactly where student and teacher agree;
+        0 where there are no labels.
 
     Reference: Hinton et al. 2015, arXiv:1503.02531; as a second term beside InfoNCE: BGE-EN-ICL, arXiv:2409.15700.
     """

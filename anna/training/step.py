@@ -17,8 +17,9 @@ from anna.modeling.encoder import Encoder, Part
 from anna.prompts import query_prefix
 from anna.training import engine as engines
 from anna.training import gradcache
-from anna.training.batches import Batch, Group, Layout, Sizes, Texts, lay_out
+from anna.training.batches import Batch, Group, Texts
 from anna.training.gather import gather_rows
+from anna.training.layout import Layout, Sizes, lay_out
 from anna.training.losses import Terms, combined_loss, distilled_batch, matryoshka
 from anna.training.recipe import TrainParams
 
@@ -29,7 +30,7 @@ class Targets(NamedTuple):
     group: Tensor
     """Columns of each group's documents, positive first, -1 where a group is smaller, (Q, G)."""
     soft_labels: Tensor
-    """The teachers' probabilities over each group, 0 where absent, (Q, G)."""
+    """The teachers' probabilities over each group, 0 where absent and where there are none, (Q, G)."""
     is_masked: Tensor
     """Documents that are no negatives of a query, (Q, N)."""
 
@@ -153,7 +154,7 @@ def _targets(layout: Layout, device: torch.device) -> Targets:
     is_masked_QN = torch.zeros(len(share), sum(layout.sizes.docs), dtype=torch.bool)
     for row, group in enumerate(share):
         group_QG[row, : len(group.doc_ids)] = torch.tensor(layout.columns[row])
-        soft_labels_QG[row, : len(group.doc_ids)] = torch.tensor(group.soft_labels)
+        soft_labels_QG[row, : len(group.soft_labels)] = torch.tensor(group.soft_labels)
         is_masked_QN[row, layout.is_masked[row]] = True
     return Targets(group_QG.to(device), soft_labels_QG.to(device), is_masked_QN.to(device))
 

@@ -17,8 +17,9 @@ from anna import seeding
 from anna.folding import normalise
 from anna.modeling.batching import packed_batches
 from anna.modeling.encoder import Encoder, Part
-from anna.training.batches import Group, Texts, contents_by_id
+from anna.training.batches import Group, Texts
 from anna.training.gather import from_first, gather_rows
+from anna.training.layout import contents_by_id
 from anna.training.recipe import TrainParams
 
 DEPTH = 10
@@ -75,7 +76,11 @@ def _without_reversed(groups: Sequence[Group], texts: Texts, trained_on: Sequenc
     asked = set[str]().union(*positives)
     # Of training's documents, which are many and long, those alone are folded whose query is a positive here.
     matching = [group for group in trained_on if normalise(texts.queries[group.query_id]) in asked]
-    trained = {(normalise(texts.docs[g.doc_ids[0]]), normalise(texts.queries[g.query_id])) for g in matching}
+    trained = {
+        (normalise(texts.docs[doc_id]), normalise(texts.queries[g.query_id]))
+        for g in matching
+        for doc_id in g.doc_ids[: g.num_positives]
+    }
     pairs = zip(groups, positives, strict=True)
     return [g for g, own in pairs if trained.isdisjoint((normalise(texts.queries[g.query_id]), text) for text in own)]
 

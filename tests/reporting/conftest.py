@@ -183,7 +183,7 @@ def _write_tables(folder: Path, rng: np.random.Generator, num_queries: int) -> d
         groups.append(
             {
                 "query_id": query,
-                "positive_id": docs[positive],
+                "positive_ids": [docs[positive]],
                 "negative_ids": [docs[kept[0]]],
                 "soft_labels": [soft[positive] / share, soft[kept[0]] / share],
             }

@@ -23,7 +23,7 @@ LABELS: list[dict[str, Any]] = [
 ]
 """Query q1 with a positive, a negative and one candidate above the positive; q2 with a positive alone."""
 
-GROUP: dict[str, Any] = {"query_id": "q1", "positive_id": "d1", "negative_ids": ["d2"], "soft_labels": [0.5, 0.5]}
+GROUP: dict[str, Any] = {"query_id": "q1", "positive_ids": ["d1"], "negative_ids": ["d2"], "soft_labels": [0.5, 0.5]}
 
 DROPS = [
     {"query_id": "q1", "doc_id": "d1", "reason": "labelled_positive", "margin": 0.0, "score": 1.0},
@@ -55,6 +55,11 @@ def test_groups_without_negatives_add_none(tmp_path: Path) -> None:
     spread = measured(tmp_path, GROUP | {"negative_ids": [], "soft_labels": [1.0]}).spread
     assert spread.group_positives.sum() == 1
     assert spread.negatives.sum() == 0
+
+
+def test_groups_without_soft_labels_have_no_entropy(tmp_path: Path) -> None:
+    found = measured(tmp_path, GROUP | {"positive_ids": ["d1", "d3"], "soft_labels": []})
+    assert (found.spread.group_positives.sum(), found.entropies.groups.sum()) == (2, 0)
 
 
 def test_entropy_is_a_share_of_log_n(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def data(tmp_path: Path) -> Path:
         ),
         "groups": (
             schemas.GROUPS,
-            [{"query_id": QUERY, "positive_id": "T:d:1", "negative_ids": ["T:d:2"], "soft_labels": [0.75, 0.25]}],
+            [{"query_id": QUERY, "positive_ids": ["T:d:1"], "negative_ids": ["T:d:2"], "soft_labels": [0.75, 0.25]}],
         ),
         "drops": (
             schemas.DROPS,
@@ -86,6 +86,15 @@ def test_every_candidate_has_its_verdict(data: Path) -> None:
         "NEGATIVE 1 of the group, with 0.250 of its soft labels",
         "not judged yet",
     ]
+
+
+def test_a_group_of_several_positives_without_soft_labels_is_told(data: Path) -> None:
+    group = {"query_id": QUERY, "positive_ids": ["T:d:1", "T:d:3"], "negative_ids": ["T:d:2"], "soft_labels": []}
+    io.write(data / "groups.parquet", pa.Table.from_pylist([group], schema=schemas.GROUPS), schemas.GROUPS)
+    story = why.explain(QUERY, data)
+    assert story.outcome == "Gives a training group: 2 positives, 1 hard negative."
+    verdicts = [candidate.verdict for candidate in story.candidates[:3]]
+    assert verdicts == ["POSITIVE of the group", "POSITIVE of the group", "NEGATIVE 1 of the group"]
 
 
 def test_the_relabelled_are_said_to_be_so(data: Path) -> None:

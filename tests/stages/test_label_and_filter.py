@@ -27,6 +27,7 @@ PARAMS: dict[str, Any] = {
         "rule": "none",
         "margin": 0.05,
         "background_quantile": 0.1,
+        "positives_per_query": 1,
         "negatives_per_query": 2,
         "min_negatives": 1,
         "max_positive_rank": None,

@@ -19,6 +19,7 @@ SETTINGS: dict[str, Any] = {
     "rule": "absolute",
     "margin": 0.5,
     "background_quantile": 0.1,
+    "positives_per_query": 1,
     "negatives_per_query": 1,
     "min_negatives": 1,
     "max_positive_rank": None,
@@ -114,9 +115,10 @@ def test_groups(toy: Toy, labels: pa.Table, tmp_path: Any) -> None:
     io.write(tmp_path / "groups.parquet", selection.groups, schemas.GROUPS)
     io.write(tmp_path / "drops.parquet", selection.drops, schemas.DROPS)
     first, second = selection.groups.to_pylist()
-    assert (first["query_id"], first["positive_id"], first["negative_ids"]) == ("A:q:1", "A:d:1", ["A:d:4"])
+    assert (first["query_id"], first["positive_ids"], first["negative_ids"]) == ("A:q:1", ["A:d:1"], ["A:d:4"])
     np.testing.assert_allclose(first["soft_labels"], [0.3 / 0.38, 0.08 / 0.38], rtol=1e-6)
-    assert (second["query_id"], second["positive_id"], second["negative_ids"]) == ("B:q:1", "B:d:1", ["B:d:3"])
+    assert (second["query_id"], second["positive_ids"], second["negative_ids"]) == ("B:q:1", ["B:d:1"], ["B:d:3"])
+    assert second["soft_labels"] == [], "classes say more than the teachers' scores"
 
 
 def test_margins_and_scores_are_recorded(toy: Toy, labels: pa.Table) -> None:
@@ -138,8 +140,12 @@ def test_kept_and_dropped_are_all_candidates(toy: Toy, labels: pa.Table, rule: s
     assert sorted(kept + dropped) == sorted((row[0], row[2]) for row in LABELS)
     assert metrics["negatives"] + sum(metrics["drops"].values()) == metrics["candidates"] == len(LABELS)
     assert metrics["groups"] + sum(metrics["query_drops"].values()) == metrics["queries"] == 3
-    assert all(len(row["soft_labels"]) == 1 + len(row["negative_ids"]) for row in selection.groups.to_pylist())
-    assert all(sum(row["soft_labels"]) == pytest.approx(1, abs=1e-6) for row in selection.groups.to_pylist())
+    for row in selection.groups.to_pylist():
+        if row["query_id"].startswith("B"):
+            assert row["soft_labels"] == []
+        else:
+            assert len(row["soft_labels"]) == 1 + len(row["negative_ids"])
+            assert sum(row["soft_labels"]) == pytest.approx(1, abs=1e-6)
 
 
 def test_metrics(toy: Toy, labels: pa.Table) -> None:
@@ -176,7 +182,7 @@ def test_what_the_reranker_puts_above_the_positive_is_no_negative(toy: Toy, labe
     selection = select(toy, labels, reranked=reranked, **settings)
     assert reasons(selection)["A:q:1", "A:d:4"] == "relabelled"
     first = selection.groups.to_pylist()[0]
-    assert (first["positive_id"], first["negative_ids"]) == ("A:d:1", ["A:d:3"])
+    assert (first["positive_ids"], first["negative_ids"]) == (["A:d:1"], ["A:d:3"])
     assert selection.metrics["drops"]["relabelled"] == selection.metrics["tasks"]["A"]["drops"]["relabelled"] == 1
     twin = [tuple(row.values()) for row in toy.corpus.to_pylist()]
     twin.append(("A:d:6", "A", "PARIS, is the capital of France", None))
@@ -192,6 +198,29 @@ def test_what_the_reranker_puts_above_the_positive_is_no_negative(toy: Toy, labe
     assert reasons(twins)["A:q:1", "A:d:6"] == "duplicate_of_positive", "nor is another candidate with its text"
     without = select(toy, labels, reranked=reranked, **settings | {"relabel_margin": None, "margin": 0.0})
     assert reasons(without)["A:q:1", "A:d:4"] == "beyond_quota"
+
+
+@pytest.mark.parametrize(
+    ("most", "ids"), [(None, ["A:d:3", "A:d:1", "A:d:4"]), (2, ["A:d:3", "A:d:1"]), (1, ["A:d:3"])]
+)
+def test_groups_of_several_positives_have_the_labelled_first(toy: Toy, most: int | None, ids: list[str]) -> None:
+    labels = [("A:q:1", "A:d:4", 2.5, 0.4), ("A:q:1", "A:d:3", 2.0, 0.3), ("A:q:1", "A:d:1", 1.5, 0.2)]
+    labels += [("A:q:1", "A:d:5", 0.0, 0.1), ("A:q:1", "A:d:2", -1.0, 0.05)]
+    rows = [tuple(row.values()) for row in toy.corpus.to_pylist()]
+    texts = [(*row[:2], f"text {row[0]}", row[3]) for row in rows]
+    own = toy._replace(
+        corpus=table(schemas.CORPUS, texts),
+        queries=toy.queries.slice(0, 1),
+        qrels=table(schemas.QRELS, [("A:q:1", doc_id, 1) for doc_id in ("A:d:1", "A:d:2", "A:d:3")]),
+    )
+    ranked = table(schemas.LABELS, [(query, rank, *rest) for rank, (query, *rest) in enumerate(labels, 1)])
+    reranked = [("A:q:1", 1, "A:d:4", 3.0), ("A:q:1", 2, "A:d:3", 1.0), ("A:q:1", 3, "A:d:1", 0.0)]
+    settings = SETTINGS | {"positives_per_query": most, "relabel_margin": 0.5}
+    (group,) = select(own, ranked, reranked=reranked, **settings).groups.to_pylist()
+    # A:d:2 has the lowest score, as what no retriever found; A:d:4 is a positive by the reranker alone.
+    assert (group["positive_ids"], group["negative_ids"]) == (ids, ["A:d:5"])
+    shares = np.array([{"A:d:3": 0.3, "A:d:1": 0.2, "A:d:4": 0.4}[doc_id] for doc_id in ids] + [0.1])
+    np.testing.assert_allclose(group["soft_labels"], shares / shares.sum(), rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -231,6 +260,35 @@ def test_soft_labels_too_small_for_shares_are_refused(toy: Toy, least: float, sa
     message = rf"soft labels of query 'A:q:1' add up to ({said}) over .*raise label.teacher_temperature"
     with pytest.raises(InputError, match=message):
         select(toy, table(schemas.LABELS, rows), **SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("soft_labels", "is_refused"),
+    [((1.0, 0.5, 0.0, 0.0), False), ((1.0, 0.0, 0.5, 0.0), False), ((1.0, 0.0, 0.0, 0.0), True)],
+)
+def test_of_several_positives_each_needs_soft_labels_with_the_negatives(
+    toy: Toy, soft_labels: tuple[float, ...], is_refused: bool
+) -> None:
+    docs, scores = ("A:d:1", "A:d:3", "A:d:4", "A:d:5"), (3.0, 2.0, 0.0, -1.0)
+    judged = table(schemas.QRELS, [("A:q:1", doc_id, 1) for doc_id in docs[:2]])
+    rows = [("A:q:1", n, *row) for n, row in enumerate(zip(docs, scores, soft_labels, strict=True), 1)]
+    own = toy._replace(queries=toy.queries.slice(0, 1), qrels=judged)
+    settings = SETTINGS | {"positives_per_query": None}
+    if is_refused:
+        with pytest.raises(InputError, match="soft labels of query 'A:q:1' add up to 0 over"):
+            select(own, table(schemas.LABELS, rows), **settings)
+    else:
+        (group,) = select(own, table(schemas.LABELS, rows), **settings).groups.to_pylist()
+        assert group["soft_labels"] == pytest.approx(np.array(soft_labels[:3]) / sum(soft_labels[:3]))
+
+
+def test_soft_labels_of_a_class_may_be_anything_and_its_positives_several(toy: Toy) -> None:
+    docs = [(("B:d:2", "B:d:1", "B:d:3")[n], 2.0 - n) for n in range(3)]
+    own = toy._replace(queries=toy.queries.slice(2, 1))
+    rows = [("B:q:1", n, doc_id, score, 0.0) for n, (doc_id, score) in enumerate(docs, 1)]
+    (group,) = select(own, table(schemas.LABELS, rows), **SETTINGS | {"positives_per_query": None}).groups.to_pylist()
+    assert (group["positive_ids"], group["negative_ids"]) == (["B:d:2", "B:d:1"], ["B:d:3"])
+    assert group["soft_labels"] == []
 
 
 @pytest.mark.parametrize("rule", ["adaptive", "none"])

@@ -14,7 +14,8 @@ from anna.modeling.encoder import Encoder, Part
 from anna.modeling.encoder_config import EncoderConfig
 from anna.training import alone, step
 from anna.training import engine as engines
-from anna.training.batches import Batch, Group, lay_out
+from anna.training.batches import Batch, Group
+from anna.training.layout import lay_out
 from anna.training.recipe import TrainParams
 from tests.conftest import encoder_with, save_tiny
 from tests.training.worker import recipe, toy_groups, toy_texts

@@ -1,21 +1,11 @@
-"""Which groups meet in a batch, and what each query is compared with."""
-
-from collections.abc import Iterable
+"""Which groups meet in a batch, with which positive and which examples."""
 
 import numpy as np
 import pytest
 
 from anna import seeding
 from anna.errors import InputError
-from anna.folding import normalise
-from anna.training.batches import Batch, Group, Texts, chain, check_world, deal, draw_examples, lay_out, plan_epoch
-
-
-def texts(groups: Iterable[Group]) -> Texts:
-    """Texts that differ from one another, without positives beyond the groups' own."""
-    queries = {group.query_id: f"query {group.query_id}" for group in groups}
-    docs = {doc_id: f"document {doc_id}" for group in groups for doc_id in group.doc_ids}
-    return Texts(queries, docs, {})
+from anna.training.batches import Batch, Group, chain, check_world, draw_examples, draw_positives, plan_epoch
 
 
 def groups(task: str, count: int) -> list[Group]:
@@ -52,6 +42,49 @@ def test_epochs_differ_in_groups_order_and_examples_and_tasks_are_mixed() -> Non
 def test_half_a_batch_stands_alone_and_less_joins_another(count: int, sizes: list[int]) -> None:
     batches = plan_epoch(groups("a", count), batch_queries=8, max_examples=0, chained=False, seed=1, epoch=0)
     assert sorted((len(batch.groups) for batch in batches), reverse=True) == sizes
+
+
+def test_each_epoch_shows_one_of_a_groups_positives_with_all_its_negatives() -> None:
+    scores = np.array([2.0, 1.0, -0.5, 0.3, -1.0])  # three positives, two negatives
+    soft_labels = tuple(np.exp(scores) / np.exp(scores).sum())
+    several = [Group(f"q{n}", "a", ("p0", "p1", "p2", "n0", "n1"), soft_labels, 3) for n in range(3000)]
+    members = [*several, *groups("b", 8)]
+
+    def shown(epoch: int) -> dict[str, Group]:
+        batches = plan_epoch(members, batch_queries=8, max_examples=0, chained=True, seed=1, epoch=epoch)
+        return {group.query_id: group for batch in batches for group in batch.groups}
+
+    first, second = shown(0), shown(1)
+    assert first.keys() == {group.query_id for group in members}
+    assert [first[group.query_id] for group in groups("b", 8)] == groups("b", 8)
+    for place, positive in enumerate(("p0", "p1", "p2")):
+        drawn = [first[group.query_id] for group in several if first[group.query_id].doc_ids[0] == positive]
+        assert 900 < len(drawn) < 1100
+        own = np.exp(scores[[place, 3, 4]])
+        for group in drawn:
+            assert (group.doc_ids[1:], group.num_positives) == (("n0", "n1"), 1)
+            np.testing.assert_allclose(group.soft_labels, own / own.sum(), rtol=1e-12)
+    again = [first[group.query_id] == second[group.query_id] for group in several]
+    assert 900 < sum(again) < 1100, "each epoch draws anew"
+
+
+def test_examples_show_a_positive_that_was_drawn() -> None:
+    several = [Group(f"q{n}", "a", (f"p{n}", f"r{n}", f"n{n}"), (0.5, 0.3, 0.2), 2) for n in range(40)]
+    batches = plan_epoch(several, batch_queries=4, max_examples=4, chained=False, seed=1, epoch=0)
+    shown = {example.doc_ids[0][0] for batch in batches for example in batch.examples}
+    assert shown == {"p", "r"}
+    assert all(example.num_positives == 1 for batch in batches for example in batch.examples)
+
+
+def test_groups_with_one_positive_are_as_they_were() -> None:
+    members = groups("a", 5)
+    assert draw_positives(members, seeding.rng(0)) == members
+
+
+def test_a_group_without_soft_labels_has_none_when_its_positive_is_drawn() -> None:
+    several = [Group("q", "a", ("p0", "p1", "n0"), (), num_positives=2)] * 20
+    drawn = draw_positives(several, seeding.rng(0))
+    assert {*drawn} == {Group("q", "a", (positive, "n0"), ()) for positive in ("p0", "p1")}
 
 
 def test_no_example_answers_with_a_query_of_the_batch() -> None:
@@ -135,103 +168,6 @@ def test_number_of_examples_is_uniform_and_so_are_they() -> None:
 def test_a_task_with_fewer_examples_than_are_asked_for_gives_what_it_has() -> None:
     members = groups("a", 6)
     assert {len(draw_examples(members, members[:4], 5, seeding.rng(0, n))) for n in range(50)} == {0, 1}
-
-
-@pytest.mark.parametrize("world_size", [1, 2, 3])
-def test_layout_names_each_document_once_and_masks_labelled_positives(world_size: int) -> None:
-    members = [Group(f"q{n}", "a", (f"d{2 * n}", f"d{2 * n + 1}"), (0.7, 0.3)) for n in range(6)]
-    members.append(Group("q6", "a", ("d12", "d0"), (0.6, 0.4)))  # its hard negative is the positive of q0
-    batch = Batch("a", tuple(members), ())
-    known = texts(members)._replace(positives={"q2": frozenset({"d4", "d10"})})
-    layouts = [lay_out(batch, rank, world_size, known) for rank in range(world_size)]
-    ids = [doc_id for layout in layouts for doc_id in layout.doc_ids]
-    assert sorted(ids) == sorted(f"d{n}" for n in range(13))
-    queries = [group.query_id for layout in layouts for group in layout.share]
-    assert sorted(queries) == [f"q{n}" for n in range(7)]
-    for rank, layout in enumerate(layouts):
-        assert layout.text_ids == [*queries, *ids]
-        own = [*(group.query_id for group in layout.share), *layout.doc_ids]
-        assert [layout.text_ids[place] for place in layout.own] == own
-        assert (layout.sizes.queries[rank], layout.sizes.docs[rank]) == (len(layout.share), len(layout.doc_ids))
-        for group, columns, masked in zip(layout.share, layout.columns, layout.is_masked, strict=True):
-            assert tuple(ids[column] for column in columns) == group.doc_ids
-            assert [ids[column] for column in masked] == (["d10"] if group.query_id == "q2" else [])
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_masks_are_those_of_every_query_beside_every_document(seed: int) -> None:
-    random = np.random.default_rng(seed)
-    drawn = [random.permutation(30)[: random.integers(1, 5)] for _ in range(12)]
-    members = [Group(f"q{n}", "a", tuple(f"d{doc}" for doc in docs), ()) for n, docs in enumerate(drawn)]
-    names = [*(f"q{n}" for n in range(12)), *(f"d{n}" for n in range(30))]
-    said = {name: ("One, two", "one two", "Three", name)[random.integers(4)] for name in names}
-    known = Texts(
-        queries=said,
-        docs=said,
-        positives={f"q{n}": frozenset(f"d{doc}" for doc in random.permutation(30)[:3]) for n in range(0, 12, 2)},
-        spared={f"q{n}": frozenset(f"d{doc}" for doc in random.permutation(30)[:3]) for n in range(0, 12, 3)},
-        labels={name: "xyz"[random.integers(3)] for name in names if random.random() < 0.4},
-    )
-    batch, found = Batch("a", tuple(members), ()), set()
-    for rank in range(3):
-        layout = lay_out(batch, rank, 3, known)
-        texts_of = [normalise(said[text_id]) for text_id in layout.text_ids]
-        assert [layout.contents.index(content) for content in layout.contents] == [*map(texts_of.index, texts_of)]
-        for group, masked in zip(layout.share, layout.is_masked, strict=True):
-            query = group.query_id
-            expected = [
-                column
-                for column, doc in enumerate(layout.text_ids[12:])
-                if doc not in group.doc_ids
-                and (
-                    doc in known.positives.get(query, ())
-                    or doc in known.spared.get(query, ())
-                    or normalise(said[doc]) == normalise(said[query])
-                    or (query in known.labels and known.labels[query] == known.labels.get(doc))
-                )
-            ]
-            assert masked == expected
-            found |= {*masked}
-    assert found
-
-
-def test_a_question_that_is_asked_twice_is_no_negative_of_itself() -> None:
-    members = groups("a", 4)  # d1 is q0's own negative and q1's positive
-    known = texts(members)
-    same = {"a-q000": known.docs["a-d1"], "a-q002": known.docs["a-d1"], "a-q003": known.docs["a-d0"]}
-    layout = lay_out(Batch("a", tuple(members), ()), 0, 1, known._replace(queries={**known.queries, **same}))
-    named = [[layout.doc_ids[column] for column in masked] for masked in layout.is_masked]
-    assert named == [[], [], ["a-d1"], ["a-d0"]]
-
-
-def test_of_a_label_task_the_same_class_is_no_negative_and_every_other_is() -> None:
-    members = groups("a", 4)
-    labels = {"a-q000": "x", "a-d0": "x", "a-d1": "y", "a-q001": "y", "a-d2": "y", "a-q002": "y", "a-d3": "x"}
-    known = texts(members)._replace(labels=labels)  # of q3 and d4 none is known
-    layout = lay_out(Batch("a", tuple(members), ()), 0, 1, known)
-    named = [[layout.doc_ids[column] for column in masked] for masked in layout.is_masked]
-    assert named == [["a-d3"], [], ["a-d1"], []]
-
-
-def test_ranks_embed_as_many_documents_each_and_none_twice() -> None:
-    chained = [Group(f"q{n}", "a", (f"d{n}", f"d{n + 1}"), (0.5, 0.5)) for n in range(8)]
-    layouts = [lay_out(Batch("a", tuple(chained), ()), rank, 4, texts(chained)) for rank in range(4)]
-    assert sorted(doc_id for layout in layouts for doc_id in layout.doc_ids) == [f"d{n}" for n in range(9)]
-    (sizes,) = {tuple(layout.sizes.docs) for layout in layouts}
-    assert sorted(sizes) == [2, 2, 2, 3]
-
-
-@pytest.mark.parametrize("world_size", [1, 2, 8, 64])
-def test_ranks_are_dealt_as_much_text_each(world_size: int) -> None:
-    sizes = np.random.default_rng(1).gamma(3.4, 160, size=1021).astype(int).tolist()  # lengths as BoolQ's
-    blocks = deal(range(1021), sizes, world_size)
-    assert sorted(number for block in blocks for number in block) == list(range(1021))
-    assert {len(block) for block in blocks} <= {1021 // world_size, -(-1021 // world_size)}
-    totals = [sum(sizes[number] for number in block) for block in blocks]
-    assert max(totals) < 1.12 * sum(sizes) / world_size
-    in_order = [sum(sizes[rank::world_size]) for rank in range(world_size)]
-    assert max(totals) - min(totals) <= (max(in_order) - min(in_order)) / 2
-    assert blocks[0] == list(range(1021)) or world_size > 1
 
 
 def test_a_batch_with_too_little_for_the_ranks_is_refused() -> None:

@@ -11,13 +11,16 @@ from torch import Tensor
 from anna.modeling.encoder import Encoder, Part
 from anna.training import engine as engines
 from anna.training import loop, run, step
-from anna.training.batches import Batch, lay_out
+from anna.training.batches import Batch
+from anna.training.layout import lay_out
 from anna.training.recipe import TrainParams
 from tests.conftest import tiny_student
 from tests.training.test_gradcache import PlainEngine
 from tests.training.worker import prompts, recipe, toy_groups, toy_texts
 
-GROUPS = tuple(toy_groups()[number] for number in (7, 5, 1, 8, 2))  # q05 has d7, q07's positive, as another of its own
+OTHERS, LAST = tuple(toy_groups()[number] for number in (7, 5, 1, 8)), toy_groups()[2]
+GROUPS = (*OTHERS, LAST._replace(soft_labels=()))
+"""q05 has d7, q07's positive, as another of its own; the last query has no soft labels, as those with a class."""
 TEXTS = toy_texts()._replace(queries={name: f"{text} " * 5 for name, text in toy_texts().queries.items()})
 KNOWN = {name: torch.from_numpy(vector) for name, vector in TEXTS.vectors.items()}
 
@@ -42,11 +45,11 @@ def loss_by_hand(emb: dict[str, Tensor], margin: float) -> Tensor:
 
     docs = {doc for group in GROUPS for doc in group.doc_ids}
     losses = []
-    for query, _, group, labels in GROUPS:
+    for query, _, group, labels, _ in GROUPS:
         limit = cosine(query, group[0]) + margin
         others = {doc for doc in docs - {*group} if cosine(query, doc) <= limit} - TEXTS.positives.get(query, set())
         loss = -log_share(cosine(query, group[0]), [cosine(query, doc) for doc in (*group, *others)], 0.2)
-        for doc, label in zip(group, labels, strict=True):
+        for doc, label in zip(group if labels else (), labels, strict=True):
             loss -= 0.7 * label * log_share(cosine(query, doc), [cosine(query, other) for other in group], 0.2)
         losses.append(loss)
     texts, distilled = [*docs, *(group.query_id for group in GROUPS)], []

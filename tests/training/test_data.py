@@ -7,8 +7,9 @@ import pytest
 from anna import schemas
 from anna.errors import InputError
 from anna.negatives import Verdict
-from anna.training.batches import Batch, Group, lay_out
+from anna.training.batches import Batch, Group
 from anna.training.data import examples_by_task, needed_drops, training_groups, training_texts, validation_groups
+from anna.training.layout import lay_out
 
 REASONS = [verdict.reason for verdict in Verdict if verdict]
 
@@ -29,8 +30,9 @@ def queries() -> pa.Table:
 
 def groups() -> pa.Table:
     rows = [
-        {"query_id": f"q{n}", "positive_id": "d1", "negative_ids": ["d2", "d3"], "soft_labels": [0.5, 0.3, 0.2]}
-        for n in range(3)
+        {"query_id": "q0", "positive_ids": ["d1"], "negative_ids": ["d2", "d3"], "soft_labels": [0.5, 0.3, 0.2]},
+        {"query_id": "q1", "positive_ids": ["d1", "d8"], "negative_ids": ["d2", "d3"], "soft_labels": [0.25] * 4},
+        {"query_id": "q2", "positive_ids": ["d1", "d9"], "negative_ids": ["d2", "d3"], "soft_labels": []},
     ]
     return pa.Table.from_pylist(rows, schema=schemas.GROUPS)
 
@@ -40,6 +42,7 @@ def test_groups_are_those_of_the_training_split_positive_first() -> None:
     assert [(group.query_id, group.task) for group in got] == [("q0", "A"), ("q2", "B")]
     assert got[0].doc_ids == ("d1", "d2", "d3")
     assert got[0].soft_labels == pytest.approx((0.5, 0.3, 0.2))
+    assert got[1] == Group("q2", "B", ("d1", "d9", "d2", "d3"), (), num_positives=2)
 
 
 def test_validation_groups_are_those_of_the_other_split_with_all_negatives_hardest_first() -> None:

@@ -10,8 +10,9 @@ from anna.modeling.encoder import Encoder, num_tokens
 from anna.prompts import Example
 from anna.training import engine as engines
 from anna.training import losses, step
-from anna.training.batches import Batch, Group, lay_out
+from anna.training.batches import Batch, Group
 from anna.training.checks import check_dims, check_prompts
+from anna.training.layout import lay_out
 from anna.training.losses import combined_loss
 from anna.training.recipe import TrainParams
 from tests.training.test_gradcache import PlainEngine

@@ -80,6 +80,8 @@ def test_a_query_that_is_trained_on_as_its_positives_positive_is_left_out(caplog
     trained_on = [Group(name, "a", (f"{name}-d", "a-d0"), (0.5, 0.5)) for name in asked]
     assert [part.query_ids for part in sample(GROUPS[:3], texts, 5, trained_on)] == [("a1", "a2")]
     assert "1 of 3 validation queries left out" in caplog.text
+    several = [trained_on[0]._replace(doc_ids=("a-x", "t0-d", "a-d0"), num_positives=2), *trained_on[1:]]
+    assert [part.query_ids for part in sample(GROUPS[:3], texts, 5, several)] == [("a1", "a2")]
 
 
 class Engine:

@@ -24,13 +24,17 @@ NUM_GROUPS = 22
 
 
 def toy_groups() -> list[Group]:
-    """Groups of two tasks, with one or two negatives, some documents shared between groups."""
+    """Groups of two tasks, with one or two negatives, some documents shared between groups; two have two positives."""
     groups = []
     for number in range(NUM_GROUPS):
         task = "Capitals" if number % 3 else "Similar"
         docs = (f"d{number}", f"d{(number * 7 + 3) % 40}", f"d{(number * 5 + 11) % 40}")[: 2 + number % 2]
-        weights = (0.6, 0.3, 0.1)[: len(docs)]
-        groups.append(Group(f"q{number:02d}", task, docs, tuple(w / sum(weights) for w in weights)))
+        weights: tuple[float, ...] = (0.6, 0.3, 0.1)[: len(docs)]
+        several = number in (10, 12)
+        if several:
+            docs, weights = (f"d{number + 30}", *docs), (0.4, *weights)
+        shares = tuple(weight / sum(weights) for weight in weights)
+        groups.append(Group(f"q{number:02d}", task, docs, shares, 1 + several))
     return groups
 
 
