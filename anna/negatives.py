@@ -212,9 +212,9 @@ def _reference(candidates: Candidates, background_Q: Float) -> tuple[Int, Bool, 
     """Return `positives`, `is_clear` and `references` of `Standing`.
 
     p is the weakest positive's, as each was judged to answer the query, but of those alone that stand above the
-    background and the query's lowest score, which most have that nothing found: of many
-    positives one is there nearly always, and would leave no margin to any. Where none stands above, p is the best
-    one's. So it is where the query has a class: its documents merely share a name, and the weakest says nothing.
+    background and the query's lowest score, which most have that nothing found: of many positives one is there nearly
+    always, and would leave no margin to any. Where none stands above, p is the best one's. So it is where the query has
+    a class: its documents merely share a name, and the weakest says nothing.
     """
     scores_C, starts_Q, rows_C = candidates.scores, candidates.starts, np.arange(len(candidates.scores))
     floor_Q = np.maximum(background_Q, segments.lowest(scores_C, starts_Q))
