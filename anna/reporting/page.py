@@ -69,6 +69,7 @@ def candidates(stages: Mapping[str, Mapping[str, Any]]) -> Grid:
         ("label", "dense_recall", "found by dense teacher", style.percent),
         ("label", "entropy_share", "entropy of soft labels", style.percent),
         ("filter", "groups", "groups, validation's too", style.count),
+        ("filter", "positives", "positives", style.count),
         ("filter", "negatives", "hard negatives", style.count),
         ("filter", "suspected_missing_positives", "suspected missing positives", style.count),
     )

@@ -247,8 +247,10 @@ def _count(
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Return what the metrics are sums of: one row per query; and how many drops of each task have each reason."""
     queries = rows.group_by("query_id").agg(pl.col("task").first(), pl.len().alias("candidates"))
-    negatives = pl.Series(groups["negative_ids"].combine_chunks().value_lengths().to_pylist(), dtype=pl.Int64)
-    sizes = known.encode(groups.select(["query_id"]), "groups").with_columns(negatives.alias("negatives"))
+    sizes = known.encode(groups.select(["query_id"]), "groups").with_columns(
+        pl.Series(name, groups[ids].combine_chunks().value_lengths().to_pylist(), dtype=pl.Int64)
+        for name, ids in (("positives", "positive_ids"), ("negatives", "negative_ids"))
+    )
     is_query = pl.col("doc_id").is_null().alias("is_query")
     return queries.join(sizes, on="query_id", how="left"), drops.group_by("task", "reason", is_query).len("rows")
 
@@ -260,6 +262,7 @@ def _summarise(queries: pl.DataFrame, drops: pl.DataFrame) -> dict[str, Any]:
         "queries": queries.height,
         "groups": queries["negatives"].count(),
         "candidates": int(queries["candidates"].sum()),
+        "positives": int(queries["positives"].sum()),
         "negatives": int(queries["negatives"].sum()),
         "suspected_missing_positives": counts.get((Verdict.ABOVE_POSITIVE.reason, False), 0),
         "drops": {verdict.reason: counts.get((verdict.reason, False), 0) for verdict in Verdict if verdict},

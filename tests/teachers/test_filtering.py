@@ -151,6 +151,7 @@ def test_kept_and_dropped_are_all_candidates(toy: Toy, labels: pa.Table, rule: s
 def test_metrics(toy: Toy, labels: pa.Table) -> None:
     metrics = select(toy, labels, **SETTINGS).metrics
     assert metrics["suspected_missing_positives"] == 1
+    assert (metrics["positives"], metrics["negatives"]) == (2, 2)
     assert metrics["query_drops"] == {"weak_positive": 0, "too_few_negatives": 1}
     assert metrics["drops"] == {
         "labelled_positive": 4,
@@ -286,7 +287,9 @@ def test_soft_labels_of_a_class_may_be_anything_and_its_positives_several(toy: T
     docs = [(("B:d:2", "B:d:1", "B:d:3")[n], 2.0 - n) for n in range(3)]
     own = toy._replace(queries=toy.queries.slice(2, 1))
     rows = [("B:q:1", n, doc_id, score, 0.0) for n, (doc_id, score) in enumerate(docs, 1)]
-    (group,) = select(own, table(schemas.LABELS, rows), **SETTINGS | {"positives_per_query": None}).groups.to_pylist()
+    selection = select(own, table(schemas.LABELS, rows), **SETTINGS | {"positives_per_query": None})
+    (group,) = selection.groups.to_pylist()
+    assert selection.metrics["positives"] == selection.metrics["tasks"]["B"]["positives"] == 2
     assert (group["positive_ids"], group["negative_ids"]) == (["B:d:2", "B:d:1"], ["B:d:3"])
     assert group["soft_labels"] == []
 
