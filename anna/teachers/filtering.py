@@ -4,26 +4,21 @@ import logging
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, NamedTuple, Self
 
-import numpy as np
 import polars as pl
 import pyarrow as pa
-from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from anna import fusion, io, negatives, parts, schemas, segments
+from anna import io, negatives, parts, schemas
 from anna.errors import InputError
-from anna.negatives import QUERY_VERDICTS, Candidates, Judgement, Rule, Rules, Verdict
+from anna.negatives import QUERY_VERDICTS, Rule, Rules, Verdict
 from anna.params import Params
-from anna.segments import Int
 from anna.teachers.blocks import Block
 from anna.teachers.candidates import Marker
-from anna.teachers.tables import Known, numbers
+from anna.teachers.groups import make_drops, make_groups
+from anna.teachers.tables import Known
 
 MOST = 0.25
 """Share of a task's queries without a group above which there is a warning."""
-
-_LEAST_SUM = float(np.finfo(np.float32).tiny)
-"""Soft labels below it, float32, have lost digits: their shares would be others than those of the scores."""
 
 _log = logging.getLogger(__name__)
 
@@ -110,8 +105,8 @@ class Selector:
         rows, candidates = self._marker.mark(block)
         judgement = negatives.judge_candidates(candidates, self.params.judging(), self.params.margin)
         known = self._marker.known
-        groups = _groups(rows, judgement, candidates, known, self.params.positives_per_query)
-        drops = _drops(rows, judgement, candidates.starts)
+        groups = make_groups(rows, judgement, candidates, known, self.params.positives_per_query)
+        drops = make_drops(rows, judgement, candidates.starts)
         self._counted.append(_count(rows, groups, drops, known))
         return Selection(groups, known.decode(drops, schemas.DROPS))
 
@@ -171,75 +166,6 @@ def _remedies(metrics: Mapping[str, Any], params: FilterParams) -> str:
         "set filter.rule to absolute": is_weak and background == 0,
     }
     return " or ".join(remedy for remedy, helps in remedies.items() if helps)
-
-
-def _groups(
-    rows: pl.DataFrame, judgement: Judgement, candidates: Candidates, known: Known, most: int | None
-) -> pa.Table:
-    """Return table GROUPS: of each query its positives, best first, then the negatives kept, hardest first."""
-    is_shown_C = negatives.find_positives(judgement, candidates, most)
-    if not is_shown_C.any():
-        return schemas.GROUPS.empty_table()
-    rows = rows.with_columns(pl.Series("is_shown", is_shown_C))
-    members = rows.filter(pl.Series(is_shown_C | (judgement.verdicts == Verdict.KEPT)))
-    # Both parts stay in the order of the teacher's ranking, but what people have labelled comes first.
-    members = members.sort(
-        "query_id", "is_shown", "is_relabelled", descending=[False, True, False], maintain_order=True
-    )
-    named = members.select(
-        "query_id",
-        "is_shown",
-        "has_class",
-        known.ids["doc_id"].gather(members["doc_id"]).alias("doc"),
-        pl.Series("soft_labels", _share(members, known)),
-    )
-    groups = named.group_by("query_id", maintain_order=True).agg(
-        pl.col("doc").filter("is_shown").alias("positive_ids"),
-        pl.col("doc").filter(~pl.col("is_shown")).alias("negative_ids"),
-        # Teachers see topics: where a query has a class, they often prefer a near text of another one.
-        pl.col("soft_labels").filter(~pl.col("has_class")),
-    )
-    return known.decode(groups, schemas.GROUPS)
-
-
-def _share(members: pl.DataFrame, known: Known) -> NDArray[np.float32]:
-    """Return the members' soft labels, summing to 1 per group; of no use where the query has a class."""
-    starts_G = segments.find_starts(numbers(members, "query_id"))
-    soft_C = np.where(numbers(members, "has_class"), 1.0, numbers(members, "soft_label").astype(np.float64))
-    # What an epoch shows of a group is one of its positives with all negatives.
-    is_shown_C = numbers(members, "is_shown")
-    of_negatives_G = segments.total(np.where(is_shown_C, 0.0, soft_C), starts_G)
-    sums_C = np.where(is_shown_C, soft_C + segments.spread(of_negatives_G, starts_G, len(soft_C)), np.inf)
-    lowest = int(np.argmin(sums_C))
-    if sums_C[lowest] < _LEAST_SUM:
-        query = known.ids["query_id"][members["query_id"][lowest]]
-        raise InputError(
-            f"data/labels.parquet: the soft labels of query {query!r} add up to {sums_C[lowest]:.1g} over its group, "
-            "too little for float32 to tell them apart; raise label.teacher_temperature in params.yaml"
-        )
-    return fusion.share(soft_C, starts_G).astype(np.float32)
-
-
-def _drops(rows: pl.DataFrame, judgement: Judgement, starts_Q: Int) -> pl.DataFrame:
-    """Return every candidate that is no negative, and every query without a group, with the reason, sorted by key."""
-    reasons = np.array([verdict.reason for verdict in Verdict], dtype=object)
-    reference_C = segments.spread(judgement.references, starts_Q, rows.height)
-    scores = numbers(rows, "fused_score").astype(np.float64)
-    columns = ["query_id", "doc_id", "task", "reason", "margin", "score"]
-    candidates = rows.with_columns(
-        pl.Series("reason", reasons[judgement.verdicts], dtype=pl.String),
-        pl.Series("margin", reference_C - scores, dtype=pl.Float64).cast(pl.Float32),
-        pl.col("fused_score").alias("score"),
-    ).filter(pl.Series(judgement.verdicts != Verdict.KEPT))
-    is_dropped_Q = judgement.query_verdicts != Verdict.KEPT
-    dropped: pl.DataFrame = rows[starts_Q[is_dropped_Q]].with_columns(
-        pl.lit(None, dtype=pl.UInt32).alias("doc_id"),
-        pl.Series("reason", reasons[judgement.query_verdicts[is_dropped_Q]], dtype=pl.String),
-        pl.lit(None, dtype=pl.Float32).alias("margin"),
-        pl.lit(None, dtype=pl.Float32).alias("score"),
-    )
-    both = pl.concat([candidates.select(columns), dropped.select(columns)])
-    return both.sort("query_id", "doc_id")
 
 
 def _count(
