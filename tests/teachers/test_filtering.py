@@ -218,7 +218,7 @@ def test_groups_of_several_positives_have_the_labelled_first(toy: Toy, most: int
     reranked = [("A:q:1", 1, "A:d:4", 3.0), ("A:q:1", 2, "A:d:3", 1.0), ("A:q:1", 3, "A:d:1", 0.0)]
     settings = SETTINGS | {"positives_per_query": most, "relabel_margin": 0.5}
     (group,) = select(own, ranked, reranked=reranked, **settings).groups.to_pylist()
-    # A:d:2 has the lowest score, as what no retriever found; A:d:4 is a positive by the reranker alone.
+    # A:d:2 has the lowest score, as most that nothing found; A:d:4 is a positive by the reranker alone.
     assert (group["positive_ids"], group["negative_ids"]) == (ids, ["A:d:5"])
     shares = np.array([{"A:d:3": 0.3, "A:d:1": 0.2, "A:d:4": 0.4}[doc_id] for doc_id in ids] + [0.1])
     np.testing.assert_allclose(group["soft_labels"], shares / shares.sum(), rtol=1e-6)
