@@ -1,8 +1,7 @@
 """Filter false negatives out of the candidates by a margin below the query's positive, and form training groups.
 
 Keeps one positive of each query or several, and the hardest candidates that lie a margin below; records why every other
-candidate was dropped.
-Seconds on CPU: change `filter.*` freely, no teacher is run again.
+candidate was dropped. Seconds on CPU: change `filter.*` freely, no teacher is run again.
 """
 
 from pathlib import Path
