@@ -3,7 +3,8 @@
 Each variant and seed is run in a copy of the project, from the tables that `make repro` left in DVC's cache, so that no
 teacher is run again: minutes each, hours in all. The project's own parameters and results stay as they are. Scores are
 kept in `runs/ablation`, and a run that was stopped goes on behind the last one. At the end two Markdown tables: mean
-and standard deviation over the seeds, and what each seed differs by from the default with the same seed.
+and standard deviation over the seeds, and what each seed differs by from the default with the same seed. Without --set
+they go into `metrics/ablation.json`, too, in place of what it had, from which the report draws them.
 
 Usage: python -m benchmarks.ablation [--seeds 17 18 19] [--jobs 2] [--set train.max_steps=40 ...] [--only "the default"]
 """
@@ -12,7 +13,6 @@ import argparse
 import copy
 import json
 import os
-import statistics
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -27,11 +27,12 @@ from anna import fingerprints, io
 from anna.errors import InputError
 from anna.machine import num_cpus
 from anna.origins import sha256
+from anna.params import SECTIONS, recorded
+from anna.reporting import ablation
+from anna.reporting.ablation import COLUMNS, DEFAULT, Runs, Scores
 from benchmarks.workspace import REPO, copy_project, project_files
 
-FOLDER = REPO / "runs" / "ablation"
-
-DEFAULT = "the default"
+FOLDER, KEPT = REPO / "runs" / "ablation", REPO / "metrics" / "ablation.json"
 
 VARIANTS: dict[str, list[str]] = {
     DEFAULT: [],
@@ -46,21 +47,6 @@ VARIANTS: dict[str, list[str]] = {
     "last layer not trained first": ["train.last_layer_first=null"],
 }
 """What is set beside the default, by variant."""
-
-COLUMNS = (
-    "mean",
-    "Retrieval",
-    "STS",
-    "Clustering",
-    "PairClassification",
-    "Reranking",
-    "Classification",
-    "Summarization",
-    "mean with examples",
-)
-
-Scores = Mapping[str, float]
-"""Of one run, by column."""
 
 
 def changed(params: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any]:
@@ -96,7 +82,7 @@ def run(name: str, params: Mapping[str, Any], threads: int) -> Scores:
         env = {**os.environ, "OMP_NUM_THREADS": str(threads)}
         with kept.with_suffix(".log").open("w", encoding="utf-8") as log:
             # What is tried is not for the project's cache: hundreds of megabytes each.
-            commands = "dvc checkout --with-deps evaluate", "dvc repro --no-commit evaluate"
+            commands = "dvc checkout --with-deps filter", "dvc repro --no-commit evaluate"
             for command in map(str.split, commands):
                 if subprocess.run(command, cwd=folder, check=False, stdout=log, stderr=log, env=env).returncode:
                     raise InputError(f"{name}: {' '.join(command)} failed in {folder}; see {log.name}")
@@ -112,27 +98,24 @@ def read_scores(path: Path) -> Scores:
     return {**metrics["student"], **{f"{name} with examples": score for name, score in with_examples.items()}}
 
 
-def means(results: Mapping[str, Mapping[int, Scores]]) -> str:
+def means(runs: Runs) -> str:
     """Return mean ± standard deviation over the seeds, variants down and columns across."""
-
-    def cell(column: str, runs: Mapping[int, Scores]) -> str:
-        values = [scores[column] for scores in runs.values() if column in scores]
-        spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
-        return f"{statistics.mean(values):.3f}{spread}" if values else "-"
-
-    rows = [[variant, str(len(runs)), *(cell(name, runs) for name in COLUMNS)] for variant, runs in results.items()]
+    rows = [
+        [variant, str(len(own)), *(ablation.spread(ablation.of_seeds(own, name)) for name in COLUMNS)]
+        for variant, own in runs.items()
+    ]
     return markdown(["", "seeds", *COLUMNS], rows)
 
 
-def differences(results: Mapping[str, Mapping[int, Scores]]) -> str:
+def differences(runs: Runs) -> str:
     """Return what each seed of a variant differs by from the default's, in the order of the seeds."""
-
-    def cell(column: str, runs: Mapping[int, Scores]) -> str:
-        pairs = [(scores, results[DEFAULT][seed]) for seed, scores in runs.items()]
-        return ", ".join(f"{scores[column] - base[column]:+.3f}" for scores, base in pairs if column in scores)
-
-    rows = [[variant, *(cell(name, runs) for name in COLUMNS)] for variant, runs in results.items()]
-    return markdown(["", *COLUMNS], rows[1:])
+    by_column = [ablation.differences(runs, name) for name in COLUMNS]
+    rows = [
+        [variant, *(", ".join(f"{value:+.3f}" for value in found[variant]) for found in by_column)]
+        for variant in runs
+        if variant != DEFAULT
+    ]
+    return markdown(["", *COLUMNS], rows)
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -148,7 +131,7 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="set in every run")
     parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS), metavar="VARIANT")
     arguments = parser.parse_args()
-    base = yaml.safe_load((REPO / "params.yaml").read_text(encoding="utf-8"))
+    base = {section: recorded(section).load(REPO / "params.yaml").values() for section in SECTIONS}
     # The student alone: its baselines are the same in every run.
     always = ["evaluate.baselines=[]", *arguments.set]
     planned = [
@@ -167,7 +150,9 @@ def main() -> None:
             sys.stdout.write(f"{variant}, seed {seed}: {json.dumps(scores)}\n")
             sys.stdout.flush()
     sys.stdout.write(f"\n{means(results)}\n\nEach seed less the default's:\n\n{differences(results)}\n")
-    sys.stdout.write(f"{json.dumps(results)}\n")
+    if not arguments.set:
+        ablation.write(KEPT, base, results)
+        sys.stdout.write(f"\n{KEPT.relative_to(REPO)} has them, for the report: dvc repro report\n")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from anna import io, log, schemas
 from anna.params import STAGES, recorded
-from anna.reporting import card, distributions, gather, margins, page, plots, results
+from anna.reporting import ablation, card, distributions, gather, margins, page, plots, results
 from anna.teachers import blocks, calibration
 from anna.teachers.filtering import FilterParams
 
@@ -31,6 +31,10 @@ LABELS, GROUPS = Path("data/labels.parquet"), Path("data/groups.parquet")
 DROPS = Path("data/drops.parquet")
 REPORT, PLOTS, TABLE = Path("reports/index.html"), Path("reports/plots"), Path("reports/results.txt")
 CARD = Path("reports/model_card.md")
+RUNS = Path("metrics/ablation.json")
+
+WATCHED = (RUNS,)
+"""What `benchmarks.ablation` writes and no stage: when it changes, DVC runs this stage again."""
 
 SOURCES = {"labels": (LABELS, schemas.LABELS), "groups": (GROUPS, schemas.GROUPS), "drops": (DROPS, schemas.DROPS)}
 """What is read in blocks of queries."""
@@ -38,8 +42,7 @@ CANDIDATES = (CORPUS, QUERIES, QRELS, RERANKER_RUN)
 """What the margins are counted from, besides the labels."""
 INPUTS = (*FILES.paths, MODEL, LABELS, GROUPS, DROPS, *CANDIDATES)
 OUTPUTS = (REPORT, PLOTS, TABLE, CARD)
-TOLD, EVALUATE = tuple(recorded(section) for section in card.SECTIONS), recorded("evaluate")
-PARAMS = (*TOLD, EVALUATE)
+PARAMS = tuple(recorded(section) for section in ablation.RECIPE)
 CODE_FILES = (Path("anna/reporting/page.html.j2"), Path("anna/reporting/card.md.j2"))
 
 _log = logging.getLogger("stages.report")  # run as __main__
@@ -48,17 +51,24 @@ _log = logging.getLogger("stages.report")  # run as __main__
 def main() -> None:
     """Write page, plots, result table and model card, and say where the page lies."""
     counted = (block.rows for block in blocks.query_blocks(io.read(QUERIES, schemas.QUERIES), SOURCES))
-    evaluate = EVALUATE.load().values()
-    facts = gather.read(FILES, distributions.measure(LABELS, counted), evaluate)
+    params = {section.section: section.load().values() for section in PARAMS}
+    facts = gather.read(
+        FILES, distributions=distributions.measure(LABELS, counted), runs=ablation.read(RUNS, params), params=params
+    )
     drawn = [*plots.render(facts), margins.render(calibration.of_run(LABELS.parent, FilterParams.load()))]
     plots.save(PLOTS, drawn)
     io.write_text(REPORT, page.render(facts, drawn))
     io.write_text(TABLE, "Scores, zero-shot unless examples are named\n" + results.text_table(facts) + "\n")
-    made = card.Made.read(MODEL, {section.section: section.load().values() for section in TOLD})
     scored = card.Scored(
-        facts.tasks, facts.leaderboard, facts.contamination, facts.stages["train"], evaluate, facts.costs, facts.sizes
+        facts.tasks,
+        facts.leaderboard,
+        facts.contamination,
+        facts.stages["train"],
+        params["evaluate"],
+        facts.costs,
+        facts.sizes,
     )
-    io.write_text(CARD, card.render(made, scored))
+    io.write_text(CARD, card.render(card.Made.read(MODEL, params), scored))
     _log.info("report: %s", REPORT)
 
 

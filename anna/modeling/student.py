@@ -79,6 +79,9 @@ def load_student(
     backbone.config.use_cache = False
     # peft asks the model that it adapts, but transformers tells the outer one alone.
     backbone.is_loaded_in_4bit = quantize == "nf4" and is_packed
+    # torch gives the row of the padding token no gradient, and that is EOS's where a model pads with EOS. Packed rows
+    # hold no padding.
+    backbone.get_input_embeddings().padding_idx = None
     append_eos(tokenizer)
     return backbone, tokenizer
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from anna.params import STAGES
-from anna.reporting import style
+from anna.reporting import ablation, style
 from anna.reporting.distributions import SHARE_EDGES
 from anna.reporting.gather import TABLES, Facts
 from anna.reporting.marks import WIDTH, bars, dots, histogram, legend_above, line, percent, thousands
@@ -47,6 +47,33 @@ def draw_scores(facts: Facts) -> Figure | None:
     axes.set_ylabel("mean main score\n(0 to 1; correlations −1 to 1)")  # noqa: RUF001 - a real minus sign
     axes.grid(axis="x", visible=False)
     figure.legend(loc="outside upper left", ncols=len(columns), columnspacing=1.4, handlelength=1.1)
+    return figure
+
+
+def draw_ablation(facts: Facts) -> Figure | None:
+    """Draw what the runs without a part score beside those with all: a row a variant, a dot a seed, a panel a score."""
+    columns = [(name, ablation.differences(facts.runs, name)) for name in ablation.COLUMNS]
+    columns = [(name, found) for name, found in columns if any(found.values())]
+    if not columns:
+        return None
+    variants = [variant for variant in facts.runs if variant != ablation.DEFAULT]
+    across = min(len(columns), 5)
+    down = -(-len(columns) // across)
+    figure = Figure(figsize=(WIDTH, down * (0.8 + 0.24 * len(variants))), layout="constrained")
+    panels: list[Axes] = list(figure.subplots(down, across, sharey=True, squeeze=False).flat)
+    for axes, (name, found) in zip(panels, columns, strict=False):
+        axes.axvline(0, color=light("muted"), linewidth=0.8)
+        for row, variant in enumerate(variants):
+            values = found.get(variant, [])
+            axes.plot(values, [row] * len(values), "o", color=light("student"), markersize=5, alpha=0.7, clip_on=False)
+        axes.set_title(_wrap(name))
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=3, steps=[1, 2, 5, 10]))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
+        axes.set_yticks(range(len(variants)), variants)
+        axes.set_ylim(len(variants) - 0.5, -0.5)
+    for axes in panels[len(columns) :]:
+        axes.set_axis_off()
+    figure.supxlabel("score without the part, less that with all parts", fontsize=10, color=light("muted"))
     return figure
 
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from anna import io, schemas, scores
 from anna.errors import InputError
 from anna.params import HELD_OUT
+from anna.reporting import ablation
 from anna.reporting.curves import Curve, Validation, read_curve, read_validation
 from anna.reporting.distributions import Distributions
 from anna.reporting.sizes import Sizes
@@ -89,6 +90,8 @@ class Facts:
     """Notes, and where the public table was used, standings and neighbours."""
     contamination: Mapping[str, Any]
     """mteb's zero-shot share, and the tasks that were trained on."""
+    runs: ablation.Runs
+    """Of these parameters, with other seeds and without parts of the recipe; {} where none were made."""
     curve: Curve
     validation: Validation
     distributions: Distributions
@@ -98,8 +101,8 @@ class Facts:
     costs: Mapping[str, Mapping[str, Any]]
     """Stage -> seconds, peak_memory_mib, cpus."""
     tables: Sequence[TableSize]
-    evaluate: Mapping[str, Any]
-    """Section of params."""
+    params: Mapping[str, Mapping[str, Any]]
+    """Sections of params, those of `ablation.RECIPE`."""
 
     @property
     def sizes(self) -> Sizes:
@@ -109,8 +112,10 @@ class Facts:
         return sizes
 
 
-def read(files: Files, distributions: Distributions, evaluate: Mapping[str, Any]) -> Facts:
-    """Return the facts: what the files say, the distributions, which are counted elsewhere, and section `evaluate`.
+def read(
+    files: Files, *, distributions: Distributions, runs: ablation.Runs, params: Mapping[str, Mapping[str, Any]]
+) -> Facts:
+    """Return the facts: what the files say, and what is counted and read elsewhere.
 
     Raises:
         InputError: If a file is missing or not what its stage writes.
@@ -123,6 +128,7 @@ def read(files: Files, distributions: Distributions, evaluate: Mapping[str, Any]
         tasks={scores.column(model, mode): own for model, modes in detail.items() for mode, own in modes.items()},
         leaderboard=io.read_json(files.leaderboard),
         contamination=io.read_json(files.contamination),
+        runs=runs,
         curve=read_curve(files.curve),
         validation=read_validation(files.validation),
         distributions=distributions,
@@ -130,7 +136,7 @@ def read(files: Files, distributions: Distributions, evaluate: Mapping[str, Any]
         stages={path.stem: io.read_json(path) for path in files.stages},
         costs={path.stem: io.read_json(path) for path in files.costs},
         tables=[table_size(path, io.read_json(path)) for path in files.sidecars],
-        evaluate=evaluate,
+        params=params,
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from markupsafe import Markup
 
 from anna.params import STAGES
-from anna.reporting import plots, results, sizes, style, templates
+from anna.reporting import ablation, plots, results, sizes, style, templates
 from anna.reporting.gather import Facts
 from anna.reporting.plots import Plot
 
@@ -35,6 +35,8 @@ def render(facts: Facts, drawn: Sequence[Plot]) -> str:
         warning=results.warning(facts),
         category_rows=results.category_rows(facts),
         task_rows=results.task_rows(facts),
+        seeds=seeds(facts.runs.get(ablation.DEFAULT, {})),
+        variants=variants(facts.runs),
         standings=standings(facts.leaderboard),
         task_curves=results.by_task(facts.curve) if len(facts.curve) else [],
         candidates=candidates(facts.stages),
@@ -43,6 +45,25 @@ def render(facts: Facts, drawn: Sequence[Plot]) -> str:
         # The SVG is ours and its texts are escaped by matplotlib.
         svg={plot.name: Markup(plots.inline(plot)) for plot in drawn if plot.svg},
     )
+
+
+def seeds(runs: Mapping[int, ablation.Scores]) -> Grid:
+    """Return what runs with other seeds score, columns of scores down: mean and spread, then each seed."""
+    rows = [
+        (column, [ablation.spread(values), *(style.score(scores.get(column)) for scores in runs.values())])
+        for column in ablation.COLUMNS
+        if (values := ablation.of_seeds(runs, column))
+    ]
+    return Grid("seeds", ["mean ± sd", *(f"seed {seed}" for seed in runs)], rows)
+
+
+def variants(runs: ablation.Runs) -> Grid:
+    """Return the mean and spread over seeds of every variant, columns of scores across."""
+    rows = [
+        (variant, [ablation.spread(ablation.of_seeds(own, column)) for column in ablation.COLUMNS])
+        for variant, own in runs.items()
+    ]
+    return Grid("variants", ablation.COLUMNS, rows)
 
 
 def standings(leaderboard: Mapping[str, Any]) -> Grid:

@@ -26,6 +26,7 @@ _ID = re.compile(r'\b(id="|href="#|url\(#)')
 
 FIGURES: Sequence[tuple[str, str, Callable[[Facts], Figure | None]]] = (
     ("scores", "Scores by category, student against the baselines", figures.draw_scores),
+    ("ablation", "What each part of the recipe is worth", figures.draw_ablation),
     ("training", "Training curve", figures.draw_training),
     ("fused_scores", "Fused scores before and after the filter", figures.draw_spread),
     ("entropy", "Entropy of the soft labels", figures.draw_entropy),

@@ -90,11 +90,7 @@ class Checkpoints:
                 with safe_open(self._best_file(latest["best"]), framework="pt"):
                     pass
         except _DAMAGED as error:
-            why = f"{type(error).__name__}: {one_line(error)}"
-            raise InputError(
-                f"{self.folder / latest['tag']} cannot be read ({why}); if its files are damaged, delete {self.folder} "
-                "to begin again"
-            ) from None
+            raise self._unreadable(self.folder / latest["tag"], error) from None
         torch.set_rng_state(own["cpu"])
         if own["cuda"] is not None:
             torch.cuda.set_rng_state(own["cuda"])
@@ -147,15 +143,19 @@ class Checkpoints:
         """Return what `keep_start` kept, or None where there is nothing.
 
         Raises:
-            InputError: If they were found under other conditions.
+            InputError: If they were found under other conditions, or cannot be read.
         """
         path = self.folder / START
         if not from_first(path.is_file()):
             return None
-        with safe_open(path, framework="pt") as file:
-            self._check(json.loads(file.metadata()["conditions"]))
-            told = json.loads(file.metadata()["told"])
-        return Start(load_file(path), told)
+        try:
+            with safe_open(path, framework="pt") as file:
+                known = {key: json.loads(value) for key, value in file.metadata().items()}
+            weights = load_file(path)
+        except _DAMAGED as error:
+            raise self._unreadable(path, error) from None
+        self._check(known["conditions"])
+        return Start(weights, known["told"])
 
     def keep_best(self, weights: Mapping[str, Tensor], step: int) -> None:
         """Keep the weights after `step` as the best so far; those that the last checkpoint knows as best stay too."""
@@ -169,6 +169,12 @@ class Checkpoints:
     def best(self, step: int) -> dict[str, Tensor]:
         """Return the weights kept at `step`, on the first rank; nothing on the others."""
         return load_file(self._best_file(step)) if dist.get_rank() == 0 else {}
+
+    def _unreadable(self, path: Path, error: Exception) -> InputError:
+        why = f"{type(error).__name__}: {one_line(error)}"
+        return InputError(
+            f"{path} cannot be read ({why}); if its files are damaged, delete {self.folder} to begin again"
+        )
 
     def remove(self) -> None:
         """Delete the run's folder."""

@@ -1,6 +1,7 @@
 """What makes two training runs the same run: everything that changes the weights they end with, by name."""
 
 import hashlib
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
@@ -22,6 +23,8 @@ _CODE = ("folding.py", "footprint.py", "prompts.py", "seeding.py", "modeling/*.p
 """Files of the package: a test holds that whatever else training reaches leaves the weights as they are."""
 
 _LIBRARIES = ("numpy", "torch", "transformers", "peft", "deepspeed", "tokenizers")
+
+_OF_THE_FILE = {"_name_or_path", "transformers_version"}
 
 _WITHOUT_EFFECT = {"processes", "checkpoint_steps"}
 """Parameters of `train` that leave the weights as they are; the number of processes is among `conditions`."""
@@ -59,10 +62,25 @@ def identify(
         ),
         "data.vectors": digest(vectors),
         "weights": digest_weights(encoder.backbone.state_dict()),
+        "model config": digest([_config(encoder)]),
+        "tokenizer": digest([_tokenizer(encoder)]),
         "dtype": str(encoder.dtype),
         "code": digest(code_hash(path) for path in code()),
         "libraries": {name: version(name) for name in _LIBRARIES},
     }
+
+
+def _config(encoder: Encoder) -> str:
+    """Return what the model's config says, but for where it lies and what wrote it."""
+    told: dict[str, Any] = encoder.backbone.config.to_dict()
+    return json.dumps({key: value for key, value in told.items() if key not in _OF_THE_FILE}, sort_keys=True)
+
+
+def _tokenizer(encoder: Encoder) -> str:
+    """Return all that cuts a text into tokens; truncation and padding are as the last call left them."""
+    told = json.loads(encoder.tokenizer.backend_tokenizer.to_str())
+    special = {name: str(token) for name, token in encoder.tokenizer.special_tokens_map.items()}
+    return json.dumps({**told, "truncation": None, "padding": None, "special": special}, sort_keys=True)
 
 
 def code() -> list[Path]:

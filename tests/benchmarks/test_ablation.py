@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from anna.errors import InputError
+from anna.reporting.ablation import COLUMNS, read
 from benchmarks import ablation
 
 PARAMS: dict[str, Any] = yaml.safe_load((ablation.REPO / "params.yaml").read_text(encoding="utf-8"))
@@ -44,17 +45,29 @@ def test_tables_have_mean_and_spread_and_the_difference_of_each_seed_to_the_defa
         assert is_default == bool(params["train"]["max_examples"])
         return {"mean": base if is_default else base - 0.1, "STS": 0.7}
 
+    monkeypatch.setattr(ablation, "REPO", tmp_path)
     monkeypatch.setattr(ablation, "FOLDER", tmp_path)
+    monkeypatch.setattr(ablation, "KEPT", tmp_path / "metrics" / "ablation.json")
     monkeypatch.setattr(ablation, "run", run)
-    monkeypatch.setattr(
-        sys, "argv", ["ablation", "--seeds", "17", "18", "--jobs", "2", "--only", "without examples in training"]
-    )
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(PARAMS), encoding="utf-8")
+    command = ["ablation", "--seeds", "17", "18", "--jobs", "2", "--only", "without examples in training"]
+    monkeypatch.setattr(sys, "argv", [*command, "--set", "train.epochs=1"])
+    ablation.main()
+    assert not (tmp_path / "metrics").exists(), "the runs are of other parameters"
+    capsys.readouterr()
+    monkeypatch.setattr(sys, "argv", command)
     ablation.main()
     out = capsys.readouterr().out
-    assert "| the default | 2 | 0.550 ± 0.071 | - | 0.700 ± 0.000 | -" in out
-    assert "| without examples in training | 2 | 0.450 ± 0.071 | - | 0.700 ± 0.000 |" in out
-    assert "| without examples in training | -0.100, -0.100 |  | +0.000, +0.000 |" in out
+    assert f"| {' | '.join(['', 'seeds', *COLUMNS])} |" in out
+    assert f"| the default | 2 | 0.550 ± 0.071 |{' – |' * 5} 0.700 ± 0.000 |{' – |' * 2}" in out  # noqa: RUF001
+    assert f"| without examples in training | 2 | 0.450 ± 0.071 |{' – |' * 5} 0.700 ± 0.000 |" in out  # noqa: RUF001
+    assert f"| without examples in training | -0.100, -0.100 |{'  |' * 5} +0.000, +0.000 |" in out
     assert out.count("| the default |") == 1
+    runs = read(tmp_path / "metrics" / "ablation.json", PARAMS)
+    assert runs["without examples in training"] == {
+        17: {"mean": 0.4, "STS": 0.7},
+        18: {"mean": 0.5, "STS": 0.7},
+    }
 
 
 def test_a_run_that_is_kept_is_not_repeated_and_other_params_are_another_run(
@@ -80,5 +93,5 @@ def test_a_run_that_is_kept_is_not_repeated_and_other_params_are_another_run(
         assert ablation.run("a", {"filter": {"margin": margin}}, threads=1) == {"mean": 0.5}
     assert len(copies) == 2
     dvc.write_text("#!/bin/sh\nexit 1\n", encoding="utf-8")
-    with pytest.raises(InputError, match=r"^a: dvc checkout --with-deps evaluate failed in .*; see .*\.log$"):
+    with pytest.raises(InputError, match=r"^a: dvc checkout --with-deps filter failed in .*; see .*\.log$"):
         ablation.run("a", {"filter": {"margin": 3}}, threads=1)

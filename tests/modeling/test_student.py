@@ -28,6 +28,23 @@ def test_more_layers_than_there_are_is_refused(tiny_checkpoint: Path) -> None:
         load_student(tiny_checkpoint, 9)
 
 
+def test_eos_has_a_gradient_also_where_the_model_pads_with_it(tiny_checkpoint: Path) -> None:
+    student, tokenizer = load_student(tiny_checkpoint, None)
+    assert student.config.pad_token_id == tokenizer.eos_token_id == IDS[0, -1], "what the test is about"
+    table = student.double().get_input_embeddings().weight
+
+    def value() -> torch.Tensor:
+        return student(input_ids=IDS).last_hidden_state[0, -1].square().cumsum(0).sum()
+
+    (gradient,) = torch.autograd.grad(value(), table)
+    size = gradient[IDS[0, -1]].norm()
+    row, values = table.data[IDS[0, -1]].clone(), []
+    for sign in (1, -1):
+        table.data[IDS[0, -1]] = row + sign * 1e-5 * gradient[IDS[0, -1]] / size
+        values.append(value().item())
+    assert (values[0] - values[1]) / 2e-5 == pytest.approx(size.item(), rel=1e-3)  # norms are taken in float32
+
+
 @pytest.mark.parametrize("layers", [1, 2, 3])
 def test_the_first_layers_compute_their_activations_again(tiny_checkpoint: Path, layers: int) -> None:
     student, _ = load_student(tiny_checkpoint, None)

@@ -34,7 +34,13 @@ def scored(facts: Facts, **changes: Any) -> card.Scored:
     first = {"groups": 3000, "epochs": 6, "steps": 90, "loss_first_tenth": 7.5, "loss_last_tenth": 4.25}
     training = {"last_layer_first": first, "queries": 3330, "steps": 105, "tokens": 234312}
     base = card.Scored(
-        facts.tasks, facts.leaderboard, facts.contamination, training, facts.evaluate, facts.costs, facts.sizes
+        facts.tasks,
+        facts.leaderboard,
+        facts.contamination,
+        training,
+        facts.params["evaluate"],
+        facts.costs,
+        facts.sizes,
     )
     return base._replace(**changes)
 

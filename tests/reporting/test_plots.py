@@ -17,7 +17,7 @@ from anna.reporting.gather import Facts, IngestDrop
 from anna.reporting.plots import Plot
 from anna.schemas import CURVE
 
-NAMES = ["scores", "training", "fused_scores", "entropy", "ingest_drops", "filter_drops", "cost"]
+NAMES = ["scores", "ablation", "training", "fused_scores", "entropy", "ingest_drops", "filter_drops", "cost"]
 
 NOTHING = np.zeros(0)
 EDGES, NONE = np.array([0.0, 1.0]), np.zeros(1, dtype=np.int64)
@@ -57,6 +57,7 @@ def test_nothing_to_draw_gives_no_figure(facts: Facts) -> None:
     bare = replace(
         facts,
         means={},
+        runs={"the default": {17: {"mean": 0.5}}},
         curve=Curve({name: NOTHING for name in CURVE[:-1]}, []),
         distributions=Distributions(Spread(EDGES, NONE, NONE, NONE, NONE), Entropies(NONE, NONE)),
         ingest_drops=[],
@@ -127,3 +128,14 @@ def test_reasons_far_apart_in_number_are_both_shown(facts: Facts) -> None:
     svg = svg_of(figures.draw_ingest_drops, replace(facts, ingest_drops=drops))
     assert ">62,923<" in svg
     assert ">4<" in svg
+
+
+def test_a_dot_is_drawn_for_each_seed_of_a_variant_and_a_panel_for_each_score_that_any_has(facts: Facts) -> None:
+    with plots.drawing():
+        figure = figures.draw_ablation(facts)
+    assert figure
+    mean, sts = figure.axes
+    assert (mean.get_title(loc="left"), sts.get_title(loc="left")) == ("mean", "STS")
+    assert mean.lines[1].get_xdata() == pytest.approx([-0.01, 0.01])
+    assert sts.lines[1].get_xdata() == pytest.approx([-0.05])
+    assert [tick.get_text() for tick in mean.get_yticklabels()] == ["without soft labels"]

@@ -212,3 +212,13 @@ def test_a_run_that_ended_leaves_nothing(tmp_path: Path) -> None:
     checkpoints.remove()
     checkpoints.remove()
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures("alone")
+def test_a_start_that_cannot_be_read_is_named_with_its_folder(tmp_path: Path) -> None:
+    checkpoints = opened(tmp_path)
+    checkpoints.keep_start(Start({"w": torch.arange(3.0)}, {"steps": 2}))
+    path = next(tmp_path.rglob("start.safetensors"))
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(InputError, match=r"start\.safetensors cannot be read \(SafetensorError: .*; if .* delete "):
+        opened(tmp_path).start()

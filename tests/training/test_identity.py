@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tokenizers.normalizers import Lowercase
 
 from anna.modeling.encoder import Encoder
 from anna.training.identity import code, conditions, differences, digest, digest_weights, identify
@@ -56,6 +57,10 @@ def changed(run: Run, part: str) -> Run:
     elif part == "weights":
         with torch.no_grad():
             next(run.encoder.backbone.parameters())[0, 0] += 1e-3
+    elif part == "model config":
+        run.encoder.backbone.config.rms_norm_eps *= 2
+    elif part == "tokenizer":
+        run.encoder.tokenizer.backend_tokenizer.normalizer = Lowercase()
     elif part == "dtype":
         run.encoder.dtype = torch.bfloat16
     else:
@@ -75,6 +80,8 @@ def changed(run: Run, part: str) -> Run:
         "data.texts",
         "data.vectors",
         "weights",
+        "model config",
+        "tokenizer",
         "dtype",
         "prompts.tasks.Similar.instruction",
     ],
@@ -82,6 +89,7 @@ def changed(run: Run, part: str) -> Run:
 def test_each_part_of_a_run_is_named_when_it_differs(tiny_encoder: Encoder, part: str) -> None:
     run = Run(tiny_encoder)
     before = run.identity()
+    run.encoder.tokenize(["a text, which leaves the tokenizer set to cut"], max_tokens=4)
     assert differences(before, run.identity()) == []
     assert differences(before, changed(run, part).identity()) == [part]
 
