@@ -45,6 +45,7 @@ def check(path: Path) -> dict[str, Any]:
             partial(_check_reranker, found["rerank"]),
             partial(_check_student, found["student"], train, prompts.max_tokens),
             partial(check_prompts, ingest.tasks, prompts.tasks),
+            partial(_check_sides, ingest, prompts.tasks),
             partial(_check_scored, ingest, evaluate, prompts.tasks),
             partial(_check_lengths, train, evaluate, prompts),
             partial(check_last_layer, train, found["student"]),
@@ -73,6 +74,20 @@ def refusals(checks: Iterable[Callable[[], None]]) -> list[str]:
         except InputError as error:
             messages[str(error)] = None
     return list(messages)
+
+
+def _check_sides(ingest: Any, prompts: Mapping[str, Any]) -> None:
+    """Refuse bare documents where evaluation prompts every text: training would show another prompt than it."""
+    prompted = {source.task: source.kind for source in ingest.train if source.kind != "retrieval"}
+    prompted |= {
+        source.task: source.type for source in ingest.held_out if source.type not in ("Retrieval", "Reranking")
+    }
+    for task, kind in prompted.items():
+        if task in prompts and not prompts[task].symmetric:
+            raise InputError(
+                f"prompts.tasks.{task}.symmetric is false, but the task is {kind}, of which all texts have the prompt "
+                "when they are scored; set it to true"
+            )
 
 
 def _check_scored(ingest: Any, evaluate: Any, prompts: Iterable[str]) -> None:

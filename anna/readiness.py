@@ -64,7 +64,8 @@ def changed_since(found: Mapping[str, Any], costs: Path) -> list[str]:
         for path in sorted({origin.path for origin in local_origins(found[section])} if last.is_file() else ()):
             if any(path.resolve().is_relative_to(folder.resolve()) for folder in watched):
                 continue
-            newest = max(inner.stat().st_mtime for inner in (path, *path.rglob("*")))
+            there = (inner for inner in path.rglob("*") if inner.exists())  # a link may lead nowhere
+            newest = max(inner.stat().st_mtime for inner in (path, *there))
             if newest > last.stat().st_mtime:
                 warnings.append(
                     f"{path} was changed after {stage} had run, which DVC does not see; if what {stage} reads there is "

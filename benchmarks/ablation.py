@@ -4,7 +4,7 @@ Each variant and seed is run in a copy of the project, from the tables that `mak
 teacher is run again: minutes each, hours in all. The project's own parameters and results stay as they are. Scores are
 kept in `runs/ablation`, and a run that was stopped goes on behind the last one. At the end two Markdown tables: mean
 and standard deviation over the seeds, and what each seed differs by from the default with the same seed. Without --set
-they go into `metrics/ablation.json`, too, in place of what it had, from which the report draws them.
+they go into `benchmarks/ablation.json`, too, in place of what it had, from which the report draws them.
 
 Usage: python -m benchmarks.ablation [--seeds 17 18 19] [--jobs 2] [--set train.max_steps=40 ...] [--only "the default"]
 """
@@ -32,7 +32,7 @@ from anna.reporting import ablation
 from anna.reporting.ablation import COLUMNS, DEFAULT, Runs, Scores
 from benchmarks.workspace import REPO, copy_project, project_files
 
-FOLDER, KEPT = REPO / "runs" / "ablation", REPO / "metrics" / "ablation.json"
+FOLDER, KEPT = REPO / "runs" / "ablation", REPO / "benchmarks" / "ablation.json"
 
 VARIANTS: dict[str, list[str]] = {
     DEFAULT: [],

@@ -31,7 +31,7 @@ LABELS, GROUPS = Path("data/labels.parquet"), Path("data/groups.parquet")
 DROPS = Path("data/drops.parquet")
 REPORT, PLOTS, TABLE = Path("reports/index.html"), Path("reports/plots"), Path("reports/results.txt")
 CARD = Path("reports/model_card.md")
-RUNS = Path("metrics/ablation.json")
+RUNS = Path("benchmarks/ablation.json")
 
 WATCHED = (RUNS,)
 """What `benchmarks.ablation` writes and no stage: when it changes, DVC runs this stage again."""

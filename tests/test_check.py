@@ -135,6 +135,11 @@ def test_every_section_is_checked() -> None:
             "evaluate.tasks: 'BoolQQ' is no task of ingest.held_out (did you mean 'BoolQ'?); it has ['BBCNews', ",
         ),
         (
+            {"prompts.tasks.TREC.symmetric": False},
+            "prompts.tasks.TREC.symmetric is false, but the task is Classification, of which all texts have the prompt "
+            "when they are scored; set it to true",
+        ),
+        (
             {"ingest.train.0.task": "Other"},
             "prompts.tasks has no instruction for ['Other'], tasks of ingest; add one for each there",
         ),

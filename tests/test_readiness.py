@@ -29,6 +29,7 @@ def test_what_this_machine_cannot_train_is_told(tmp_path: Path, monkeypatch: pyt
 def test_what_was_changed_after_its_stage_had_run_is_told(tmp_path: Path) -> None:
     model, cost = tmp_path / "model", tmp_path / "cost" / "train.json"
     save_tiny(model)
+    (model / "gone").symlink_to(tmp_path / "nowhere")
     changes = {"student.model": {"kind": "files", "path": str(model)}, "student.layers": 3, "prompts.max_tokens": 128}
     found = check.check(write(tmp_path, changes))
     assert readiness.changed_since(found, cost.parent) == [], "nothing has run"

@@ -21,6 +21,9 @@ _NO_TEXT = {
 }
 """By how a file begins: what it is in place of text, and what helps."""
 
+_NO_JSON = (ValueError, RecursionError)
+"""What json raises; ValueError also for a whole number of thousands of digits, the other for brackets as many deep."""
+
 
 def open_text(path: Path, newline: str | None = None) -> TextIO:
     """Return the file open for reading as UTF-8, unpacked where its name ends in .gz.
@@ -54,7 +57,7 @@ def load_json(path: Path) -> Any:
     try:
         with open_text(path) as file:
             return json.load(file)
-    except ValueError as error:  # not JSON, or a whole number of thousands of digits
+    except _NO_JSON as error:
         raise InputError(f"{path} is not valid JSON ({error}); correct the file, or its format") from None
 
 
@@ -69,6 +72,6 @@ def json_object(line: str) -> dict[str, Any] | None:
     """Return the JSON object that a line is, or None where it is none."""
     try:
         row = json.loads(line)
-    except ValueError:  # not JSON, or a whole number of thousands of digits
+    except _NO_JSON:
         return None
     return row if isinstance(row, dict) else None

@@ -135,7 +135,9 @@ def procedures(objects: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     Reference: STIX 2.1, relationships of type "uses" whose target is an attack-pattern that is neither revoked nor
     deprecated. Markdown links become their text; citations go.
     """
-    techniques = {item["id"]: item for item in objects if item.get("type") == "attack-pattern" and _is_current(item)}
+    objects = [item for item in objects if isinstance(item, dict)]
+    patterns = (item for item in objects if item.get("type") == "attack-pattern" and _is_current(item))
+    techniques = {item["id"]: item for item in patterns if "id" in item}  # nothing can name one without
     for item in objects:
         target = techniques.get(item.get("target_ref", ""))
         if target is not None and item.get("relationship_type") == "uses" and _is_current(item):

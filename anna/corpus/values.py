@@ -143,7 +143,7 @@ def _list(value: Any, ours: str, theirs: str, place: str) -> Sequence[Any]:
 def _number(value: Any) -> float:
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):  # a whole number of hundreds of digits
         number = math.nan
     if not math.isfinite(number):
         raise UnusableError("not_a_number", value=_show(value))

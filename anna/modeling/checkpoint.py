@@ -114,6 +114,11 @@ def _converted(path: Path) -> Path:
             raise InputError(
                 f"{path} is not a GGUF file of a causal model ({one_line(error)}); correct the origin"
             ) from None
+        if model.config.model_type != "llama":
+            raise InputError(
+                f"{path} is a GGUF file of a {model.config.model_type}, but only those of a Llama can be read; give "
+                "the model as a folder of safetensors"
+            )
         tell_deepspeed()
         _as_mistral(model).save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)

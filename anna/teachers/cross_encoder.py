@@ -52,6 +52,10 @@ def load_cross_encoder(path: Path, max_tokens: int, dtype: torch.dtype = torch.f
         raise InputError(
             f"{path} is not a cross-encoder in safetensors ({one_line(error)}); correct rerank.model in params.yaml"
         ) from None
+    # Such a model is given query and passage. sentence-transformers would make them a chat where its tokenizer has a
+    # template, unless the model was saved by a version that says itself what it takes.
+    if not (path / "modules.json").is_file():
+        model[0].modality_config.pop("message", None)
     outline(type(model.model), path)
     longest = getattr(model.config, "max_position_embeddings", max_tokens)
     if max_tokens % PADDED_TO or max_tokens > longest:

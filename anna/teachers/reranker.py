@@ -23,7 +23,7 @@ Kind = Literal["query_likelihood", "cross_encoder"]
 UNITS: dict[Kind, str] = {"query_likelihood": "log probability per query token", "cross_encoder": "logit"}
 """Unit of each kind's score."""
 
-VERSIONS: dict[Kind, int] = {"query_likelihood": 4, "cross_encoder": 4}
+VERSIONS: dict[Kind, int] = {"query_likelihood": 4, "cross_encoder": 5}
 """Part of what scores are stored under: to be raised when a kind's code gives other scores for the same pairs."""
 
 

@@ -36,8 +36,10 @@ def write(tmp_path: Path) -> Callable[[str | bytes], Path]:
 
 
 def test_jsonl_skips_blank_lines_and_marks_malformed_ones(write: Callable[..., Path]) -> None:
-    path = write(f'\ufeff{{"text": "a"}}\n\n{{"text": \n[1]\n{{"text": {"1" * 5000}}}\n{{"text": "b"}}\n')
-    assert read(path, "jsonl") == [{"text": "a"}, None, None, None, {"text": "b"}]
+    path = write(
+        f'\ufeff{{"text": "a"}}\n\n{{"text": \n[1]\n{{"text": {"1" * 5000}}}\n{"[" * 100_000}\n{{"text": "b"}}\n'
+    )
+    assert read(path, "jsonl") == [{"text": "a"}, None, None, None, None, {"text": "b"}]
 
 
 def test_undecodable_bytes_reach_the_cleaning_as_surrogates(write: Callable[..., Path]) -> None:

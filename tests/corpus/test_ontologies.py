@@ -95,6 +95,8 @@ def test_procedures_skip_what_is_not_current() -> None:
             "description": "no",
             "x_mitre_deprecated": True,
         },
+        {"type": "attack-pattern", "name": "Nameless"},
+        "no object",
     ]
     assert list(ontologies.procedures(objects)) == [
         {"procedure": "Bob stole.", "technique": "Theft", "description": "Takes all."}

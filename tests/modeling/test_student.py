@@ -3,9 +3,17 @@
 from collections import Counter
 from pathlib import Path
 
+import gguf
+import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, MistralForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralForCausalLM,
+)
 
 from anna.errors import InputError
 from anna.modeling.checkpoint import load_causal_lm
@@ -117,3 +125,49 @@ def test_weights_can_be_loaded_rounded(tiny_checkpoint: Path) -> None:
     for one, other in zip(whole.parameters(), rounded.parameters(), strict=True):
         assert other.dtype == torch.bfloat16
         assert torch.equal(one.bfloat16(), other)
+
+
+def test_a_gguf_file_of_another_family_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    _save_qwen2(tmp_path / "qwen2.gguf")
+    with pytest.raises(
+        InputError, match=r"qwen2\.gguf is a GGUF file of a qwen2, but only those of a Llama can be read"
+    ):
+        load_causal_lm(tmp_path / "qwen2.gguf")
+
+
+def _save_qwen2(path: Path) -> None:
+    """Write a random one-layer Qwen2 with a vocabulary of four."""
+    hidden, ffn, heads, kv, tokens = 16, 32, 4, 2, ["a", "b", "ab", "<|endoftext|>"]
+    writer = gguf.GGUFWriter(path, "qwen2")
+    writer.add_context_length(64)
+    writer.add_embedding_length(hidden)
+    writer.add_block_count(1)
+    writer.add_feed_forward_length(ffn)
+    writer.add_head_count(heads)
+    writer.add_head_count_kv(kv)
+    writer.add_layer_norm_rms_eps(1e-6)
+    writer.add_rope_freq_base(10000.0)
+    writer.add_vocab_size(len(tokens))
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("qwen2")
+    writer.add_token_list(tokens)
+    writer.add_token_types([1, 1, 1, 3])
+    writer.add_token_merges(["a b"])
+    writer.add_bos_token_id(3)
+    writer.add_eos_token_id(3)
+    rng, size = np.random.default_rng(0), hidden // heads * kv
+    matrices = {"attn_q": (hidden, hidden), "attn_k": (size, hidden), "attn_v": (size, hidden)}
+    matrices |= {"attn_output": (hidden, hidden), "ffn_gate": (ffn, hidden), "ffn_up": (ffn, hidden)}
+    matrices |= {"ffn_down": (hidden, ffn)}
+    shapes: dict[str, tuple[int, ...]] = {f"blk.0.{name}.weight": shape for name, shape in matrices.items()}
+    shapes |= {f"blk.0.{name}.bias": matrices[name][:1] for name in ("attn_q", "attn_k", "attn_v")}
+    shapes |= {f"blk.0.{name}.weight": (hidden,) for name in ("attn_norm", "ffn_norm")}
+    shapes |= {"token_embd.weight": (len(tokens), hidden), "output.weight": (len(tokens), hidden)}
+    shapes |= {"output_norm.weight": (hidden,)}
+    for name, shape in shapes.items():
+        writer.add_tensor(name, rng.normal(size=shape).astype(np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()

@@ -1,5 +1,7 @@
 """A tiny random cross-encoder: raw logits, the same bits in whatever batch."""
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -140,3 +142,14 @@ def test_lengths_that_it_cannot_compute_are_refused(path: Path, max_tokens: int)
     expected = rf"doc_tokens and .query_tokens make {max_tokens} tokens, .* multiple of 16, and .* takes 32"
     with pytest.raises(InputError, match=expected):
         cross_encoder.load_cross_encoder(path, max_tokens)
+
+
+def test_a_chat_template_changes_no_score(tmp_path: Path, path: Path, model: CrossEncoder) -> None:
+    folder = tmp_path / "chat"
+    shutil.copytree(path, folder)
+    config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    template = "{% for message in messages %}{{ message.role }} {{ message.content }} {% endfor %}"
+    (folder / "tokenizer_config.json").write_text(json.dumps({**config, "chat_template": template}), encoding="utf-8")
+    chat = cross_encoder.load_cross_encoder(folder, 32)
+    assert chat.tokenizer.chat_template == template
+    np.testing.assert_array_equal(score(chat, PAIRS, 64), score(model, PAIRS, 64))

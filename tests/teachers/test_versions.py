@@ -33,8 +33,8 @@ SCORED_BY = {
 
 SEEN = {
     "bi_encoder.VERSION": (4, "2e98dc8c5e2cfcb5"),
-    "reranker.VERSIONS['cross_encoder']": (4, "a9cf8d8980c08b5f"),
-    "reranker.VERSIONS['query_likelihood']": (4, "9019ad589260a0ef"),
+    "reranker.VERSIONS['cross_encoder']": (5, "aa05d8792102b513"),
+    "reranker.VERSIONS['query_likelihood']": (4, "400964e3d5202f04"),
 }
 """Version, and hash of the code of that version."""
 
