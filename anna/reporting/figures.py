@@ -68,7 +68,7 @@ def draw_ablation(facts: Facts) -> Figure | None:
             axes.plot(values, [row] * len(values), "o", color=light("student"), markersize=5, alpha=0.7, clip_on=False)
         axes.set_title(_wrap(name))
         axes.xaxis.set_major_locator(MaxNLocator(nbins=2, steps=[1, 2, 5, 10]))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
+        axes.tick_params(axis="x", labelsize=8)
         axes.set_yticks(range(len(variants)), variants)
         axes.set_ylim(len(variants) - 0.5, -0.5)
     for axes in panels[len(columns) :]:

@@ -59,11 +59,15 @@ def seeds(runs: Mapping[int, ablation.Scores]) -> Grid:
 
 def variants(runs: ablation.Runs) -> Grid:
     """Return the mean and spread over seeds of every variant, columns of scores across."""
+
+    def cell(values: Sequence[float]) -> str:
+        return ablation.spread(values).replace("± ", "±\u00a0")  # a narrow cell breaks before the sign
+
     rows = [
-        (variant, [ablation.spread(ablation.of_seeds(own, column)) for column in ablation.COLUMNS])
+        (variant, [str(len(own)), *(cell(ablation.of_seeds(own, column)) for column in ablation.COLUMNS)])
         for variant, own in runs.items()
     ]
-    return Grid("variants", ablation.COLUMNS, rows)
+    return Grid("variants", ["seeds", *ablation.COLUMNS], rows)
 
 
 def standings(leaderboard: Mapping[str, Any]) -> Grid:

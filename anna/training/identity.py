@@ -25,6 +25,7 @@ _CODE = ("folding.py", "footprint.py", "prompts.py", "seeding.py", "modeling/*.p
 _LIBRARIES = ("numpy", "torch", "transformers", "peft", "deepspeed", "tokenizers")
 
 _OF_THE_FILE = {"_name_or_path", "transformers_version"}
+"""Of a model's config: where it lies, and what wrote it."""
 
 _WITHOUT_EFFECT = {"processes", "checkpoint_steps"}
 """Parameters of `train` that leave the weights as they are; the number of processes is among `conditions`."""
@@ -71,7 +72,7 @@ def identify(
 
 
 def _config(encoder: Encoder) -> str:
-    """Return what the model's config says, but for where it lies and what wrote it."""
+    """Return what the model's config says of the model."""
     told: dict[str, Any] = encoder.backbone.config.to_dict()
     return json.dumps({key: value for key, value in told.items() if key not in _OF_THE_FILE}, sort_keys=True)
 

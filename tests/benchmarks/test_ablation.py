@@ -47,13 +47,13 @@ def test_tables_have_mean_and_spread_and_the_difference_of_each_seed_to_the_defa
 
     monkeypatch.setattr(ablation, "REPO", tmp_path)
     monkeypatch.setattr(ablation, "FOLDER", tmp_path)
-    monkeypatch.setattr(ablation, "KEPT", tmp_path / "metrics" / "ablation.json")
+    monkeypatch.setattr(ablation, "KEPT", tmp_path / "benchmarks" / "ablation.json")
     monkeypatch.setattr(ablation, "run", run)
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(PARAMS), encoding="utf-8")
     command = ["ablation", "--seeds", "17", "18", "--jobs", "2", "--only", "without examples in training"]
     monkeypatch.setattr(sys, "argv", [*command, "--set", "train.epochs=1"])
     ablation.main()
-    assert not (tmp_path / "metrics").exists(), "the runs are of other parameters"
+    assert not (tmp_path / "benchmarks").exists(), "the runs are of other parameters"
     capsys.readouterr()
     monkeypatch.setattr(sys, "argv", command)
     ablation.main()
@@ -63,7 +63,7 @@ def test_tables_have_mean_and_spread_and_the_difference_of_each_seed_to_the_defa
     assert f"| without examples in training | 2 | 0.450 ± 0.071 |{' – |' * 5} 0.700 ± 0.000 |" in out  # noqa: RUF001
     assert f"| without examples in training | -0.100, -0.100 |{'  |' * 5} +0.000, +0.000 |" in out
     assert out.count("| the default |") == 1
-    runs = read(tmp_path / "metrics" / "ablation.json", PARAMS)
+    runs = read(tmp_path / "benchmarks" / "ablation.json", PARAMS)
     assert runs["without examples in training"] == {
         17: {"mean": 0.4, "STS": 0.7},
         18: {"mean": 0.5, "STS": 0.7},

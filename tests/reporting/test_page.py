@@ -140,6 +140,19 @@ def test_standings_are_neighbours_and_then_our_other_models(facts: Facts, drawn:
     assert HOSTILE not in text
 
 
+def test_how_far_seeds_move_scores_is_told_or_that_it_was_not_measured(
+    facts: Facts, drawn: list[Plot], rendered: str
+) -> None:
+    assert "see below for other seeds" in rendered
+    assert "<td>0.610 ± 0.014</td>" in rendered
+    assert "Without one part of the recipe, in numbers" in rendered
+    bare = replace(facts, runs={})
+    alone = page.render(bare, [plot for plot in drawn if plot.name != "ablation"])
+    assert '<code>python -m benchmarks.ablation --only "the default"</code> does' in alone
+    assert "Over training seeds" not in alone
+    assert "Without one part" not in alone
+
+
 def test_counts_are_those_of_the_metrics(facts: Facts, rendered: str) -> None:
     assert f"<td>{facts.stages['filter']['drops']['beyond_quota']:,}</td>" in rendered
     assert "<td>13 min 09 s</td>" in rendered, "sum of all stages"
