@@ -17,10 +17,12 @@ from anna.errors import InputError
 from anna.footprint import recomputed_layers
 from anna.known_shapes import known_shape
 from anna.modeling.attention import check_architecture, check_direction
+from anna.modeling.checkpoint import check_biases
 from anna.modeling.outline import HEAD, outline
+from anna.modeling.readout import check_start
 from anna.origins import FilesOrigin, describe, local_folder
 from anna.params import HELD_OUT, STAGES, Params, Recorded, did_you_mean
-from anna.teachers.bi_encoder import MODULES
+from anna.teachers.bi_encoder import MODULES, check_modules
 from anna.training.alone import check_reads_early
 from anna.training.checks import check_dims, check_last_layer, check_positions
 
@@ -42,6 +44,7 @@ def check(path: Path) -> dict[str, Any]:
         together = (
             partial(_check_files, found),
             partial(_check_models, found),
+            partial(_check_dense, found["retrieve_dense"]),
             partial(_check_reranker, found["rerank"]),
             partial(_check_student, found["student"], train, prompts.max_tokens),
             partial(check_prompts, ingest.tasks, prompts.tasks),
@@ -189,10 +192,21 @@ def _check_student(student: Any, train: Any, max_tokens: int) -> None:
         return
     model = _outline("student.model", AutoModelForCausalLM, folder, spare=HEAD)
     check_architecture(model)
+    if not train.quantize:
+        check_biases(model.config)
     check_direction(model, student.attention)
+    if student.last_layer == "weighted_mean":
+        check_start(model.config)
     check_positions(model.config, max_tokens)
     if train.last_layer_first:
         check_reads_early(model.config.model_type)
+
+
+def _check_dense(dense: Any) -> None:
+    """Refuse a dense teacher that `retrieve_dense` would refuse, where it is on this machine."""
+    folder = local_folder(dense.model)
+    if folder and (folder / MODULES).is_file():
+        check_modules(folder)
 
 
 def _check_reranker(rerank: Any) -> None:

@@ -117,7 +117,7 @@ def check(arguments: argparse.Namespace) -> str:
     readiness.check_project(Path.cwd())
     for refusal in readiness.refused_here(found):
         _log.warning("on this machine, after all teachers, train would refuse: %s", refusal)
-    for change in readiness.changed_since(found, log.COST_DIR):
+    for change in readiness.changed_since(found, Path.cwd()):
         _log.warning(change)
     python = shutil.which("python")
     if python is None or not Path(python).parent.samefile(Path(sys.executable).parent):

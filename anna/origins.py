@@ -15,6 +15,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -203,8 +204,8 @@ def _wheel_name(origin: WheelOrigin) -> str:
 
 
 def dequantised_name(path: Path) -> str:
-    """Return the name of the inputs' folder of what the GGUF file at `path` is dequantised to."""
-    return f"{path.stem}-{sha256(path)[:12]}"
+    """Return the name of the inputs' folder of what the GGUF file at `path` is dequantised to, by this transformers."""
+    return f"{path.stem}-{sha256(path)[:12]}-transformers-{version('transformers')}"
 
 
 def made_once(name: str, make: Callable[[Path], None]) -> Path:

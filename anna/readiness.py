@@ -1,10 +1,13 @@
 """Whether this machine and this project are ready for params that are right."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import yaml
+
+from anna import log
 from anna.check import local_origins, refusals, stage_outputs, stage_scripts
 from anna.errors import InputError
 from anna.modeling.checkpoint import check_quantizer
@@ -49,19 +52,22 @@ def refused_here(found: Mapping[str, Any]) -> list[str]:
     return refusals([*checks, check_quantizer] if train.quantize else checks)
 
 
-def changed_since(found: Mapping[str, Any], costs: Path) -> list[str]:
-    """Return a warning for each file or folder that is newer than the last run of the stage that reads it.
+def changed_since(found: Mapping[str, Any], root: Path) -> list[str]:
+    """Return a warning for each file or folder that is newer than the last run of the stage that read it.
 
     DVC sees that a path in params.yaml is another one, but not what lies there, unless it is in `sources/`.
 
     Args:
         found: What `check` returned.
-        costs: Folder with a file of each stage that has run.
+        root: Where dvc.lock lies.
     """
     warnings, scripts = [], dict(zip(STAGES, stage_scripts(), strict=True))
+    paths = {section: {origin.path for origin in local_origins(found[section])} for section in READ_BY}
+    lock = _lock(root) if any(paths.values()) else {}
     for section, stage in READ_BY.items():
-        last, watched = costs / f"{stage}.json", getattr(scripts[stage], "WATCHED", ())
-        for path in sorted({origin.path for origin in local_origins(found[section])} if last.is_file() else ()):
+        last, watched = root / log.COST_DIR / f"{stage}.json", getattr(scripts[stage], "WATCHED", ())
+        read = {Path(text) for text in _texts(lock.get(stage, {}).get("params"))} if last.is_file() else set()
+        for path in sorted(paths[section] & read):
             if any(path.resolve().is_relative_to(folder.resolve()) for folder in watched):
                 continue
             there = (inner for inner in path.rglob("*") if inner.exists())  # a link may lead nowhere
@@ -72,3 +78,20 @@ def changed_since(found: Mapping[str, Any], costs: Path) -> list[str]:
                     f"another now, run: dvc repro -f -s {stage}"
                 )
     return warnings
+
+
+def _lock(root: Path) -> dict[str, Any]:
+    """Return what DVC wrote of each stage's last run; nothing where it cannot be read, which DVC itself tells."""
+    try:
+        return dict(yaml.load((root / "dvc.lock").read_text(encoding="utf-8"), yaml.CSafeLoader)["stages"])
+    except (OSError, yaml.YAMLError, LookupError, TypeError):
+        return {}
+
+
+def _texts(tree: Any) -> Iterator[str]:
+    """Yield every text in a tree of mappings and lists."""
+    if isinstance(tree, str):
+        yield tree
+    elif isinstance(tree, dict | list):
+        for part in tree.values() if isinstance(tree, dict) else tree:
+            yield from _texts(part)

@@ -16,6 +16,10 @@ from anna.params import SECTIONS
 from tests.modeling.test_families import SIZES, save
 from tests.test_contracts import PARAM_FILES, REPO
 
+LONG = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 4, "long_factor": [2.0] * 4}
+
+PROMPT = {"instruction": "Find it.", "symmetric": False}
+
 
 def write(tmp_path: Path, changes: Mapping[str, Any], file: str = "params.yaml") -> Path:
     """Write `file` with some keys changed, each named by its dotted path."""
@@ -68,6 +72,11 @@ def test_every_section_is_checked() -> None:
         ({"student.layers": 0}, "student.layers: got 0: Input should be greater than 0"),
         ({"train.epoch": 1}, "train.epoch: unknown key (did you mean 'epochs'?); remove or rename it"),
         ({"prompts.tasks.BoolQ": {}}, "prompts.tasks.BoolQ.instruction: missing; add it"),
+        (
+            {"prompts.tasks.BoolQ-document": PROMPT},
+            "prompts.tasks: a task is called 'BoolQ-document', but the exported model has",
+        ),
+        ({"prompts.tasks.query": PROMPT}, "prompts.tasks: a task is called 'query', but the exported model has"),
         (
             {"ingest.held_out": []},
             "evaluate.benchmark is 'held_out', but ingest.held_out declares no task; declare one there, or name one of "
@@ -228,7 +237,10 @@ def test_a_teacher_whose_last_layer_gives_another_size_is_not_compared(tmp_path:
     io.write_json(tmp_path / "config.json", {"model_type": "mistral", "num_hidden_layers": 2, **sizes})
     path = write(tmp_path, {"retrieve_dense.model": {"kind": "files", "path": str(tmp_path)}})
     for kind, is_refused in (("Pooling", True), ("Dense", False)):
-        modules = [{"path": f"1_{kind}", "type": f"sentence_transformers.models.{kind}"}]
+        modules = [
+            {"path": path, "type": f"sentence_transformers.models.{name}"}
+            for path, name in (("", "Transformer"), (f"1_{kind}", kind))
+        ]
         (tmp_path / "modules.json").write_text(json.dumps(modules), encoding="utf-8")
         if is_refused:
             assert "retrieve_dense.index.m is 48, which does not divide the 8 dimensions of " in refusal(path)
@@ -241,6 +253,13 @@ def test_files_that_are_not_there_are_named(tmp_path: Path) -> None:
     path = write(tmp_path, {"ingest.train.0.origin": nowhere, "student.model": nowhere | {"path": "/models/nope"}})
     said = f"these files do not exist, as seen from {Path.cwd()}: ['/models/nope', 'sources/nope.jsonl']; correct each"
     assert said in refusal(path)
+
+
+def test_a_teacher_of_no_transformer_is_refused(tmp_path: Path) -> None:
+    modules = [{"path": "", "type": "sentence_transformers.sentence_transformer.modules.StaticEmbedding"}]
+    (tmp_path / "modules.json").write_text(json.dumps(modules), encoding="utf-8")
+    path = write(tmp_path, {"retrieve_dense.model": {"kind": "files", "path": str(tmp_path)}})
+    assert f"{tmp_path} begins with a StaticEmbedding, expected a Transformer; choose another" in refusal(path)
 
 
 def test_folders_without_a_model_and_a_student_with_too_few_layers_are_refused(
@@ -287,6 +306,12 @@ def test_a_reranker_on_this_machine_is_one_of_its_kind(tmp_path: Path, tiny_chec
             {"max_position_embeddings": 511},
             "prompts.max_tokens is 512, but the student knows 511 positions; lower it",
         ),
+        (
+            "phi3",
+            {"rope_parameters": LONG, "original_max_position_embeddings": 256, "max_position_embeddings": 1024},
+            "prompts.max_tokens is 512, but the student knows 256 positions; lower it",
+        ),
+        ("llama", {"attention_bias": True}, "has biases, which Mistral lacks; choose another checkpoint"),
         ("phi3", {}, "train.last_layer_first is for decoders whose last layer computes EOS alone; this is a phi3"),
     ],
 )
@@ -296,6 +321,21 @@ def test_a_student_on_this_machine_is_refused_before_the_teachers_run(
     folder = save(tmp_path / "model", family, tiny_checkpoint, **SIZES | sizes)
     changes = {"student.model": {"kind": "files", "path": str(folder)}, "student.layers": 1}
     assert message in refusal(write(tmp_path, changes | {"student.last_layer": "pretrained"}))
+
+
+@pytest.mark.parametrize(
+    ("family", "sizes", "message"),
+    [
+        ("qwen2", {}, "is known for Llama and Mistral decoders alone; this is a qwen2. Set it to pretrained"),
+        ("mistral", {"head_dim": 32}, "this student has 64 for 32. Set it to pretrained"),
+    ],
+)
+def test_a_student_on_this_machine_whose_last_layer_cannot_be_written_is_refused(
+    family: str, sizes: dict[str, Any], message: str, tmp_path: Path, tiny_checkpoint: Path
+) -> None:
+    folder = save(tmp_path / "model", family, tiny_checkpoint, **SIZES | sizes)
+    changes = {"student.model": {"kind": "files", "path": str(folder)}, "student.layers": 1}
+    assert message in refusal(write(tmp_path, changes))
 
 
 def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:

@@ -5,8 +5,9 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
-from anna import check, io, readiness
+from anna import check, io, log, readiness
 from anna.errors import InputError
 from anna.modeling import checkpoint
 from anna.training import memory
@@ -27,17 +28,21 @@ def test_what_this_machine_cannot_train_is_told(tmp_path: Path, monkeypatch: pyt
 
 
 def test_what_was_changed_after_its_stage_had_run_is_told(tmp_path: Path) -> None:
-    model, cost = tmp_path / "model", tmp_path / "cost" / "train.json"
+    model, cost = tmp_path / "model", tmp_path / log.COST_DIR / "train.json"
     save_tiny(model)
     (model / "gone").symlink_to(tmp_path / "nowhere")
     changes = {"student.model": {"kind": "files", "path": str(model)}, "student.layers": 3, "prompts.max_tokens": 128}
     found = check.check(write(tmp_path, changes))
-    assert readiness.changed_since(found, cost.parent) == [], "nothing has run"
-    io.write_json(cost, {"seconds": 1})
-    assert readiness.changed_since(found, cost.parent) == []
+    assert readiness.changed_since(found, tmp_path) == [], "nothing has run"
     later = time.time() + 60
     os.utime(model / "config.json", (later, later))
-    (warning,) = readiness.changed_since(found, cost.parent)
+    cost.parent.mkdir(parents=True)
+    io.write_json(cost, {"seconds": 1})
+    for read, is_told in (("elsewhere", False), (str(model), True)):
+        lock = {"stages": {"train": {"params": {"params.yaml": {"student": {"model": {"path": read}}}}}}}
+        (tmp_path / "dvc.lock").write_text(yaml.safe_dump(lock), encoding="utf-8")
+        assert bool(readiness.changed_since(found, tmp_path)) == is_told, read
+    (warning,) = readiness.changed_since(found, tmp_path)
     assert warning.startswith(f"{model} was changed after train had run")
     assert warning.endswith("run: dvc repro -f -s train")
 

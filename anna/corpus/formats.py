@@ -130,7 +130,8 @@ def _check_first(path: Path, row: list[str], reading: Reading) -> None:
     """Refuse a first line that another mark divides, or that params repeat as `header`."""
     # In a text there may be commas; in the one name of a column that nobody asks for they divide names.
     marks = ";\t|" if reading.header or row[0] in reading.named else ";\t|,"
-    if len(row) == 1 and (other := next((mark for mark in marks if mark in row[0]), None)):
+    is_one_wanted = len(reading.header or ()) == 1  # then the line is a text, which any mark may stand in
+    if len(row) == 1 and not is_one_wanted and (other := next((mark for mark in marks if mark in row[0]), None)):
         raise InputError(
             f"{path}: its first line is one column, {row[0][:60]!r}, that {other!r} would divide; csv is read with "
             "commas and tsv with tabs: convert the file, or set its format"

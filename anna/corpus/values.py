@@ -23,6 +23,9 @@ _CLASSES = ("label", "relevance")
 _WHOLE = re.compile(r"^(-?\d+)\.0+$")
 """A whole number as pandas writes it where a column has nulls (1.0); as a class it has no decimal point (1)."""
 
+_WRITTEN = re.compile(r"\[\s*(['\"].*|[^\[\]]*)\]", re.DOTALL)
+"""A list written as text; "[Chorus] La, la [twice]" is none."""
+
 SHOWN_CHARACTERS = 60
 """How much of a value an error shows."""
 
@@ -96,7 +99,7 @@ def _value(ours: str, theirs: str, raw: dict[str, Any], place: str) -> Value:
                 return ()
             raise UnusableError("missing_column", name)
     if is_template(theirs):
-        if not is_one_column(theirs):  # a number may be part of a text, and is no whole one
+        if not is_one_column(theirs) or ours in _CLASSES:  # a number may be part of a text, and is no whole one
             parts = [plain(part) if _is_number(part) else part for part in parts]
         texts = {name: _string(part, ours, name, place) for name, part in zip(names, parts, strict=True)}
         return clean_text(fill(theirs, texts))
@@ -128,7 +131,7 @@ def _list(value: Any, ours: str, theirs: str, place: str) -> Sequence[Any]:
         if any(is_missing(item) for item in value):
             raise UnusableError("missing_column")
         return value
-    is_written = isinstance(value, str) and value.strip().startswith("[") and value.strip().endswith("]")
+    is_written = isinstance(value, str) and _WRITTEN.fullmatch(value.strip()) is not None
     if ours in _OPTIONAL and isinstance(value, str) and not is_written:
         return [value] if value.strip() else []  # a CSV has no other way to say none
     if is_written:

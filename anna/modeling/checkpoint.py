@@ -13,6 +13,7 @@ from transformers import (
     BitsAndBytesConfig,
     MistralConfig,
     MistralForCausalLM,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
@@ -76,6 +77,14 @@ def check_quantizer() -> None:
         )
 
 
+def check_biases(config: PretrainedConfig) -> None:
+    """Refuse a Llama with biases, which cannot become a Mistral model."""
+    if config.model_type == "llama" and (config.attention_bias or config.mlp_bias):
+        raise InputError(
+            f"{config.name_or_path or 'the model'} has biases, which Mistral lacks; choose another checkpoint"
+        )
+
+
 def _quantised(dtype: torch.dtype) -> dict[str, Any]:
     """Return what `from_pretrained` needs to load matrices in 4 bits."""
     check_quantizer()
@@ -129,10 +138,7 @@ def _converted(path: Path) -> Path:
 def _as_mistral(model: PreTrainedModel) -> PreTrainedModel:
     """Return the Llama model's weights, not copied, in a Mistral model."""
     old = model.config
-    if getattr(old, "attention_bias", False) or getattr(old, "mlp_bias", False):
-        raise InputError(
-            f"{old.name_or_path or 'the model'} has biases, which Mistral lacks; choose another checkpoint"
-        )
+    check_biases(old)
     config = MistralConfig(
         vocab_size=old.vocab_size,
         hidden_size=old.hidden_size,

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from transformers import PreTrainedTokenizerFast
 
 from anna import io
@@ -18,6 +18,15 @@ CARD_FILE = "README.md"
 """The model card, where the hub looks for it: words, which decide no vector."""
 ADAPTER_FOLDER = "adapter"
 """Where a LoRA adapter lies in an encoder's folder; without one, the folder holds whole weights."""
+
+WITH_EXAMPLES = "+examples"
+"""Ending of the name of a task's prompt with in-context examples; the bare name is the zero-shot prompt."""
+
+OF_DOCUMENTS = "-document"
+"""Ending of the name of what stands before a task's documents, as mteb looks for it."""
+
+ROLES = ("query", "document", "passage", "corpus")
+"""Names of prompts by which `encode_query` and `encode_document` of sentence-transformers choose one."""
 
 Pooling = Literal["last_token", "mean"]
 """The hidden state at EOS, or the mean over all tokens, prompt included."""
@@ -46,6 +55,18 @@ class PromptParams(Params):
     """Each in-context example's query and response are cut to this many tokens (BGE-EN-ICL: 256)."""
     max_tokens: int = Field(gt=0)
     """Longest input that the exported model takes, prompt included."""
+
+    @field_validator("tasks")
+    @classmethod
+    def _are_not_taken(cls, tasks: dict[str, TaskInstruction]) -> dict[str, TaskInstruction]:
+        taken = next((name for name in tasks if name in ROLES or name.endswith((WITH_EXAMPLES, OF_DOCUMENTS))), None)
+        if taken is not None:
+            raise ValueError(
+                f"a task is called {taken!r}, but the exported model has prompts of its own that end in "
+                f"{WITH_EXAMPLES!r} and {OF_DOCUMENTS!r}, and sentence-transformers gives those called "
+                f"{', '.join(ROLES)} to the texts of every task; call it otherwise, where its sources name it, too"
+            )
+        return tasks
 
 
 class TaskPrompt(Strict):

@@ -17,16 +17,10 @@ from transformers import PreTrainedTokenizerFast
 from anna import io
 from anna.errors import InputError
 from anna.modeling.encoder import Encoder
-from anna.modeling.encoder_config import ADAPTER_FOLDER, CONFIG_FILE, EncoderConfig
+from anna.modeling.encoder_config import ADAPTER_FOLDER, CONFIG_FILE, OF_DOCUMENTS, WITH_EXAMPLES, EncoderConfig
 from anna.modeling.hardware import tell_deepspeed
 from anna.modeling.student import StudentParams, load_student
 from anna.origins import fetch_model
-
-WITH_EXAMPLES = "+examples"
-"""Ending of the name of a task's prompt with in-context examples; the bare name is the zero-shot prompt."""
-
-OF_DOCUMENTS = "-document"
-"""Ending of the name of what stands before a task's documents, as mteb looks for it."""
 
 
 def load_trained(folder: Path, student: StudentParams) -> Encoder:

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import PretrainedConfig
 
 from anna import log
 from anna.errors import InputError
@@ -54,8 +55,9 @@ def start(
     Raises:
         InputError: If the encoder is no Mistral decoder, or its value heads are together wider than D.
     """
-    num_values = _check(encoder)
+    check_start(encoder.backbone.config)
     num_dims = encoder.backbone.config.hidden_size
+    num_values = encoder.backbone.layers[-1].self_attn.v_proj.out_features
     if len(texts) < num_dims:
         _log.warning(
             "the last layer is fitted on %d texts, fewer than its %d dimensions, and may start badly: more training "
@@ -74,22 +76,19 @@ def start(
         _limit_reach(encoder, [*states, *other_states], [*texts, *others], reach=reach)
 
 
-def _check(encoder: Encoder) -> int:
-    """Return the dimensions of all value heads together."""
-    kind = encoder.backbone.config.model_type
-    if kind != "mistral":
+def check_start(config: PretrainedConfig) -> None:
+    """Refuse a student of another family, and one whose value heads are together wider than its hidden states."""
+    if config.model_type not in ("mistral", "llama"):  # a Llama is loaded as a Mistral
         raise InputError(
             "student.last_layer is weighted_mean, which is known for Llama and Mistral decoders alone; this is a "
-            f"{kind}. Set it to pretrained"
+            f"{config.model_type}. Set it to pretrained"
         )
-    num_dims: int = encoder.backbone.config.hidden_size
-    num_values: int = encoder.backbone.layers[-1].self_attn.v_proj.out_features
-    if num_values > num_dims:
+    num_values = config.num_key_value_heads * (config.head_dim or config.hidden_size // config.num_attention_heads)
+    if num_values > config.hidden_size:
         raise InputError(
             "student.last_layer is weighted_mean, which needs value heads no wider together than the hidden states; "
-            f"this student has {num_values} for {num_dims}. Set it to pretrained"
+            f"this student has {num_values} for {config.hidden_size}. Set it to pretrained"
         )
-    return num_values
 
 
 @torch.no_grad()

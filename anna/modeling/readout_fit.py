@@ -131,6 +131,8 @@ def whiten(mean_ND: Tensor, is_query: Tensor, rank: int) -> tuple[Tensor, Tensor
     """
     kinds = [mean_ND[is_query], mean_ND[~is_query]]
     kind_2D = torch.stack([kind.mean(0) for kind in kinds])
+    if torch.allclose(kind_2D[0], kind_2D[1]):  # pairs that are listed both ways round, where both sides are prompted
+        kind_2D = kind_2D[:1]
     within_ND = torch.cat([kind - kind.mean(0) for kind in kinds])
     inverse_D2 = _solve(within_ND.T @ within_ND, kind_2D.T, share=_SMALL_RIDGE)
     away_DD = kind_2D.T @ torch.linalg.solve(kind_2D @ inverse_D2, inverse_D2.T)

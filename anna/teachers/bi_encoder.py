@@ -34,11 +34,7 @@ def load_model(path: Path, max_tokens: int, dtype: torch.dtype = torch.float32) 
     Raises:
         InputError: If it does not say how it pools, does not load, lacks weights or words, or takes fewer tokens.
     """
-    if not (path / MODULES).is_file():
-        raise InputError(
-            f"{path} has no {MODULES}, which says how its vectors are pooled; choose a model for sentence-transformers "
-            "as retrieve_dense.model, or save one there by that library with the pooling that it was trained for"
-        )
+    check_modules(path)
     try:
         model = SentenceTransformer(
             str(path),
@@ -53,7 +49,7 @@ def load_model(path: Path, max_tokens: int, dtype: torch.dtype = torch.float32) 
             "retrieve_dense.model in params.yaml"
         ) from None
     backbone = getattr(model[0], "auto_model", None)
-    if isinstance(backbone, PreTrainedModel):  # not a table of vectors
+    if isinstance(backbone, PreTrainedModel):
         outline(type(backbone), Path(backbone.name_or_path), spare=POOLER)
     longest = model.max_seq_length
     if longest is not None and max_tokens > longest:
@@ -62,6 +58,29 @@ def load_model(path: Path, max_tokens: int, dtype: torch.dtype = torch.float32) 
     model.default_prompt_name = None  # else an empty prompt in params.yaml would mean that one
     _check_last_token(model, path)
     return model.eval()
+
+
+def check_modules(path: Path) -> None:
+    """Refuse a folder that does not say how its vectors are pooled, or whose vectors are not a transformer's.
+
+    Tables of vectors (`StaticEmbedding`) have no longest text and no padding, which batches are planned by.
+    """
+    if not (path / MODULES).is_file():
+        raise InputError(
+            f"{path} has no {MODULES}, which says how its vectors are pooled; choose a model for sentence-transformers "
+            "as retrieve_dense.model, or save one there by that library with the pooling that it was trained for"
+        )
+    try:
+        kind = json.loads((path / MODULES).read_text(encoding="utf-8"))[0]["type"].rpartition(".")[2]
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{path} is not a sentence-transformers model ({MODULES}: {one_line(error)}); correct retrieve_dense.model "
+            "in params.yaml"
+        ) from None
+    if kind != "Transformer":
+        raise InputError(
+            f"{path} begins with a {kind}, expected a Transformer; choose another model as retrieve_dense.model"
+        )
 
 
 def _check_last_token(model: SentenceTransformer, path: Path) -> None:

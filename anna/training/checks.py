@@ -52,8 +52,15 @@ def check_dims(dims: Sequence[int], hidden_size: int) -> None:
 
 
 def check_positions(config: PretrainedConfig, max_tokens: int) -> None:
-    """Refuse inputs that are longer than a student with this config has positions for."""
+    """Refuse inputs that are longer than a student with this config has positions for.
+
+    With `longrope` all positions turn otherwise once a batch holds a text longer than those of pretraining, and a
+    text's vector would depend on the texts beside it.
+    """
     positions = getattr(config, "max_position_embeddings", None) or max_tokens
+    rope = getattr(config, "rope_parameters", None) or {}
+    if rope.get("rope_type") == "longrope":
+        positions = min(positions, rope["original_max_position_embeddings"])
     if max_tokens > positions:
         raise InputError(f"prompts.max_tokens is {max_tokens}, but the student knows {positions} positions; lower it")
 

@@ -107,6 +107,7 @@ def test_a_comma_divides_no_text_and_no_name_that_is_asked_for(write: Callable[.
     with pytest.raises(InputError, match=r"its first line is one column, 'text,label', that ',' would divide; csv is"):
         read(write("text,label\na,b\n"), "tsv")
     assert read(write("one, two\n"), "tsv", header=["text"]) == [{"text": "one, two"}]
+    assert read(write("one; two | 3\n"), "tsv", header=["text"]) == [{"text": "one; two | 3"}]
     assert read(write("a, b\nc\n"), "tsv", columns={"text": "a, b"}) == [{"a, b": "c"}]
 
 

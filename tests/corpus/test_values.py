@@ -48,6 +48,8 @@ def test_numbers_are_text_beside_other_text_alone(load: Load) -> None:
 
 def test_numbers_and_classes(load: Load) -> None:
     rows = load(lines({"s": "4.5", "c": 3, "r": True}), columns={"score": "s", "label": "c", "relevance": "r"})
+    (in_braces,) = load(lines({"c": 3.0}), columns={"label": "{c}", "relevance": "{c}"})
+    assert (in_braces.text("label"), in_braces.text("relevance")) == ("3", "3")
     assert rows[0].numbers("score") == (4.5,)
     assert (rows[0].text("label"), rows[0].text("relevance")) == ("3", "True")
 
@@ -97,8 +99,8 @@ def test_no_negatives_are_none_and_other_lists_are_not(name: str, load: Load, dr
 @pytest.mark.parametrize("name", ["negatives", "unjudged"])
 def test_one_negative_as_text_is_a_list_of_one(name: str, load: Load, drops: Counted) -> None:
     columns = {"query": "q", "doc": "p", name: "n"}
-    rows = load("q,p,n\na,b,c\na,b,\na,b,[1] is cited\na,b\n", format="csv", columns=columns)
-    assert [row.texts(name) for row in rows] == [("c",), (), ("[1] is cited",), ()]
+    rows = load("q,p,n\na,b,c\na,b,\na,b,[1] is cited\na,b,[Chorus] La [twice]\na,b\n", format="csv", columns=columns)
+    assert [row.texts(name) for row in rows] == [("c",), (), ("[1] is cited",), ("[Chorus] La [twice]",), ()]
     rows = load(lines(*({"q": "a", "p": "b", "n": value} for value in ("c", "", ["c", "d"], None))), columns=columns)
     assert [row.texts(name) for row in rows] == [("c",), (), ("c", "d"), ()]
     assert not drops
@@ -148,6 +150,11 @@ def test_classes_that_pandas_wrote_are_those_that_it_read(load: Load, drops: Cou
         ({"q": "q", "n": 3}, {"query": "q", "negatives": "n"}, r"expected a list for negatives; write it as a list"),
         (
             {"q": "q", "n": ' ["a", "b"] '},
+            {"query": "q", "negatives": "n"},
+            r"expected a list for negatives; this is a list written as text; write the source as jsonl",
+        ),
+        (
+            {"q": "q", "n": "[a, b]"},
             {"query": "q", "negatives": "n"},
             r"expected a list for negatives; this is a list written as text; write the source as jsonl",
         ),

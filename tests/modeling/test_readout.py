@@ -193,6 +193,17 @@ def test_whitening_takes_both_kinds_to_zero_and_evens_out_variances(monkeypatch:
         assert correlations.abs().max() < 0.1
 
 
+def test_pairs_listed_both_ways_round_are_whitened_like_the_rest() -> None:
+    """Queries and documents are then the same texts, in the same prompt: there is one mean to take to 0, not two."""
+    torch.manual_seed(1)
+    texts = torch.randn(8, 6, dtype=torch.float64) + 3
+    mean, is_query = torch.cat([texts, texts.flip(0)]), torch.arange(16) < 8
+    value, output = readout_fit.whiten(mean, is_query, 4)
+    read = mean @ (output @ value).T
+    assert read.mean(0).norm() < 1e-3 * read.norm(dim=1).mean()
+    assert 0.1 < read.std(0).norm() < 10
+
+
 def test_a_sample_that_is_too_small_is_said(tiny_encoder: Encoder, caplog: pytest.LogCaptureFixture) -> None:
     readings, docs = sample(tiny_encoder)
     readout.start(tiny_encoder, readings[:20], docs)

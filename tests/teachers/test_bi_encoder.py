@@ -8,7 +8,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.modules import Dense
+from sentence_transformers.sentence_transformer.modules import Dense, StaticEmbedding
 
 from anna.errors import InputError
 from anna.teachers import bi_encoder, padding
@@ -116,9 +116,17 @@ def test_a_folder_that_does_not_say_how_it_pools_and_one_without_a_model_are_ref
         InputError, match=r"has no modules\.json, which says how its vectors are pooled; .*retrieve_dense"
     ):
         bi_encoder.load_model(tmp_path, 16)
-    (tmp_path / "modules.json").write_text("[]", encoding="utf-8")
-    with pytest.raises(InputError, match=r"is not a sentence-transformers model .*retrieve_dense.model"):
-        bi_encoder.load_model(tmp_path, 16)
+    for modules in ("[]", "{", json.dumps([{"type": "sentence_transformers.models.Transformer"}])):
+        (tmp_path / "modules.json").write_text(modules, encoding="utf-8")
+        with pytest.raises(InputError, match=r"is not a sentence-transformers model .*retrieve_dense.model"):
+            bi_encoder.load_model(tmp_path, 16)
+
+
+def test_a_table_of_vectors_is_refused(model_path: Path, tmp_path: Path) -> None:
+    tokenizer = SentenceTransformer(str(model_path), device="cpu").tokenizer.backend_tokenizer
+    SentenceTransformer(modules=[StaticEmbedding(tokenizer, embedding_dim=8)]).save(str(tmp_path))
+    with pytest.raises(InputError, match=r"begins with a StaticEmbedding, expected a Transformer; choose another"):
+        bi_encoder.load_model(tmp_path, 32)
 
 
 def test_more_tokens_than_the_model_takes_are_refused(model_path: Path) -> None:

@@ -32,9 +32,9 @@ SCORED_BY = {
 """The module that loads a teacher, and those that it loads it with: these and all that they reach give its scores."""
 
 SEEN = {
-    "bi_encoder.VERSION": (4, "2e98dc8c5e2cfcb5"),
+    "bi_encoder.VERSION": (4, "09fe16341a0adfb8"),
     "reranker.VERSIONS['cross_encoder']": (5, "aa05d8792102b513"),
-    "reranker.VERSIONS['query_likelihood']": (4, "400964e3d5202f04"),
+    "reranker.VERSIONS['query_likelihood']": (4, "bcd14b6e96d049a5"),
 }
 """Version, and hash of the code of that version."""
 
