@@ -42,6 +42,9 @@ else
 	@test -f presets/$(PRESET).yaml || { \
 		echo "presets/$(PRESET).yaml does not exist; choose of: $(basename $(notdir $(wildcard presets/*.yaml)))" >&2; exit 1; }
 	@for known in presets/*.yaml; do ! cmp -s $$known params.yaml || exit 0; done; \
+		test ! -e params.yaml || git rev-parse --verify --quiet HEAD > /dev/null 2>&1 || { \
+		echo "presets/$(PRESET).yaml would replace params.yaml, which no commit keeps: run git init, git add . and" \
+			"git commit first, or, to run with it, leave PRESET out: make repro" >&2; exit 1; }; \
 		test ! -e params.yaml || git diff --quiet HEAD -- params.yaml || { \
 		echo "params.yaml has edits that presets/$(PRESET).yaml would replace: commit them first (git commit params.yaml)," \
 			"or, to run with them, leave PRESET out: make repro" >&2; exit 1; }

@@ -18,6 +18,7 @@ from anna.footprint import recomputed_layers
 from anna.known_shapes import known_shape
 from anna.modeling.attention import check_architecture, check_direction
 from anna.modeling.checkpoint import check_biases
+from anna.modeling.encoder_config import CONFIG_FILE
 from anna.modeling.outline import HEAD, outline
 from anna.modeling.readout import check_start
 from anna.origins import FilesOrigin, describe, local_folder
@@ -197,6 +198,11 @@ def _check_student(student: Any, train: Any, max_tokens: int) -> None:
     check_direction(model, student.attention)
     if student.last_layer == "weighted_mean":
         check_start(model.config)
+        if (folder / CONFIG_FILE).is_file():
+            raise InputError(
+                f"student.model {folder} has been trained ({CONFIG_FILE}), and student.last_layer weighted_mean would "
+                "write its last layer anew; set that to pretrained"
+            )
     check_positions(model.config, max_tokens)
     if train.last_layer_first:
         check_reads_early(model.config.model_type)
@@ -254,16 +260,16 @@ def _check_truncations(train: Any, student: Any) -> None:
 
 
 def _check_lengths(train: Any, evaluate: Any, prompts: Any) -> None:
-    """Refuse texts longer than the longest input: with a prompt they would be longer still."""
-    for name, tokens in (
-        ("train.query_tokens", train.query_tokens),
-        ("train.doc_tokens", train.doc_tokens),
-        ("evaluate.max_tokens", evaluate.max_tokens),
+    """Refuse texts that leave no room for a prompt in the longest input; how long prompts are, a tokenizer tells."""
+    for name, tokens, prompt in (
+        ("train.query_tokens", train.query_tokens, 1),
+        ("train.doc_tokens", train.doc_tokens, 0),  # documents may be bare
+        ("evaluate.max_tokens", evaluate.max_tokens, 1),
     ):
-        if tokens > prompts.max_tokens:
+        if tokens + prompt > prompts.max_tokens:
             raise InputError(
-                f"{name} is {tokens}, but prompts.max_tokens, the longest input, is {prompts.max_tokens}; lower the "
-                "one, or raise the other"
+                f"{name} is {tokens}{', and a prompt comes before it' * prompt}, but prompts.max_tokens, the longest "
+                f"input, is {prompts.max_tokens}; lower the one, or raise the other"
             )
 
 

@@ -29,6 +29,8 @@ LIVE = 1_000_000_000
 SMALLEST_STEP = 1024
 """Tokens of a micro-step below which nothing is proposed: a text with its examples has to fit."""
 
+_NOT_FIRST = "train.last_layer_first: null"
+
 GPU_BASE = 1.5 * GIB
 """CUDA's context, NCCL's buffers and what kernels need to work (assumed)."""
 
@@ -51,6 +53,9 @@ class Setup(NamedTuple):
     is_quantized: bool
     weight_bytes: int
     """2 where a GPU computes in bfloat16; on a CPU weights are kept in float32 whatever is computed in."""
+    start: float = 0.0
+    """Bytes of a process while it writes the last layer (`student.last_layer`) or trains it first
+    (`train.last_layer_first`), for which weights are whole and in float32; 0: it does neither."""
 
     def is_compiled(self, layer: int) -> bool:
         """Return whether a layer before the last is compiled (`anna.modeling.fused`): at ZeRO 3 the first is not."""
@@ -230,7 +235,13 @@ def _changes(setup: Setup) -> Sequence[tuple[str, str, Setup]]:
     for stage in range(setup.zero_stage + 1, 4):
         if setup.ranks > 1 and not (setup.is_quantized and stage == 3):
             found.append(("train.zero_stage", str(stage), setup._replace(zero_stage=stage)))
-    if setup.method == "full":
+    if setup.start:
+        setup = setup._replace(start=0.0)
+        found.append(("student.last_layer", f"pretrained, with {_NOT_FIRST}", setup))
+        if setup.method == "full":
+            value = f"lora, with student.last_layer: pretrained and {_NOT_FIRST}"
+            found.append(("train.method", value, setup._replace(method="lora")))
+    elif setup.method == "full":
         found.append(("train.method", "lora", setup._replace(method="lora")))
     elif setup.is_gpu and not setup.is_quantized and setup.zero_stage < 3:
         found.append(("train.quantize", "nf4", setup._replace(is_quantized=True)))

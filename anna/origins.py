@@ -132,8 +132,11 @@ def local_folder(origin: Origin) -> Path | None:
 
 
 def _hub_cache() -> Path:
-    home = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
-    return Path(os.environ.get("HF_HUB_CACHE", home / "hub"))
+    """Return where the hub's client keeps what it fetched, by its own rules, without loading it."""
+    general = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+    home = os.environ.get("HF_HOME", f"{general}/huggingface")
+    cache = os.environ.get("HF_HUB_CACHE", os.environ.get("HUGGINGFACE_HUB_CACHE", f"{home}/hub"))
+    return Path(os.path.expandvars(cache)).expanduser()
 
 
 def hub_mirror(kind: Literal["models", "datasets"], repo: str) -> Path | None:

@@ -132,6 +132,20 @@ def _refuse_repeated_keys(text: str) -> None:
             lines[name] = line
 
 
+def last_read(stage: str, root: Path = Path()) -> dict[str, Any]:
+    """Return the sections with which DVC last ran a stage; none where it did not, or cannot read its own lock itself.
+
+    Args:
+        stage: Its name.
+        root: Where dvc.lock lies.
+    """
+    try:
+        stages = yaml.load((root / "dvc.lock").read_text(encoding="utf-8"), Loader)["stages"]
+        return dict(stages[stage]["params"]["params.yaml"])
+    except (OSError, ValueError, yaml.YAMLError, LookupError, TypeError):
+        return {}
+
+
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"{path} does not exist in {Path.cwd()}; run from the project root or copy a preset there")

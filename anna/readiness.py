@@ -5,13 +5,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from anna import log
 from anna.check import local_origins, refusals, stage_outputs, stage_scripts
 from anna.errors import InputError
 from anna.modeling.checkpoint import check_quantizer
-from anna.params import STAGES
+from anna.params import STAGES, last_read
 from anna.training.launch import check_gpus
 from anna.training.memory import check_memory
 
@@ -63,10 +61,10 @@ def changed_since(found: Mapping[str, Any], root: Path) -> list[str]:
     """
     warnings, scripts = [], dict(zip(STAGES, stage_scripts(), strict=True))
     paths = {section: {origin.path for origin in local_origins(found[section])} for section in READ_BY}
-    lock = _lock(root) if any(paths.values()) else {}
     for section, stage in READ_BY.items():
         last, watched = root / log.COST_DIR / f"{stage}.json", getattr(scripts[stage], "WATCHED", ())
-        read = {Path(text) for text in _texts(lock.get(stage, {}).get("params"))} if last.is_file() else set()
+        is_asked = paths[section] and last.is_file()
+        read = {Path(text) for text in _texts(last_read(stage, root))} if is_asked else set()
         for path in sorted(paths[section] & read):
             if any(path.resolve().is_relative_to(folder.resolve()) for folder in watched):
                 continue
@@ -78,14 +76,6 @@ def changed_since(found: Mapping[str, Any], root: Path) -> list[str]:
                     f"another now, run: dvc repro -f -s {stage}"
                 )
     return warnings
-
-
-def _lock(root: Path) -> dict[str, Any]:
-    """Return what DVC wrote of each stage's last run; nothing where it cannot be read, which DVC itself tells."""
-    try:
-        return dict(yaml.load((root / "dvc.lock").read_text(encoding="utf-8"), yaml.CSafeLoader)["stages"])
-    except (OSError, yaml.YAMLError, LookupError, TypeError):
-        return {}
 
 
 def _texts(tree: Any) -> Iterator[str]:

@@ -61,7 +61,7 @@ def changed(params: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any
         *sections, key = dotted.split(".")
         place = tree
         for section in sections:
-            place = place.get(section, {})
+            place = place.get(section) or {}
         if key not in place:
             raise InputError(f"{setting}: params.yaml has no {dotted}")
         place[key] = yaml.safe_load(value)
@@ -156,4 +156,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except InputError as error:
+        sys.exit(f"benchmarks.ablation: {error}")

@@ -275,6 +275,7 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--plot", type=Path)
     arguments = parser.parse_args()
+    Path("runs").mkdir(exist_ok=True)
     context, costs = multiprocessing.get_context("spawn"), dict[str, list[Cost]]()
     sys.stdout.write("| part | size | seconds | MiB |\n|---|---|---|---|\n")
     for part in arguments.parts:

@@ -33,31 +33,36 @@ def main() -> None:
     if launch.relaunch("stages.train", params.processes):
         return
     keep_freed_memory(even_large=True)
+    run.train_encoder(
+        data=read_data(params),
+        student=StudentParams.load(),
+        prompts=PromptParams.load(),
+        recipe=params,
+        outputs=Outputs(ENCODER, METRICS, CURVE, VALIDATION),
+        scratch=run.Scratch(CHECKPOINTS, LIVE),
+    )
+
+
+def read_data(params: TrainParams) -> run.TrainingData:
+    """Return what the tables say to train on; whole tables, which every rank reads, stay in memory no longer."""
     corpus, queries = io.read(CORPUS, schemas.CORPUS), io.read(QUERIES, schemas.QUERIES)
     qrels, groups = io.read(QRELS, schemas.QRELS), io.read(GROUPS, schemas.GROUPS)
     drops = data.needed_drops(parts.row_groups(DROPS, schemas.DROPS), groups, queries)
     trained_on = data.training_groups(groups, queries)
     validated_on = data.validation_groups(groups, drops, queries)
     vectors = parts.row_groups(VECTORS, schemas.VECTORS) if params.batch_kd_weight else ()
-    run.train_encoder(
-        data=run.TrainingData(
-            groups=trained_on,
-            validation=validated_on,
-            texts=data.training_texts(
-                [*trained_on, *validated_on],
-                corpus=corpus,
-                queries=queries,
-                qrels=qrels,
-                drops=drops,
-                vectors=vectors,
-            ),
-            examples=data.examples_by_task(io.read(EXAMPLES, schemas.EXAMPLES)),
+    return run.TrainingData(
+        groups=trained_on,
+        validation=validated_on,
+        texts=data.training_texts(
+            [*trained_on, *validated_on],
+            corpus=corpus,
+            queries=queries,
+            qrels=qrels,
+            drops=drops,
+            vectors=vectors,
         ),
-        student=StudentParams.load(),
-        prompts=PromptParams.load(),
-        recipe=params,
-        outputs=Outputs(ENCODER, METRICS, CURVE, VALIDATION),
-        scratch=run.Scratch(CHECKPOINTS, LIVE),
+        examples=data.examples_by_task(io.read(EXAMPLES, schemas.EXAMPLES)),
     )
 
 

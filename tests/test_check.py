@@ -137,7 +137,11 @@ def test_every_section_is_checked() -> None:
         ),
         (
             {"evaluate.max_tokens": 600},
-            "evaluate.max_tokens is 600, but prompts.max_tokens, the longest input, is 512; lower the one, or raise ",
+            "evaluate.max_tokens is 600, and a prompt comes before it, but prompts.max_tokens, the longest input, is ",
+        ),
+        (
+            {"train.query_tokens": 512},
+            "train.query_tokens is 512, and a prompt comes before it, but prompts.max_tokens, the longest input, is ",
         ),
         (
             {"evaluate.tasks": ["BoolQQ"]},
@@ -330,6 +334,14 @@ def test_a_student_on_this_machine_is_refused_before_the_teachers_run(
         ("mistral", {"head_dim": 32}, "this student has 64 for 32. Set it to pretrained"),
     ],
 )
+def test_a_trained_student_keeps_its_last_layer(tmp_path: Path, tiny_checkpoint: Path) -> None:
+    folder = save(tmp_path / "model", "mistral", tiny_checkpoint, **SIZES)
+    io.write_json(folder / "encoder.json", {})
+    changes = {"student.model": {"kind": "files", "path": str(folder)}, "student.layers": None}
+    assert "weighted_mean would write its last layer anew; set that to pretrained" in refusal(write(tmp_path, changes))
+    check.check(write(tmp_path, changes | {"student.last_layer": "pretrained"}))
+
+
 def test_a_student_on_this_machine_whose_last_layer_cannot_be_written_is_refused(
     family: str, sizes: dict[str, Any], message: str, tmp_path: Path, tiny_checkpoint: Path
 ) -> None:

@@ -62,6 +62,14 @@ def test_edits_are_not_overwritten(project: Path, base: str) -> None:
     assert make(project, "preset", "PRESET=one").returncode == 0
 
 
+def test_without_a_commit_a_preset_replaces_nothing(project: Path) -> None:
+    shutil.rmtree(project / ".git")
+    refused = make(project, "preset", "PRESET=one")
+    assert refused.returncode != 0
+    assert refused.stderr.startswith("presets/one.yaml would replace params.yaml, which no commit keeps: run git init")
+    assert (project / "params.yaml").read_text() == COMMITTED
+
+
 def test_params_stay_without_a_preset(project: Path) -> None:
     (project / "params.yaml").write_text("# mine\n")
     asked = make(project, "preset")

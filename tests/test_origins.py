@@ -1,6 +1,8 @@
 import base64
 import hashlib
 import shutil
+import subprocess
+import sys
 import time
 import zipfile
 from collections.abc import Callable
@@ -181,6 +183,27 @@ def test_what_was_made_in_part_is_not_there(index: Path) -> None:
     with pytest.raises(InputError, match="broken off"):
         origins.made_once("model", make)
     assert not (origins.INPUTS_DIR / "model").exists()
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        {},
+        {"XDG_CACHE_HOME": "/caches"},
+        {"HF_HOME": "~/models", "XDG_CACHE_HOME": "/caches"},
+        {"HF_HUB_CACHE": "$HOME/models", "HF_HOME": "/other"},
+        {"HUGGINGFACE_HUB_CACHE": "/old", "HF_HOME": "/other"},
+    ],
+    ids="+".join,
+)
+def test_the_hubs_cache_is_where_its_client_has_it(named: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("XDG_CACHE_HOME", "HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in named.items():
+        monkeypatch.setenv(name, value)
+    asked = "from huggingface_hub.constants import HF_HUB_CACHE; print(HF_HUB_CACHE)"
+    told = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True).stdout.strip()
+    assert origins._hub_cache() == Path(told)
 
 
 def test_model_that_does_not_arrive_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:

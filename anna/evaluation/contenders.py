@@ -144,8 +144,8 @@ def _prefix(config: EncoderConfig, tokenizer: Any, task: str, mode: str, max_tok
     if max_tokens > room:
         raise InputError(
             f"evaluate.max_tokens is {max_tokens}, but the prompt of {task!r} with {len(examples)} examples leaves "
-            f"{room} of prompts.max_tokens ({config.max_tokens}); lower it, or shorten the examples by "
-            "prompts.example_tokens"
+            f"{room} of prompts.max_tokens ({config.max_tokens}); lower it, or, which trains again, raise that or "
+            "shorten the examples by prompts.example_tokens"
         )
     return prefix
 

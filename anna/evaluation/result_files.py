@@ -41,7 +41,7 @@ def read_results(folder: Path) -> tuple[dict[str, float], dict[str, str]]:
 def _score(path: Path, task: AbsTask) -> float:
     try:
         result = TaskResult.from_disk(path)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"{path} is not a result in mteb's format ({one_line(error)}); score the task again, or remove the file"
         ) from None

@@ -56,4 +56,5 @@ class Case:
     @cached_property
     def setup(self) -> Setup:
         """What decides the memory of training."""
-        return training.setup(self.settings.train, self.models.student, self.hardware, self.ranks, self.work.largest)
+        own = training.setup(self.settings.train, self.models.student, self.hardware, self.ranks, self.work.largest)
+        return own._replace(start=training.start(self.settings, self.counts, own))

@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import yaml
+import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from anna import io
+from anna import io, schemas
 from anna.errors import InputError
-from anna.params import Loader
+from anna.params import last_read
 from anna.planning.known_rows import ASSUMED, Known
 from anna.planning.settings import Settings
 from anna.planning.sources import LISTS, filters, known_rows
@@ -47,7 +47,7 @@ similarities those from `positive_at` on."""
 GROUPS_PER_QUERY = 0.98
 """Training groups of a query, rounded down: 5,524 of 5,601 in the default."""
 
-LOCK, INGESTED, FILTERED = Path("dvc.lock"), Path("metrics/ingest.json"), Path("metrics/filter.json")
+INGESTED, FILTERED = Path("metrics/ingest.json"), Path("metrics/filter.json")
 CORPUS, QUERIES = Path("data/corpus.parquet"), Path("data/queries.parquet")
 
 
@@ -124,26 +124,24 @@ def count(settings: Settings, params: Path, given: Mapping[str, int]) -> Counts:
     return _from_params(settings, given)
 
 
-def is_ingested(settings: Settings, lock: Path = LOCK) -> bool:
-    """Return whether the last run of `ingest` was one of the same sources."""
-    if not lock.is_file():
-        return False
-    stages = yaml.load(lock.read_text(encoding="utf-8"), Loader).get("stages", {})
-    read = stages.get("ingest", {}).get("params", {}).get("params.yaml", {}).get("ingest")
+def is_ingested(settings: Settings, root: Path = Path()) -> bool:
+    """Return whether the last run of `ingest`, of the project at `root`, was one of the same sources."""
     try:
-        return bool(type(settings.ingest).model_validate(read) == settings.ingest)
+        return bool(type(settings.ingest).model_validate(last_read("ingest", root).get("ingest")) == settings.ingest)
     except ValidationError:
         return False
 
 
 def _from_tables(settings: Settings) -> Counts:
-    made: dict[str, Any] = io.read_json(INGESTED)["train"]
+    made: dict[str, Any] = io.read_json(INGESTED).get("train", {})
     groups = io.read_json(FILTERED)["tasks"] if FILTERED.is_file() else {}
     is_here = CORPUS.is_file() and QUERIES.is_file()
-    lengths = (_lengths(CORPUS), _lengths(QUERIES)) if is_here else ({}, {})
+    lengths = (_lengths(CORPUS, schemas.CORPUS), _lengths(QUERIES, schemas.QUERIES)) if is_here else ({}, {})
     tasks = []
     for source in _by_task(settings):
         name = source[0].task
+        if name not in made:
+            raise InputError(f"{INGESTED} has no task {name!r}; delete it and run: dvc repro ingest")
         own = made[name]
         task = _task(source, own["queries"], own["docs"], settings)
         asked, docs = lengths[1].get(name, task.query_lengths), lengths[0].get(name, task.doc_lengths)
@@ -225,8 +223,9 @@ def _distractors(source: Any, assumed: list[str], filtered: list[str]) -> float:
     return docs
 
 
-def _lengths(path: Path) -> dict[str, Lengths]:
+def _lengths(path: Path, schema: pa.Schema) -> dict[str, Lengths]:
     """Return the estimated tokens of every text of a table, EOS included, by task."""
-    table = pl.scan_parquet(path).select("task", (pl.col("text").str.len_bytes() / BYTES_PER_TOKEN + 1).alias("n"))
-    parts = table.collect().partition_by("task", as_dict=True)
+    with io.opened(path, schema):
+        table = pl.scan_parquet(path).select("task", (pl.col("text").str.len_bytes() / BYTES_PER_TOKEN + 1).alias("n"))
+        parts = table.collect().partition_by("task", as_dict=True)
     return {str(key[0]): part["n"].to_numpy() for key, part in parts.items()}

@@ -1,7 +1,7 @@
 """One estimate per stage: tokens, operations, memory, disk and time."""
 
 from anna.footprint import whole_weights
-from anna.planning import scoring, tables, training
+from anna.planning import scoring, tables
 from anna.planning.case import Case, Estimate
 from anna.planning.hardware import HOST_BANDWIDTH
 from anna.planning.memory import LIBRARIES, host_memory, needed_memory
@@ -38,14 +38,7 @@ def train(case: Case) -> Estimate:
     note = f"{done.steps:,} steps"
     if params.max_micro_step_tokens:
         note += f", {done.cut_share:.0%} of tokens embedded twice"
-    memory = needed_memory(own)
-    if hardware.is_gpu:
-        is_begun = case.settings.student.last_layer == "weighted_mean" or params.last_layer_first is not None
-        memory = max(memory, is_begun * 4.0 * own.shape.parameters)  # whole, in float32, at every ZeRO stage
-    else:
-        first = whole_weights(own) + training.last_layer_memory(case.settings, case.counts, own)
-        memory = max(memory, case.ranks * (LIBRARIES["train"] + first))
-    return Estimate("train", done.tokens, done.operations, memory, disk, seconds, note)
+    return Estimate("train", done.tokens, done.operations, needed_memory(own), disk, seconds, note)
 
 
 def _export(case: Case) -> Estimate:

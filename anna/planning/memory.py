@@ -21,25 +21,31 @@ LIBRARIES = {
 stages with a model 440 to 640 MiB are the imports alone); `tables` is of `label` and `filter`."""
 
 
-def inference_weights(stage: str, shape: Shape, hardware: Hardware) -> float:
+def inference_weights(stage: str, shape: Shape, hardware: Hardware, *, is_wide: bool) -> float:
     """Return the bytes of weights that encode or score.
 
-    On a GPU teachers are kept in bfloat16; the student is in float32 and has a copy in bfloat16, which autocast makes
-    and keeps: 6 bytes each.
+    In bfloat16 teachers are kept in it; the student is in float32 and has a copy in bfloat16, which autocast makes and
+    keeps: 6 bytes each.
+
+    Args:
+        stage: What computes.
+        shape: Of its model.
+        hardware: A CPU is taken to compute in float32.
+        is_wide: Whether a GPU computes in float32, for a part of the stage at least.
     """
-    on_gpu = 6 if stage == "evaluate" else 2
-    return float(shape.parameters * (on_gpu if hardware.is_gpu else 4))
+    narrow = 6 if stage == "evaluate" else 2
+    return float(shape.parameters * (narrow if hardware.is_gpu and not is_wide else 4))
 
 
-def inference_memory(stage: str, shape: Shape, at_once: float, hardware: Hardware) -> float:
-    """Return the peak memory of computing `at_once` tokens without gradients.
+def inference_memory(stage: str, shape: Shape, at_once: float, hardware: Hardware, *, is_wide: bool) -> float:
+    """Return the peak memory of computing `at_once` tokens without gradients; arguments as for `inference_weights`.
 
     Weights, and per token what one layer holds at a time.
     """
-    number = 2 if hardware.is_gpu else 4
+    number = 2 if hardware.is_gpu and not is_wide else 4
     working = at_once * (16 * shape.hidden + 3 * (shape.ffn + shape.heads * shape.head_dim) * number)
     base = GPU_BASE if hardware.is_gpu else LIBRARIES[stage]
-    return base + inference_weights(stage, shape, hardware) + working
+    return base + inference_weights(stage, shape, hardware, is_wide=is_wide) + working
 
 
 def needed_memory(own: Setup) -> float:
@@ -48,8 +54,9 @@ def needed_memory(own: Setup) -> float:
     There each rank has libraries, and the first two copies of what is trained: of before, and of what is saved.
     """
     if own.is_gpu:
-        return peak(own)
-    return own.ranks * (LIBRARIES["train"] + peak(own)) + 8 * own.trained
+        return max(peak(own), own.start)
+    copies = 8 * own.trained
+    return max(own.ranks * (LIBRARIES["train"] + peak(own)) + copies, own.ranks * (LIBRARIES["train"] + own.start))
 
 
 def host_memory(checkpoint: Shape, own: Setup) -> float:

@@ -9,8 +9,9 @@ from anna.planning.case import Case, Estimate
 from anna.planning.estimates import downloads
 from anna.planning.hardware import GPUS_OF_MACHINE
 from anna.planning.known_rows import ASSUMED
-from anna.planning.memory import host_memory, inference_weights, needed_memory
-from anna.planning.scoring import longest_text, scored_by, scoring_memory
+from anna.planning.memory import LIBRARIES, host_memory, inference_weights, needed_memory
+from anna.planning.scoring import is_wide, longest_text, scored_by, scoring_memory
+from anna.planning.tables import read_by_rank
 from anna.planning.text import aligned, count, duration, size
 
 ON_GPU = ("retrieve_dense", "rerank", "train", "evaluate")
@@ -95,7 +96,8 @@ def notes(case: Case) -> list[str]:
         lines += textwrap.wrap(f"Not applied: {', '.join(filters)}. There are at most so many rows.", 110)
     gpus, processes = case.hardware.devices, case.settings.train.processes
     if case.hardware.is_gpu and case.ranks < gpus:
-        lines.append(f"Training uses {case.ranks} of {gpus} GPUs; to use all: train.processes: {gpus}")
+        more = "" if case.settings.train.batch_queries >= 2 * gpus else f", train.batch_queries: {2 * gpus} or more"
+        lines.append(f"Training uses {case.ranks} of {gpus} GPUs; to use all: train.processes: {gpus}{more}")
     if case.hardware.is_gpu and processes < case.ranks:
         lines.append(f"{case.ranks} ranks are more than one machine's: a launcher starts them (docs/SCALING.md)")
     if case.hardware.is_gpu and (wide := [name for name in ON_GPU if getattr(case.settings, name).dtype == "float32"]):
@@ -137,10 +139,16 @@ def verdict(case: Case, estimates: Sequence[Estimate], free_disk: float | None) 
             f"train.processes is {case.settings.train.processes}, but {there}: set train.processes to "
             f"{hardware.devices}"
         )
+    if case.settings.train.batch_queries < 2 * case.ranks:
+        faults.append(
+            f"train.batch_queries is {case.settings.train.batch_queries}, but there are {case.ranks} ranks, and each "
+            "needs a query of every batch, a task's last one included, which may hold half as many: set it to "
+            f"{2 * case.ranks} or more"
+        )
     beside = _beside_gpus(case, estimates) if hardware.is_gpu else {}
     for stage, needed in beside.items():
         if hardware.beside is not None and needed > FREE_SHARE * hardware.beside:
-            what = "train, while it loads the checkpoint," if stage == "train" else stage
+            what = "train, while it loads texts and checkpoint," if stage == "train" else stage
             faults.append(
                 f"{what} needs {size(needed)} of the machine's {size(hardware.beside)}: "
                 f"{_remedy_beside(stage, FREE_SHARE * hardware.beside, case)}"
@@ -172,27 +180,34 @@ def _remedy(stage: str, own: Setup, case: Case) -> str:
 def _scoring_remedy(stage: str, case: Case) -> str:
     """Return the largest power of two tokens at once that fits, unless one text of the longest is already too much."""
     largest, longest = getattr(case.settings, stage).tokens_per_batch, longest_text(stage, case)
+    if scoring_memory(stage, case, largest) <= _room(case):
+        return "as for retrieve_dense, or leave teacher out of evaluate.baselines"
     powers = [2**power for power in reversed(range(largest.bit_length())) if longest <= 2**power < largest]
     for tokens in powers:
         needed = scoring_memory(stage, case, tokens)
         if needed <= _room(case):
             return f"set {stage}.tokens_per_batch: {tokens} ({needed / GIB:.1f} GiB)"
-    weights = size(inference_weights(stage, scored_by(stage, case), case.hardware))
+    weights = size(inference_weights(stage, scored_by(stage, case), case.hardware, is_wide=is_wide(stage, case)))
     where = "GPU" if case.hardware.is_gpu else "machine"
     return f"the weights alone take {weights}; use a larger {where}, or a smaller {MODEL_KEYS[stage]}"
 
 
 def _beside_gpus(case: Case, estimates: Sequence[Estimate]) -> dict[str, float]:
     """Return what needs a machine's own memory beside its GPUs: stages that use none, and `train` while it loads."""
-    of_machine = case.setup._replace(ranks=min(case.ranks, GPUS_OF_MACHINE))
     found = {one.stage: one.memory for one in estimates if one.stage not in ON_GPU}
-    return found | {"train": host_memory(case.models.checkpoint, of_machine)}
+    return found | {"train": _loading(case, min(case.ranks, GPUS_OF_MACHINE))}
+
+
+def _loading(case: Case, ranks: int) -> float:
+    """Return what so many ranks of a machine need of its memory while they read the texts, then the checkpoint."""
+    texts = ranks * (LIBRARIES["train"] + read_by_rank(case))
+    return max(texts, host_memory(case.models.checkpoint, case.setup._replace(ranks=ranks)))
 
 
 def _remedy_beside(stage: str, room: float, case: Case) -> str:
     if stage != "train":
         return _remedy(stage, case.setup, case)
-    processes = int(room // host_memory(case.models.checkpoint, case.setup._replace(ranks=1)))
+    processes = int(room // _loading(case, ranks=1))
     return f"set train.processes to {processes}" if processes else "use a larger machine, or a smaller student.model"
 
 

@@ -93,7 +93,7 @@ def evaluate(case: Case) -> Estimate:
             operations += part.number * length * work.forward(models.dense, length)
     tasks = len({part.task for part in found})
     rounds = tasks * (1 + len(params.baselines) + params.with_examples)
-    memory = scoring_memory("evaluate", case, params.tokens_per_batch)
+    memory = max(scoring_memory("evaluate", case, params.tokens_per_batch), _baseline_memory(case))
     disk = sum(part.number for part in found) * models.dense.hidden * 4.0 * ("teacher" in params.baselines)
     used = _local_gpus(case, None if case.settings.scoring.engine == "ray" else case.settings.scoring.workers)
     seconds = START["evaluate"] + rounds * EVALUATION_SECONDS + operations / (hardware.rate * used)
@@ -108,10 +108,30 @@ def scored_by(stage: str, case: Case) -> Shape:
 def scoring_memory(stage: str, case: Case, at_once: int) -> float:
     """Return the peak memory of a stage that encodes or scores `at_once` tokens."""
     shape = scored_by(stage, case)
-    memory = inference_memory(stage, shape, at_once, case.hardware)
+    memory = inference_memory(stage, shape, at_once, case.hardware, is_wide=is_wide(stage, case))
     if stage == "rerank" and case.settings.rerank.kind == "query_likelihood":
         memory += 2 * LOGITS_AT_ONCE * shape.vocabulary * 4  # logits, and their logarithms of softmax
     return memory
+
+
+def is_wide(stage: str, case: Case) -> bool:
+    """Return whether a stage computes in float32 on a GPU, too: all, or the texts of which it compares two orders."""
+    params = getattr(case.settings, stage)
+    return params.dtype == "float32" or (stage != "evaluate" and params.check_queries > 0)
+
+
+def _baseline_memory(case: Case) -> float:
+    """Return the peak memory of the dense teacher as a baseline of `evaluate`; 0: it is none."""
+    if "teacher" not in case.settings.evaluate.baselines:
+        return 0.0
+    params = case.settings.retrieve_dense
+    return inference_memory(
+        "retrieve_dense",
+        case.models.dense,
+        params.tokens_per_batch,
+        case.hardware,
+        is_wide=params.dtype == "float32",
+    )
 
 
 def longest_text(stage: str, case: Case) -> int:

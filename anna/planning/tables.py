@@ -28,6 +28,9 @@ DOC_BYTES = 340
 TEXT_COPIES = 2
 """Of all documents' texts in `filter` (400,000 documents of 400 characters)."""
 
+READ_BYTES = 35
+"""Of a document, its text not counted, in a table of the corpus (500,000 documents)."""
+
 ROW_BYTES = 40
 """Of a row of a run or of labels on disk (default: 8 to 14; ids of larger collections compress worse)."""
 
@@ -63,6 +66,11 @@ def labels(stage: str, case: Case) -> Estimate:
 def report(case: Case) -> Estimate:
     """Return the estimate of `report`, which counts the margins once more as `filter` does."""
     return Estimate("report", 0, 0, LIBRARIES["report"] + _documents(case, copies=TEXT_COPIES), MIB, 3.0)
+
+
+def read_by_rank(case: Case) -> float:
+    """Return the memory of the documents that every rank of training reads, before it keeps those of its groups."""
+    return READ_BYTES * sum(task.docs for task in case.counts.tasks) + _text_bytes(case)
 
 
 def _documents(case: Case, *, copies: int) -> float:

@@ -4,7 +4,7 @@ import math
 from typing import Any, NamedTuple
 
 from anna.errors import InputError
-from anna.footprint import Setup, recomputed_layers, saved_by_last_layer
+from anna.footprint import Setup, recomputed_layers, saved_by_last_layer, whole_weights
 from anna.planning import work
 from anna.planning.counts import Counts, Task, mean
 from anna.planning.hardware import Hardware
@@ -176,13 +176,18 @@ def alone(settings: Settings, counts: Counts, shape: Shape) -> float:
     return operations
 
 
-def last_layer_memory(settings: Settings, counts: Counts, own: Setup) -> float:
-    """Return the bytes of the last layer's start or of training it first, whichever takes more.
+def start(settings: Settings, counts: Counts, own: Setup) -> float:
+    """Return the bytes of a process for the last layer's start or for training it first, whichever takes more.
 
-    The start is fitted on a sample of states in float64, held three times: by text, together and weighted. Training it
-    first holds what it is given of all texts in half precision, and a batch's backward pass.
+    On a GPU the whole weights in float32, at every ZeRO stage. On a CPU there is more beside them: the start is fitted
+    on a sample of states in float64, held three times: by text, together and weighted. Training it first holds what it
+    is given of all texts in half precision, and a batch's backward pass.
     """
-    return max(_start_memory(settings, counts, own.shape), _alone_memory(settings, counts, own))
+    if settings.student.last_layer == "pretrained" and settings.train.last_layer_first is None:
+        return 0.0
+    if own.is_gpu:
+        return 4.0 * own.shape.parameters
+    return whole_weights(own) + max(_start_memory(settings, counts, own.shape), _alone_memory(settings, counts, own))
 
 
 def _start_memory(settings: Settings, counts: Counts, shape: Shape) -> float:

@@ -51,9 +51,12 @@ def read(path: Path, sections: Mapping[str, Mapping[str, Any]]) -> Runs:
         return {}
     told = io.read_json(path, remedy="run: python -m benchmarks.ablation")
     try:
-        runs = {variant: {int(seed): scores for seed, scores in own.items()} for variant, own in told["runs"].items()}
+        runs = {
+            variant: {int(seed): {name: float(score) for name, score in scores.items()} for seed, scores in own.items()}
+            for variant, own in told["runs"].items()
+        }
         return runs if told["recipe"] == recipe_hash(sections) else {}
-    except (AttributeError, KeyError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path} holds no runs by variant and seed; run: python -m benchmarks.ablation") from error
 
 

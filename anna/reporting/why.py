@@ -194,7 +194,7 @@ def _indent(text: str, by: str = "  ") -> list[str]:
 def _of_text(queries: pa.Table, text: str) -> Rows:
     """Return the queries that have this text."""
     folded = pl.DataFrame(queries.select(["text"])).select(fold(pl.col("text"))).to_series()
-    rows: Rows = queries.filter(pa.array((folded == normalise(text)).to_list())).to_pylist()
+    rows: Rows = queries.filter(pa.array((folded == normalise(text)).to_list(), pa.bool_())).to_pylist()
     return rows
 
 

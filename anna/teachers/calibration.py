@@ -8,6 +8,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from anna import io, margins, schemas
+from anna.errors import InputError
 from anna.margins import Calibration, Kept, Sweep
 from anna.negatives import QUERY_VERDICTS, Rule, Verdict
 from anna.teachers.blocks import Block, query_blocks
@@ -18,6 +19,8 @@ from anna.teachers.filtering import FilterParams
 def of_run(folder: Path, params: FilterParams, rule: Rule | None = None) -> Calibration:
     """Return what every margin would keep of the tables in `folder`; see `calibrate`."""
     queries = io.read(folder / "queries.parquet", schemas.QUERIES)
+    if not queries.num_rows:
+        raise InputError(f"{folder / 'queries.parquet'} is empty, so no margin keeps anything; run: dvc repro ingest")
     corpus = io.read(folder / "corpus.parquet", schemas.CORPUS)
     blocks = query_blocks(queries, sources(folder, params.relabel_margin))
     return calibrate(corpus, queries, blocks, params, rule)

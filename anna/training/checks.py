@@ -1,5 +1,6 @@
-"""What is refused before the first step, so that no run is lost to it later."""
+"""What is refused, or told, before the first step, so that no run is lost to it later."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -11,6 +12,11 @@ from anna.modeling.student import StudentParams
 from anna.training.batches import Batch, Texts
 from anna.training.recipe import TrainParams
 from anna.training.step import batch_prefix
+
+SAMPLED = 1000
+"""Texts of each side of which it is told how many lose their end."""
+
+_log = logging.getLogger(__name__)
 
 
 class _Prompt(NamedTuple):
@@ -97,3 +103,21 @@ def _prompts(encoder: Encoder, batches: Sequence[Batch], texts: Texts) -> Iterat
         count = len(prompt.examples)
         where = f"task {task!r} with all of its {count} examples, which the export carries,"
         yield _Prompt(task, encoder.config.prefix(task, count), where, "ingest.examples_per_task")
+
+
+def tell_cut(encoder: Encoder, texts: Texts, recipe: TrainParams) -> None:
+    """Log how many texts are longer than training reads of them, by a sample of queries and of documents."""
+    sides = ("queries", texts.queries, recipe.query_tokens), ("documents", texts.docs, recipe.doc_tokens)
+    for name, by_id, limit in sides:
+        some = [by_id[text_id] for text_id in sorted(by_id)[:: -(-len(by_id) // SAMPLED)]]
+        lengths = [len(row) for row in encoder.tokenizer(some, verbose=False)["input_ids"]]
+        if num_longer := sum(length > limit for length in lengths):
+            _log.info(
+                "%.0f %% of %s are longer than the %d tokens that are read of each, and lose their end; the longest of "
+                "%d has %d",
+                100 * num_longer / len(lengths),
+                name,
+                limit,
+                len(lengths),
+                max(lengths),
+            )

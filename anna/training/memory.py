@@ -32,6 +32,7 @@ def check_memory(student: StudentParams, recipe: TrainParams, ranks: int, memory
         return
     shape = shape.cut(student.layers)
     is_gpu = torch.cuda.is_available()
+    begins_with_last = student.last_layer == "weighted_mean" or recipe.last_layer_first is not None
     setup = Setup(
         shape=shape,
         ranks=ranks,
@@ -44,13 +45,13 @@ def check_memory(student: StudentParams, recipe: TrainParams, ranks: int, memory
         recomputed=recomputed_layers(recipe.gradient_checkpointing, shape.layers),
         is_quantized=recipe.quantize is not None,
         weight_bytes=2 if is_gpu and compute_dtype(recipe.dtype) == torch.bfloat16 else 4,
+        start=4.0 * shape.parameters * begins_with_last,
     )
     room = memory or available_memory(ranks)
-    whole = 4.0 * shape.parameters
-    if whole > room and (student.last_layer == "weighted_mean" or recipe.last_layer_first):
+    if setup.start > room:
         raise InputError(
             "student.last_layer or train.last_layer_first needs the whole model in float32 in every process: "
-            f"{whole / GIB:.1f} GiB of {room / GIB:.1f}; set student.last_layer to pretrained and "
+            f"{setup.start / GIB:.1f} GiB of {room / GIB:.1f}; set student.last_layer to pretrained and "
             "train.last_layer_first to null"
         )
     if floor(setup) <= room:

@@ -24,7 +24,7 @@ from anna.origins import describe, fetch_model
 from anna.training import engine as engines
 from anna.training.batches import Batch, Group, Texts, check_world, plan_epochs
 from anna.training.checkpoint import Checkpoints
-from anna.training.checks import check_dims, check_last_layer, check_prompts
+from anna.training.checks import check_dims, check_last_layer, check_prompts, tell_cut
 from anna.training.gather import from_first
 from anna.training.identity import conditions, identify
 from anna.training.last_layer import prepare_last_layer
@@ -91,6 +91,7 @@ def train_encoder(
     check_world(batches, world_size)
     check_prompts(encoder, batches, data.texts, recipe)
     _say(data.groups, held_out, batches, recipe, world_size)
+    tell_cut(encoder, data.texts, recipe)
     identity = {}
     if rank == 0:
         identity = identify(

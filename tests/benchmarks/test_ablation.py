@@ -29,10 +29,10 @@ def test_values_are_read_as_yaml_and_the_params_given_stay_as_they_are() -> None
     assert params["train"]["seed"] == 17
 
 
-@pytest.mark.parametrize("setting", ["train.sede=1", "trian.seed=1", "seed=1"])
+@pytest.mark.parametrize("setting", ["train.sede=1", "trian.seed=1", "seed=1", "train.first.epochs=1"])
 def test_a_key_that_is_none_is_refused(setting: str) -> None:
     with pytest.raises(InputError, match=rf"^{setting}: params\.yaml has no {setting[:-2]}$"):
-        ablation.changed({"train": {"seed": 17}}, [setting])
+        ablation.changed({"train": {"seed": 17, "first": None}}, [setting])
 
 
 def test_tables_have_mean_and_spread_and_the_difference_of_each_seed_to_the_default(

@@ -56,7 +56,7 @@ def test_an_incomplete_result_is_refused(tmp_path: Path) -> None:
         result_files.read_results(tmp_path)
 
 
-@pytest.mark.parametrize("content", ["not json", "{}", '{"task_name": "STS12"}'])
+@pytest.mark.parametrize("content", ["not json", "{}", "[]", '{"task_name": "STS12"}'])
 def test_a_broken_file_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / "STS12.json").write_text(content)
     with pytest.raises(InputError, match=r"STS12.json is not a result in mteb's format .*; score .* or remove"):

@@ -93,13 +93,16 @@ def test_params_ask_for_no_more_rows_than_there_are(paper: Settings) -> None:
 
 def test_tables_count_while_their_sources_are_the_same(tmp_path: Path) -> None:
     settings, lock = read_settings(REPO / "params.yaml"), tmp_path / "dvc.lock"
-    assert not is_ingested(settings, lock)
+    assert not is_ingested(settings, tmp_path)
+    for damaged in ("", "stages:\n<<<<<<< HEAD\n", "stages: []"):
+        lock.write_text(damaged)
+        assert not is_ingested(settings, tmp_path)
     ingest = yaml.safe_load((REPO / "params.yaml").read_text(encoding="utf-8"))["ingest"]
     own = ingest["train"][0]["rows"]
     for rows, is_same in ((own, True), (own - 1, False)):
         ingest["train"][0]["rows"] = rows
         lock.write_text(yaml.safe_dump({"stages": {"ingest": {"params": {"params.yaml": {"ingest": ingest}}}}}))
-        assert is_ingested(settings, lock) == is_same
+        assert is_ingested(settings, tmp_path) == is_same
 
 
 @pytest.mark.parametrize(("filtered", "groups"), [(100, 57), (99, 98), (None, 98)])
@@ -209,6 +212,21 @@ def test_distractors_are_counted(paper: Settings, rows: int | None, docs: int, i
     assert found.tasks[0].docs - without.tasks[0].docs == round(docs * 0.92)
     named = (f"{source.task}'s distractors (set rows there)",) if is_assumed else ()
     assert (found.assumed, without.assumed) == (named, ())
+
+
+def test_damaged_tables_are_told_in_one_line(paper: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(counts, "is_ingested", lambda _: True)
+    io.write_json(counts.INGESTED, {})
+    with pytest.raises(InputError, match=r"metrics/ingest.json has no task '.*'; delete it and run: dvc repro ingest"):
+        count(paper, PAPER, {})
+    counts.CORPUS.parent.mkdir(exist_ok=True)
+    for path in (counts.CORPUS, counts.QUERIES):
+        path.write_bytes(b"PAR1 and then nothing")
+    with pytest.raises(InputError, match=r"data/corpus.parquet is not a readable Parquet file"):
+        count(paper, PAPER, {})
+    (tmp_path / "corpus.parquet").write_bytes(b"PAR1 and then nothing")
+    with pytest.raises(InputError, match=r"is not a readable Parquet file .*; run: dvc checkout --force"):
+        held_out.from_tables(paper, tmp_path)
 
 
 def test_held_out_tables_are_counted_without_repetitions(tmp_path: Path) -> None:

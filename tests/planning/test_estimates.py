@@ -110,8 +110,10 @@ def test_teachers_use_the_gpus_that_scoring_gives_them() -> None:
 
 def test_on_a_gpu_teachers_are_in_bfloat16_and_the_student_has_a_copy_in_it() -> None:
     for stage, number in (("retrieve_dense", 2), ("rerank", 2), ("evaluate", 6)):
-        assert memory.inference_memory(stage, SHAPE, 0, parse("l4")) == GPU_BASE + number * SHAPE.parameters
-    assert memory.inference_memory("evaluate", SHAPE, 10, CPU) - memory.LIBRARIES["evaluate"] == (
+        for is_wide in (False, True):
+            expected = GPU_BASE + (4 if is_wide else number) * SHAPE.parameters
+            assert memory.inference_memory(stage, SHAPE, 0, parse("l4"), is_wide=is_wide) == expected
+    assert memory.inference_memory("evaluate", SHAPE, 10, CPU, is_wide=False) - memory.LIBRARIES["evaluate"] == (
         4 * SHAPE.parameters + 10 * (16 * 4 + 3 * (8 + 4) * 4)
     )
 

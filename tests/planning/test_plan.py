@@ -15,6 +15,7 @@ from anna.planning.hardware import parse, this_machine
 from anna.planning.memory import LIBRARIES
 from anna.planning.plan import make_case
 from anna.planning.scoring import scoring_memory
+from anna.training.recipe import AloneParams
 from tests.planning.conftest import REPO, read_settings
 
 PAPER = REPO / "presets/mistral-7b.yaml"
@@ -72,6 +73,57 @@ def test_fewer_tokens_at_once_are_told_where_they_are_enough() -> None:
     assert scoring_memory("retrieve_dense", case, 2 * tokens) > report.FREE_SHARE * 39.4 * GIB
 
 
+def test_teachers_that_are_compared_in_float32_need_room_for_it() -> None:
+    """Their orders are compared at the stage's end, after hours."""
+    case = paper("l4x8")
+    found = []
+    for queries in (8, 0):
+        dense = case.settings.retrieve_dense.model_copy(update={"check_queries": queries})
+        rerank = case.settings.rerank.model_copy(update={"check_queries": queries})
+        changed = replace(case, settings=case.settings._replace(retrieve_dense=dense, rerank=rerank))
+        found.append({one.stage: one.memory for one in estimate(changed)})
+    for stage, shape in (("retrieve_dense", case.models.dense), ("rerank", case.models.reranker)):
+        at_once = getattr(case.settings, stage).tokens_per_batch
+        wide, narrow = (own[stage] for own in found)
+        assert wide - narrow == 2 * (shape.parameters + at_once * 3 * (shape.ffn + shape.heads * shape.head_dim))
+
+
+def test_the_dense_teacher_as_a_baseline_needs_its_own_room() -> None:
+    case = paper("rtx4090x8")
+    large = replace(case, models=case.models._replace(dense=case.models.student, student=case.models.dense))
+    lines = report.verdict(large, estimate(large), None)
+    (evaluate,) = [line for line in lines if line.startswith("  - evaluate")]
+    assert evaluate.endswith(": as for retrieve_dense, or leave teacher out of evaluate.baselines")
+    alone = large.settings.evaluate.model_copy(update={"baselines": ()})
+    without = replace(large, settings=large.settings._replace(evaluate=alone))
+    assert not [line for line in report.verdict(without, estimate(without), None) if "evaluate" in line]
+
+
+def test_the_start_of_the_last_layer_has_its_own_remedy() -> None:
+    case = paper("rtx4090x8")
+    first = AloneParams(epochs=1, batch_queries=256, learning_rate=1e-3)
+    train = case.settings.train.model_copy(update={"last_layer_first": first, "zero_stage": 3})
+    changed = replace(case, settings=case.settings._replace(train=train))
+    assert changed.setup.start == 4 * case.models.student.parameters
+    (line,) = [line for line in report.verdict(changed, estimate(changed), None) if line.startswith("  - train")]
+    assert line == (
+        "  - train needs 26.5 GiB of 23.6 GiB per GPU: set student.last_layer: pretrained, with "
+        "train.last_layer_first: null (18.0 GiB)"
+    )
+
+
+def test_fewer_queries_than_two_a_rank_are_told() -> None:
+    case = paper("h200x128")
+    (line,) = [line for line in report.verdict(case, estimate(case), None) if "train.batch_queries" in line]
+    assert line.startswith("  - train.batch_queries is 128, but there are 128 ranks, and each needs a query of every")
+    assert line.endswith(": set it to 256 or more")
+    few = case.settings.train.model_copy(update={"batch_queries": 8})
+    idle = replace(paper("h200x8"), settings=case.settings._replace(train=few), ranks=4)
+    assert "Training uses 4 of 8 GPUs; to use all: train.processes: 8, train.batch_queries: 16 or more" in report.notes(
+        idle
+    )
+
+
 def test_what_train_would_refuse_is_said() -> None:
     case = paper("rtx4090x8")
     whole = case.settings.train.model_copy(update={"method": "full"})
@@ -95,7 +147,8 @@ def test_the_memory_of_the_machine_itself_is_said_and_compared() -> None:
         "  - ingest needs 61.1 GiB of the machine's 50.0 GiB: set fewer `rows`",
         "  - retrieve_bm25 needs 52.6 GiB of the machine's 50.0 GiB: set fewer `rows`",
         "  - export needs 53.7 GiB of the machine's 50.0 GiB: use a larger machine, or a smaller student.model",
-        "  - train, while it loads the checkpoint, needs 115 GiB of the machine's 50.0 GiB: set train.processes to 3",
+        "  - train, while it loads texts and checkpoint, needs 115 GiB of the machine's 50.0 GiB: set train.processes "
+        "to 3",
     ]
     large = replace(case, hardware=case.hardware._replace(beside=200 * GIB))
     assert report.verdict(large, found, None) == [line]

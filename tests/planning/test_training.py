@@ -153,16 +153,18 @@ def test_each_rank_trains_the_last_layer_first() -> None:
 def test_the_last_layer_holds_its_sample_or_what_it_is_given_of_all_texts() -> None:
     counts, plain = Counts((TASK,), "", ()), settings()
     own = training.setup(plain.train, SHAPE, MEASURED_ON, 1, 100)
-    assert training.last_layer_memory(plain, counts, own) == 0
+    assert training.start(plain, counts, own) == 0
+    whole = 4 * SHAPE.parameters
     first = settings(last_layer_first=AloneParams(epochs=5, batch_queries=40, learning_rate=1e-3))
     docs = 160 * 2  # of 400
     known = 2 * 4 * (160 * 10 + docs * 48) + 4 * 4 * (160 + docs)
     batch = training.plan_pass(TASK, first, 40, 0).tokens * (4 * 4 + 12 * 4 + 2 * 2 * 4)  # given; states; keys, values
-    trained = training.last_layer_memory(first, counts, own)
-    assert trained == pytest.approx(known + batch)
+    trained = training.start(first, counts, own)
+    assert trained == pytest.approx(whole + known + batch)
+    assert training.start(first, counts, own._replace(is_gpu=True)) == whole
     student = first.student.model_copy(update={"last_layer": "weighted_mean"})
-    fitted = training.last_layer_memory(first._replace(student=student), counts, own)
-    assert fitted == pytest.approx(3 * 8 * 4 * 160 * (10 + 48 + 20))
+    fitted = training.start(first._replace(student=student), counts, own)
+    assert fitted == pytest.approx(whole + 3 * 8 * 4 * 160 * (10 + 48 + 20))
     assert fitted > trained
     assert training.SAMPLE_BYTES == last_layer.SAMPLE_BYTES
 

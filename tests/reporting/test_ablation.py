@@ -28,7 +28,15 @@ def test_runs_are_of_every_seed_and_of_no_other_parameters(tmp_path: Path) -> No
         assert ablation.read(path, {**SECTIONS, section: {**SECTIONS[section], "epochs": 4}}) == {}
 
 
-@pytest.mark.parametrize("text", ["{}", '{"recipe": "", "runs": []}', '{"recipe": "", "runs": {"a": {"b": {}}}}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{}",
+        '{"recipe": "", "runs": []}',
+        '{"recipe": "", "runs": {"a": {"b": {}}}}',
+        '{"recipe": "", "runs": {"a": {"17": {"mean": null}}}}',
+    ],
+)
 def test_a_file_of_something_else_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "ablation.json"
     path.write_text(text, encoding="utf-8")

@@ -158,6 +158,13 @@ def test_what_is_neither_an_id_nor_a_text_is_refused(data: Path, unknown: str) -
         why.explain(unknown, data)
 
 
+@pytest.mark.parametrize("asked", ["T:q:01", "who asks"])
+def test_a_table_without_queries_is_told(data: Path, asked: str) -> None:
+    io.write(data / "queries.parquet", schemas.QUERIES.empty_table(), schemas.QUERIES)
+    with pytest.raises(InputError, match=r"queries.parquet; it is empty, run: dvc repro ingest"):
+        why.explain(asked, data)
+
+
 def test_a_text_that_is_nearly_one_is_answered_with_it(data: Path) -> None:
     with pytest.raises(InputError, match=r"nor as a whole text; did you mean 'who asks' \(T:q:01\)\?$"):
         why.explain("whi asks", data)

@@ -103,3 +103,6 @@ def test_of_the_tables_of_a_run(toy: Toy, labels: pa.Table, tmp_path: Path, rela
         io.write(tmp_path / "reranker_run.parquet", table(schemas.RUN, RERANKED), schemas.RUN)
     expected = calibration.calibrate(toy.corpus, toy.queries, blocks(toy, labels, 99, RERANKED), params)
     assert calibration.of_run(tmp_path, params) == expected
+    io.write(tmp_path / "queries.parquet", schemas.QUERIES.empty_table(), schemas.QUERIES)
+    with pytest.raises(InputError, match=r"queries.parquet is empty, so no margin keeps anything; run: dvc repro in"):
+        calibration.of_run(tmp_path, params)

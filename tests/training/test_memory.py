@@ -41,6 +41,17 @@ def test_a_last_layer_that_comes_first_needs_the_whole_model_on_every_rank(tiny_
         check_memory(written, sharded, ranks=8, memory=whole - 1)
 
 
+def test_adapters_are_proposed_together_with_what_they_need(tiny_checkpoint: Path) -> None:
+    """`anna check` refuses an adapter beside a last layer that begins anew."""
+    plain = recipe(1, "full").model_copy(update={"freeze_token_table": False})
+    written = tiny_student(tiny_checkpoint, last_layer="weighted_mean")
+    with pytest.raises(InputError) as refused:
+        check_memory(written, plain, ranks=1, memory=needed(tiny_checkpoint) - 1)
+    assert "set train.method: lora, with student.last_layer: pretrained and train.last_layer_first: null (" in str(
+        refused.value
+    )
+
+
 def test_sharding_is_the_remedy_on_several_ranks(tiny_checkpoint: Path) -> None:
     student, plain = tiny_student(tiny_checkpoint), recipe(0, "full").model_copy(update={"freeze_token_table": False})
     with pytest.raises(InputError, match=r"set train\.zero_stage: 3 \(0\.0 GiB\); see"):

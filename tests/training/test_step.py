@@ -11,7 +11,7 @@ from anna.prompts import Example
 from anna.training import engine as engines
 from anna.training import losses, step
 from anna.training.batches import Batch, Group
-from anna.training.checks import check_dims, check_prompts
+from anna.training.checks import check_dims, check_prompts, tell_cut
 from anna.training.layout import lay_out
 from anna.training.losses import combined_loss
 from anna.training.recipe import TrainParams
@@ -115,6 +115,20 @@ def test_a_prompt_that_leaves_too_little_room_is_refused_before_the_first_step(t
         check(needed - 1)
     with pytest.raises(InputError, match=r"task 'Capitals' with all of its 1 examples, .* lower ingest.examples_per_t"):
         check(needed, num_examples=1)
+
+
+def test_how_many_texts_lose_their_end_is_told(tiny_encoder: Encoder, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    docs = {str(number): "water " * (3 if number % 4 else 90) for number in range(1200)}
+    texts = toy_texts()._replace(docs=docs)
+    tell_cut(tiny_encoder, texts, changed(doc_tokens=80, query_tokens=80))
+    (told,) = [record.message for record in caplog.records if "lose their end" in record.message]
+    longest = len(tiny_encoder.tokenizer(docs["0"])["input_ids"])
+    assert longest > 80
+    assert told == (
+        "25 % of documents are longer than the 80 tokens that are read of each, and lose their end; the longest of 600 "
+        f"has {longest}"
+    )
 
 
 @pytest.mark.parametrize("change", [{"method": "full"}, {"zero_stage": 3}])
