@@ -278,7 +278,11 @@ def test_folders_without_a_model_and_a_student_with_too_few_layers_are_refused(
         assert f"{place}.model: {folder} has no {needed}.json, expected a folder with a model" in refusal(path)
     path = write(tmp_path, {"student.model": tiny, "student.layers": 6})
     assert f"student.layers is 6, but {tiny_checkpoint} has 3; choose at most 3, or null" in refusal(path)
-    check.check(write(tmp_path, {"student.model": tiny, "student.layers": 3, "prompts.max_tokens": 128}))
+    check.check(
+        write(
+            tmp_path, {"student.model": tiny, "student.layers": 3, "prompts.max_tokens": 128, "evaluate.max_tokens": 64}
+        )
+    )
 
 
 def test_what_the_pipeline_writes_is_no_origin(tmp_path: Path) -> None:
@@ -327,13 +331,6 @@ def test_a_student_on_this_machine_is_refused_before_the_teachers_run(
     assert message in refusal(write(tmp_path, changes | {"student.last_layer": "pretrained"}))
 
 
-@pytest.mark.parametrize(
-    ("family", "sizes", "message"),
-    [
-        ("qwen2", {}, "is known for Llama and Mistral decoders alone; this is a qwen2. Set it to pretrained"),
-        ("mistral", {"head_dim": 32}, "this student has 64 for 32. Set it to pretrained"),
-    ],
-)
 def test_a_trained_student_keeps_its_last_layer(tmp_path: Path, tiny_checkpoint: Path) -> None:
     folder = save(tmp_path / "model", "mistral", tiny_checkpoint, **SIZES)
     io.write_json(folder / "encoder.json", {})
@@ -342,6 +339,13 @@ def test_a_trained_student_keeps_its_last_layer(tmp_path: Path, tiny_checkpoint:
     check.check(write(tmp_path, changes | {"student.last_layer": "pretrained"}))
 
 
+@pytest.mark.parametrize(
+    ("family", "sizes", "message"),
+    [
+        ("qwen2", {}, "is known for Llama and Mistral decoders alone; this is a qwen2. Set it to pretrained"),
+        ("mistral", {"head_dim": 32}, "this student has 64 for 32. Set it to pretrained"),
+    ],
+)
 def test_a_student_on_this_machine_whose_last_layer_cannot_be_written_is_refused(
     family: str, sizes: dict[str, Any], message: str, tmp_path: Path, tiny_checkpoint: Path
 ) -> None:

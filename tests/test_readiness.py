@@ -31,7 +31,12 @@ def test_what_was_changed_after_its_stage_had_run_is_told(tmp_path: Path) -> Non
     model, cost = tmp_path / "model", tmp_path / log.COST_DIR / "train.json"
     save_tiny(model)
     (model / "gone").symlink_to(tmp_path / "nowhere")
-    changes = {"student.model": {"kind": "files", "path": str(model)}, "student.layers": 3, "prompts.max_tokens": 128}
+    changes = {
+        "student.model": {"kind": "files", "path": str(model)},
+        "student.layers": 3,
+        "prompts.max_tokens": 128,
+        "evaluate.max_tokens": 64,
+    }
     found = check.check(write(tmp_path, changes))
     assert readiness.changed_since(found, tmp_path) == [], "nothing has run"
     later = time.time() + 60
