@@ -29,10 +29,11 @@ LIVE = 1_000_000_000
 SMALLEST_STEP = 1024
 """Tokens of a micro-step below which nothing is proposed: a text with its examples has to fit."""
 
-_NOT_FIRST = "train.last_layer_first: null"
-
 GPU_BASE = 1.5 * GIB
 """CUDA's context, NCCL's buffers and what kernels need to work (assumed)."""
+
+_NOT_FIRST = "train.last_layer_first: null"
+"""What goes with a last layer that begins as pretrained, for people."""
 
 
 class Setup(NamedTuple):

@@ -72,6 +72,7 @@ LAYERS: list[tuple[str, ...]] = [
     ),
     ("modeling",),
     SIBLINGS,
+    ("local_models",),
     ("check",),
     ("readiness",),
     ("cli",),
