@@ -7,7 +7,7 @@ import pytest
 
 from anna.errors import InputError
 from anna.known_shapes import KNOWN, find_shape, local_shape
-from anna.origins import HUB_DIR_VARIABLE, INPUTS_DIR, FilesOrigin, HubOrigin, WheelOrigin, sha256
+from anna.origins import HUB_DIR_VARIABLE, INPUTS_DIR, FilesOrigin, HubOrigin, WheelOrigin, dequantised_name, sha256
 
 CONFIG = {
     "model_type": "mistral",
@@ -85,8 +85,9 @@ def test_a_gguf_file_is_known_by_what_it_was_dequantised_to(tmp_path: Path) -> N
     file.parent.mkdir(parents=True)
     file.write_bytes(b"weights")
     write(tmp_path / INPUTS_DIR / "Tiny.Q4_1-0123456789ab", hidden_size=99)  # of another file of that name
+    write(tmp_path / INPUTS_DIR / f"Tiny.Q4_1-{sha256(file)[:12]}-transformers-0.1", hidden_size=99)  # by another
     assert local_shape(origin) is None
-    write(tmp_path / INPUTS_DIR / f"Tiny.Q4_1-{sha256(file)[:12]}")
+    write(tmp_path / INPUTS_DIR / dequantised_name(file))
     shape = local_shape(origin)
     assert shape is not None
     assert shape.hidden == 8
