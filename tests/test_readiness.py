@@ -50,6 +50,8 @@ def test_what_was_changed_after_its_stage_had_run_is_told(tmp_path: Path) -> Non
     (warning,) = readiness.changed_since(found, tmp_path)
     assert warning.startswith(f"{model} was changed after train had run")
     assert warning.endswith("run: dvc repro -f -s train")
+    os.utime(cost, (later + 1, later + 1))
+    assert readiness.changed_since(found, tmp_path) == [], "it has run since"
 
 
 def test_a_project_that_dvc_would_not_run_is_refused(tmp_path: Path) -> None:
