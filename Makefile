@@ -27,7 +27,7 @@ $(VENV)/installed: requirements.txt pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-repro: preset install ## Install, run the pipeline (10 to 13 minutes on two cores), print the results and where the report lies
+repro: preset install ## Install, run the pipeline (10 to 15 minutes on two cores), print the results and where the report lies
 	anna check
 	dvc repro
 	@echo && cat reports/results.txt && echo && echo "report: $(CURDIR)/reports/index.html"

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 
-from anna.errors import InputError, one_line
+from anna import io, schemas
 from anna.params import HELD_OUT
 from anna.planning.counts import ASSUMED_LENGTHS, BYTES_PER_TOKEN, Lengths, is_ingested, prompt_tokens
 from anna.planning.settings import Settings
@@ -88,12 +88,8 @@ def from_tables(settings: Settings, folder: Path = Path("data/eval")) -> list[Te
     found = []
     for name, (columns, is_prompted) in TABLES.items():
         path = folder / f"{name}.parquet"
-        try:
+        with io.opened(path, schemas.EVAL_TABLES[name]):
             table = pl.read_parquet(path)
-        except pl.exceptions.PolarsError as error:
-            raise InputError(
-                f"{path} is not a readable Parquet file ({one_line(error)}); run: dvc checkout --force {path}"
-            ) from None
         for column in columns:
             rows = table.select("task", pl.col(column).alias("text"))
             rows = (rows.explode("text") if isinstance(rows.schema["text"], pl.List) else rows).unique()

@@ -180,7 +180,7 @@ def _remedy(stage: str, own: Setup, case: Case) -> str:
 def _scoring_remedy(stage: str, case: Case) -> str:
     """Return the largest power of two tokens at once that fits, unless one text of the longest is already too much."""
     largest, longest = getattr(case.settings, stage).tokens_per_batch, longest_text(stage, case)
-    if scoring_memory(stage, case, largest) <= _room(case):
+    if scoring_memory(stage, case, largest) <= _room(case):  # of `evaluate`, where it is the teacher that does not fit
         return "as for retrieve_dense, or leave teacher out of evaluate.baselines"
     powers = [2**power for power in reversed(range(largest.bit_length())) if longest <= 2**power < largest]
     for tokens in powers:

@@ -225,7 +225,7 @@ def test_damaged_tables_are_told_in_one_line(paper: Settings, tmp_path: Path, mo
     with pytest.raises(InputError, match=r"data/corpus.parquet is not a readable Parquet file"):
         count(paper, PAPER, {})
     (tmp_path / "corpus.parquet").write_bytes(b"PAR1 and then nothing")
-    with pytest.raises(InputError, match=r"is not a readable Parquet file .*; run: dvc checkout --force"):
+    with pytest.raises(InputError, match=r"is not a readable Parquet file .*: dvc checkout --force"):
         held_out.from_tables(paper, tmp_path)
 
 
