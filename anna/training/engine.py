@@ -5,6 +5,7 @@ import logging
 import os
 import socket
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -24,6 +25,10 @@ tell_deepspeed()
 import deepspeed  # noqa: E402
 from deepspeed.runtime.fp16.unfused_optimizer import FP16_UnfusedOptimizer  # noqa: E402
 from deepspeed.utils import set_z3_leaf_module  # noqa: E402
+
+PATIENCE = timedelta(hours=1)
+"""How long ranks that have met wait for one that is at work alone, where PyTorch and DeepSpeed end a run after ten
+minutes: a checkpoint of 100 GB may take longer to a slow disk, and one machine may have to fetch the model."""
 
 _log = logging.getLogger(__name__)
 
@@ -57,6 +62,7 @@ def init_distributed() -> tuple[int, int]:
         # On CPUs DeepSpeed would first compile an all-reduce of its own: a minute, and a compiler, for nothing here.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         _meet("nccl" if torch.cuda.is_available() else "gloo")
+        _wait_longer()
     return dist.get_rank(), dist.get_world_size()
 
 
@@ -72,6 +78,11 @@ def _meet(backend: str) -> None:
             f"rank {rank} of {world_size} did not meet the others at {host}:{port} ({one_line(error)}); start all of "
             f"them, or, if this one was to train alone, first: unset {' '.join(ranks.TOLD)}"
         ) from None
+
+
+def _wait_longer(group: dist.ProcessGroup | None = None) -> None:
+    """Give what ranks compute together as long as `PATIENCE`; None: in the group of all, which is not DeepSpeed's."""
+    dist.distributed_c10d._set_pg_timeout(PATIENCE, group)
 
 
 def add_lora(encoder: Encoder, *, rank: int, alpha: int, dropout: float) -> None:
@@ -116,6 +127,7 @@ def start_engine(encoder: Encoder, recipe: TrainParams) -> Any:
         "steps_per_print": 10**9,
     }
     engine, *_ = deepspeed.initialize(model=encoder, optimizer=optimizer, model_parameters=trained, config=config)
+    _wait_longer(engine.data_parallel_group)
     _undo_first_step(engine.optimizer)
     return engine
 

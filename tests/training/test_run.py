@@ -16,7 +16,8 @@ from anna.training.batches import Batch
 from anna.training.checkpoint import Record
 from anna.training.engine import check_moved
 from anna.training.loop import best_step
-from tests.training.worker import recipe, toy_groups
+from tests.conftest import tiny_student
+from tests.training.worker import prompts, recipe, toy_groups
 
 
 def forget_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,6 +194,16 @@ def test_ranks_that_do_not_meet_are_one_line(monkeypatch: pytest.MonkeyPatch) ->
         InputError, match=r"rank 0 of 2 did not meet the others at localhost:1 \(timed out .*unset RANK"
     ):
         engines.init_distributed()
+
+
+@pytest.mark.parametrize("zero_stage", [0, 1, 3])
+def test_ranks_wait_for_one_at_work_alone_in_every_group(zero_stage: int, tiny_checkpoint: Path, alone: None) -> None:
+    chosen = recipe(zero_stage, "lora")
+    engines.start_engine(run.new_encoder(tiny_student(tiny_checkpoint), prompts(), {}, chosen), chosen)
+    groups = list(torch.distributed.distributed_c10d._world.pg_map)
+    waits = [group._get_backend(torch.device("cpu")).options._timeout for group in groups]
+    assert len(waits) > 1
+    assert set(waits) == {engines.PATIENCE}
 
 
 def test_relaunch_runs_every_rank_and_reports_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
