@@ -10,6 +10,7 @@ from pathlib import Path
 from anna import io, log, parts, schemas
 from anna.allocation import keep_freed_memory
 from anna.modeling.encoder_config import PromptParams
+from anna.modeling.hardware import pick_device
 from anna.modeling.student import StudentParams
 from anna.training import data, launch, run
 from anna.training.recipe import TrainParams
@@ -32,7 +33,8 @@ def main() -> None:
     params = TrainParams.load()
     if launch.relaunch("stages.train", params.processes):
         return
-    keep_freed_memory(even_large=True)
+    # On a GPU what is large here are the weights before they move there, not what each step asks for again.
+    keep_freed_memory(even_large=pick_device() == "cpu")
     run.train_encoder(
         data=read_data(params),
         student=StudentParams.load(),

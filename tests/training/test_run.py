@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from anna.training.batches import Batch
 from anna.training.checkpoint import Record
 from anna.training.engine import check_moved
 from anna.training.loop import best_step
+from stages import train
 from tests.conftest import tiny_student
 from tests.training.worker import prompts, recipe, toy_groups
 
@@ -204,6 +206,20 @@ def test_ranks_wait_for_one_at_work_alone_in_every_group(zero_stage: int, tiny_c
     waits = [group._get_backend(torch.device("cpu")).options._timeout for group in groups]
     assert len(waits) > 1
     assert set(waits) == {engines.PATIENCE}
+
+
+@pytest.mark.parametrize("has_gpu", [False, True])
+def test_weights_that_move_to_a_gpu_leave_their_memory_to_the_machine(
+    has_gpu: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[bool] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
+    monkeypatch.setattr(train.TrainParams, "load", lambda: recipe(1, "full"))
+    monkeypatch.setattr(train, "keep_freed_memory", lambda *, even_large: kept.append(even_large))
+    for name in ("read_data", "StudentParams", "PromptParams", "run"):
+        monkeypatch.setattr(train, name, Mock())
+    train.main()
+    assert kept == [not has_gpu]
 
 
 def test_relaunch_runs_every_rank_and_reports_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
