@@ -143,7 +143,8 @@ class Ray:
     def compute(self, spec: ModelSpec, items: Items) -> Iterator[tuple[Sequence[int], Values]]:
         """See `Engine`. Batches are planned by a worker, so that the model need not fit where the stage runs."""
         with _input_errors():
-            planning = ray.remote(_plan).options(**self._resources)
+            # Not by `options`: only as its own default does a GPU end the worker after it, and so free its memory.
+            planning = ray.remote(**self._resources)(_plan)
             batches = ray.get(planning.remote(spec, self._here, items))
             stream = self._results(spec, [[items[place] for place in batch] for batch in batches])
             yield from zip(batches, log.progress(stream, unit="batch", desc=spec.kind, total=len(batches)), strict=True)

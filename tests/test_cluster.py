@@ -135,6 +135,18 @@ def test_an_address_where_nobody_answers_is_refused(address: str) -> None:
         pass
 
 
+def test_the_worker_that_plans_on_a_gpu_ends_afterwards(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Ray keeps another one waiting for tasks, and what it has of the GPU with it."""
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(ray.remote_function.RemoteFunction, "_remote", lambda _, **options: asked.append(options))
+    monkeypatch.setattr(ray, "get", lambda _: [])
+    monkeypatch.setattr(cluster_of, "_warn_of_small_nodes", lambda *_: None)
+    monkeypatch.setattr(cluster_of.Ray, "_results", lambda *_: iter(()))
+    for gpus in (1.0, 0.0):
+        assert list(cluster_of.Ray(2, gpus).compute(ModelSpec("toy", describe, partial(load, tmp_path)), items())) == []
+    assert [(options["num_gpus"], options.get("max_calls")) for options in asked] == [(1.0, 1), (0.0, None)]
+
+
 @pytest.mark.parametrize(("cpus", "gpus", "is_said"), [(8, 2, False), (8, 1, True), (4, 2, True)])
 def test_a_cluster_whose_nodes_are_too_small_is_told(
     cpus: int, gpus: int, is_said: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
