@@ -66,7 +66,8 @@ def load_student(
     causal, tokenizer = load_causal_lm(path, quantize, dtype, weight_dtype, needs_head=False)
     check_architecture(causal)
     if quantize and not is_packed:
-        causal = causal.dequantize()
+        # Where bitsandbytes has put it is a GPU that has room for 4 bits of a weight, not for 32.
+        causal = causal.cpu().dequantize()
     depth = causal.config.num_hidden_layers
     if layers is not None and layers > depth:
         raise InputError(f"student.layers is {layers}, but {path.name} has {depth}; choose at most {depth}, or null")

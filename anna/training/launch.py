@@ -38,7 +38,8 @@ def relaunch(module: str, processes: int) -> bool:
     check_gpus(processes)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     threads = str(max(1, num_cpus() // processes))
-    environment = {"OMP_NUM_THREADS": threads, **os.environ, ranks.STARTER: str(os.getpid())}
+    shares = {"OMP_NUM_THREADS": threads, "RAYON_NUM_THREADS": threads}  # of PyTorch, and of tokenizers
+    environment = {**shares, **os.environ, ranks.STARTER: str(os.getpid())}
     if subprocess.run([*command, "-m", module], check=False, env=environment).returncode:
         raise InputError(f"{module} failed on {processes} processes; the reason is above")
     return True
