@@ -35,6 +35,8 @@ MOST = 10_000
 MOST_BYTES = 4 * 2**30
 """Memory for what the last layer is given of their texts: two bytes per token and dimension."""
 
+_LEAST_NORM = torch.finfo(torch.float32).tiny
+
 _log = logging.getLogger(__name__)
 
 
@@ -156,7 +158,9 @@ def read(encoder: Encoder, groups: Sequence[Group], texts: Texts, recipe: TrainP
     prompts: dict[tuple[int, ...], Tensor] = {}
     for number, hidden_TD in readout.read_hidden(encoder, list(readings.values())):
         reading = readings[names[number]]
-        unit_TD = (hidden_TD / hidden_TD.pow(2).mean(dim=1, keepdim=True).sqrt()).half().cpu()
+        norm_T1 = hidden_TD.pow(2).mean(dim=1, keepdim=True).sqrt()
+        # Of a token without a vector, as the one for padding may be, which a text can name, it is 0.
+        unit_TD = (hidden_TD / norm_T1.clamp(min=_LEAST_NORM)).half().cpu()
         prompts.setdefault(tuple(reading.prompt), unit_TD[: reading.num_prompt].clone())
         known[names[number]] = Known(reading, unit_TD[reading.num_prompt :].clone(), hidden_TD[-1].cpu().clone())
     return Library(known, prompts)

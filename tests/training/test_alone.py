@@ -73,6 +73,15 @@ def test_vectors_are_the_encoders(
                 )
 
 
+def test_a_text_that_names_the_token_for_padding_has_a_vector(tiny_encoder: Encoder) -> None:
+    assert not tiny_encoder.backbone.get_input_embeddings().weight[tiny_encoder.tokenizer.eos_token_id].any()
+    texts = toy_texts()
+    texts = texts._replace(docs={**texts.docs, "d0": "</s> and more"})
+    library = alone.read(tiny_encoder, toy_groups(), texts, first())
+    assert all(known.own.isfinite().all() for known in library.texts.values())
+    assert alone.embed(tiny_encoder, toy_groups()[0].task, ["d0"], library).isfinite().all()
+
+
 def test_gradients_of_the_last_layer_are_those_of_the_whole(tiny_encoder: Encoder) -> None:
     chosen = first()
     library = alone.read(tiny_encoder, toy_groups(), toy_texts(), chosen)
