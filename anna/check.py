@@ -18,7 +18,7 @@ from anna.footprint import recomputed_layers
 from anna.known_shapes import known_shape
 from anna.origins import FilesOrigin, describe
 from anna.params import HELD_OUT, STAGES, Params, Recorded, did_you_mean
-from anna.training.checks import check_dims, check_last_layer
+from anna.training.checks import check_dims, check_last_layer, check_sides
 
 
 def check(path: Path) -> dict[str, Any]:
@@ -74,17 +74,9 @@ def refusals(checks: Iterable[Callable[[], None]]) -> list[str]:
 
 
 def _check_sides(ingest: Any, prompts: Mapping[str, Any]) -> None:
-    """Refuse bare documents where evaluation prompts every text: training would show another prompt than it."""
-    prompted = {source.task: source.kind for source in ingest.train if source.kind != "retrieval"}
-    prompted |= {
-        source.task: source.type for source in ingest.held_out if source.type not in ("Retrieval", "Reranking")
-    }
-    for task, kind in prompted.items():
-        if task in prompts and not prompts[task].symmetric:
-            raise InputError(
-                f"prompts.tasks.{task}.symmetric is false, but the task is {kind}, of which all texts have the prompt "
-                "when they are scored; set it to true"
-            )
+    """Refuse bare documents where evaluation prompts every text, of tasks that are trained or held out."""
+    check_sides({source.task: source.type for source in ingest.held_out}, prompts)
+    check_sides({source.task: source.kind for source in ingest.train}, prompts)
 
 
 def _check_scored(ingest: Any, evaluate: Any, prompts: Iterable[str]) -> None:

@@ -12,7 +12,7 @@ from anna.allocation import keep_freed_memory
 from anna.modeling.encoder_config import PromptParams
 from anna.modeling.hardware import pick_device
 from anna.modeling.student import StudentParams
-from anna.training import data, launch, run
+from anna.training import checks, data, launch, run
 from anna.training.recipe import TrainParams
 from anna.training.results import Outputs
 
@@ -35,19 +35,21 @@ def main() -> None:
         return
     # On a GPU what is large here are the weights before they move there, not what each step asks for again.
     keep_freed_memory(even_large=pick_device() == "cpu")
+    prompts = PromptParams.load()
     run.train_encoder(
-        data=read_data(params),
+        data=read_data(params, prompts),
         student=StudentParams.load(),
-        prompts=PromptParams.load(),
+        prompts=prompts,
         recipe=params,
         outputs=Outputs(ENCODER, METRICS, CURVE, VALIDATION),
         scratch=run.Scratch(CHECKPOINTS, LIVE),
     )
 
 
-def read_data(params: TrainParams) -> run.TrainingData:
+def read_data(params: TrainParams, prompts: PromptParams) -> run.TrainingData:
     """Return what the tables say to train on; whole tables, which every rank reads, stay in memory no longer."""
     corpus, queries = io.read(CORPUS, schemas.CORPUS), io.read(QUERIES, schemas.QUERIES)
+    checks.check_sides(data.kinds(queries), prompts.tasks)
     qrels, groups = io.read(QRELS, schemas.QRELS), io.read(GROUPS, schemas.GROUPS)
     drops = data.needed_drops(parts.row_groups(DROPS, schemas.DROPS), groups, queries)
     trained_on = data.training_groups(groups, queries)

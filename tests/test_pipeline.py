@@ -12,7 +12,10 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.models import Pooling, Transformer
 
 from anna import log
+from anna.errors import InputError
 from anna.params import STAGES
+from anna.training import checks
+from stages import train
 from tests.conftest import save_tiny
 from tests.toy import write_toy_project
 
@@ -32,9 +35,13 @@ def toy_params(folder: Path) -> dict[str, Any]:
     params["filter"].update(rule="adaptive", margin=0.01)
     params["student"].update(model=causal, layers=2)
     params["train"].update(batch_queries=6, epochs=1, max_steps=6, dtype="float32")
-    tasks = {source["task"] for part in ("train", "held_out") for source in params["ingest"][part]}
-    prompt = {"instruction": "retrieve similar text", "symmetric": False}
-    params["prompts"] = {"max_tokens": 400, "example_tokens": 8, "tasks": dict.fromkeys(sorted(tasks), prompt)}
+    sources = [source for part in ("train", "held_out") for source in params["ingest"][part]]
+    kinds = {source["task"]: source.get("kind") or source["type"] for source in sources}
+    tasks = {
+        task: {"instruction": "retrieve similar text", "symmetric": kind not in checks.BARE}
+        for task, kind in sorted(kinds.items())
+    }
+    params["prompts"] = {"max_tokens": 400, "example_tokens": 8, "tasks": tasks}
     params["evaluate"].update(benchmark="held_out", tasks=None, dtype="float32")
     return params
 
@@ -117,3 +124,16 @@ def test_the_same_params_give_the_same_bytes(project: Path, monkeypatch: pytest.
     for name in STAGES[:-1]:
         importlib.import_module(f"stages.{name}").main()
     assert digests(project) == first
+
+
+def test_bare_documents_of_a_task_that_is_scored_with_prompts_are_not_trained_on(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project)
+    params = Path("params.yaml").read_text(encoding="utf-8")
+    changed = yaml.safe_load(params)
+    changed["prompts"]["tasks"]["Pairs"]["symmetric"] = False
+    Path("params.yaml").write_text(yaml.safe_dump(changed), encoding="utf-8")
+    with pytest.raises(InputError, match=r"prompts.tasks.Pairs.symmetric is false, but the task is sts, of which all"):
+        train.main()
+    Path("params.yaml").write_text(params, encoding="utf-8")

@@ -1,13 +1,14 @@
 """What is refused, or told, before the first step, so that no run is lost to it later."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from transformers import PretrainedConfig
 
 from anna.errors import InputError
 from anna.modeling.encoder import Encoder
+from anna.modeling.encoder_config import TaskInstruction
 from anna.modeling.student import StudentParams
 from anna.training.batches import Batch, Texts
 from anna.training.recipe import TrainParams
@@ -15,6 +16,10 @@ from anna.training.step import batch_prefix
 
 SAMPLED = 1000
 """Texts of each side of which it is told how many lose their end."""
+
+BARE = ("retrieval", "Retrieval", "Reranking")
+"""Kinds of training sources and types of held-out tasks whose documents are scored without a prompt, if params say so.
+"""
 
 _log = logging.getLogger(__name__)
 
@@ -46,6 +51,21 @@ def check_last_layer(recipe: TrainParams, student: StudentParams) -> None:
             f"train.last_layer_first is for students read at their last token, but student.pooling is "
             f"{student.pooling}; set train.last_layer_first to null, or change that"
         )
+
+
+def check_sides(kinds: Mapping[str, str], prompts: Mapping[str, TaskInstruction]) -> None:
+    """Refuse bare documents where evaluation prompts every text: training would show another prompt than it.
+
+    Args:
+        kinds: By task, the kind of its training source or the type of its held-out one.
+        prompts: By task.
+    """
+    for task, kind in kinds.items():
+        if kind not in BARE and task in prompts and not prompts[task].symmetric:
+            raise InputError(
+                f"prompts.tasks.{task}.symmetric is false, but the task is {kind}, of which all texts have the prompt "
+                "when they are scored; set it to true"
+            )
 
 
 def check_dims(dims: Sequence[int], hidden_size: int) -> None:

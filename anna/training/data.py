@@ -37,6 +37,12 @@ def needed_drops(parts: Iterable[pa.Table], groups: pa.Table, queries: pa.Table)
     return pa.concat_tables([schemas.DROPS.empty_table(), *map(needed, parts)])
 
 
+def kinds(queries: pa.Table) -> dict[str, str]:
+    """Return the kind of each task of table QUERIES."""
+    found = queries.select(["task", "kind"]).group_by(["task", "kind"]).aggregate([]).sort_by("task")
+    return dict(zip(found["task"].to_pylist(), found["kind"].to_pylist(), strict=True))
+
+
 def training_groups(groups: pa.Table, queries: pa.Table) -> list[Group]:
     """Return the groups of the training split.
 

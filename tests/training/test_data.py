@@ -6,9 +6,18 @@ import pytest
 
 from anna import schemas
 from anna.errors import InputError
+from anna.modeling.encoder_config import TaskInstruction
 from anna.negatives import Verdict
 from anna.training.batches import Batch, Group
-from anna.training.data import examples_by_task, needed_drops, training_groups, training_texts, validation_groups
+from anna.training.checks import check_sides
+from anna.training.data import (
+    examples_by_task,
+    kinds,
+    needed_drops,
+    training_groups,
+    training_texts,
+    validation_groups,
+)
 from anna.training.layout import lay_out
 
 REASONS = [verdict.reason for verdict in Verdict if verdict]
@@ -193,3 +202,12 @@ def test_examples_keep_their_order() -> None:
     rows = [{"task": "A", "position": n, "query": f"q{n}", "response": f"r{n}"} for n in (0, 1)]
     table = pa.Table.from_pylist(rows, schema=schemas.EXAMPLES)
     assert examples_by_task(table) == {"A": [("q0", "r0"), ("q1", "r1")]}
+
+
+def test_bare_documents_of_a_task_that_is_scored_with_prompts_are_refused() -> None:
+    prompts = {"A": TaskInstruction(instruction="do", symmetric=False)}
+    check_sides(kinds(queries()), prompts)
+    both = prompts | {"B": TaskInstruction(instruction="do", symmetric=True)}
+    check_sides(kinds(queries()), both)
+    with pytest.raises(InputError, match=r"^prompts\.tasks\.B\.symmetric is false, but the task is classification, of"):
+        check_sides(kinds(queries()), prompts | {"B": prompts["A"]})
