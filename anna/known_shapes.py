@@ -74,15 +74,13 @@ def find_shape(origin: Origin, place: str) -> Shape:
 
 
 def known_shape(origin: Origin) -> Shape | None:
-    """Return the shape of a model that is on this machine or in the table; None: not known, and nothing is fetched."""
-    return local_shape(origin) if _config(origin) else _in_table(origin)
+    """Return the shape of a model that is on this machine or in the table, without fetching it.
 
-
-def local_shape(origin: Origin) -> Shape | None:
-    """Return the shape of a model that is on this machine, or None where it is not, or is of no known form."""
+    None: it is in neither, or the one on this machine is of no known form.
+    """
     path = _config(origin)
     try:
-        return Shape.of(io.read_json(path, _REMEDY)) if path else None
+        return Shape.of(io.read_json(path, _REMEDY)) if path else _in_table(origin)
     except KeyError:
         return None
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from anna.errors import InputError
-from anna.known_shapes import KNOWN, find_shape, local_shape
+from anna.known_shapes import KNOWN, find_shape, known_shape
 from anna.origins import HUB_DIR_VARIABLE, INPUTS_DIR, FilesOrigin, HubOrigin, WheelOrigin, dequantised_name, sha256
 
 CONFIG = {
@@ -46,7 +46,7 @@ def write(folder: Path, **changes: object) -> None:
 )
 def test_a_model_that_is_not_here_is_looked_up_by_name(repo: str, name: str) -> None:
     assert find_shape(hub(repo), "student.model") == KNOWN[name]
-    assert local_shape(hub(repo)) is None
+    assert known_shape(hub(repo)) == KNOWN[name]
 
 
 def test_a_file_that_is_still_to_be_unpacked_is_looked_up_by_name_too(tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def test_a_broken_configuration_is_not_deleted(tmp_path: Path, content: str) -> 
     write(tmp_path / "model")
     (tmp_path / "model" / "config.json").write_text(content)
     origin = FilesOrigin(kind="files", path=tmp_path / "model")
-    for read in (local_shape, lambda origin: find_shape(origin, "student.model")):
+    for read in (known_shape, lambda origin: find_shape(origin, "student.model")):
         with pytest.raises(InputError, match=r"model/config\.json .*; put the model's own config\.json there$"):
             read(origin)
 
@@ -86,9 +86,9 @@ def test_a_gguf_file_is_known_by_what_it_was_dequantised_to(tmp_path: Path) -> N
     file.write_bytes(b"weights")
     write(tmp_path / INPUTS_DIR / "Tiny.Q4_1-0123456789ab", hidden_size=99)  # of another file of that name
     write(tmp_path / INPUTS_DIR / f"Tiny.Q4_1-{sha256(file)[:12]}-transformers-0.1", hidden_size=99)  # by another
-    assert local_shape(origin) is None
+    assert known_shape(origin) is None
     write(tmp_path / INPUTS_DIR / dequantised_name(file))
-    shape = local_shape(origin)
+    shape = known_shape(origin)
     assert shape is not None
     assert shape.hidden == 8
     assert find_shape(origin, "student.model") == shape
@@ -97,6 +97,6 @@ def test_a_gguf_file_is_known_by_what_it_was_dequantised_to(tmp_path: Path) -> N
 def test_an_unknown_form_is_no_shape_and_an_error_with_its_file() -> None:
     write(Path("model"), model_type="mamba")
     origin = FilesOrigin(kind="files", path=Path("model"))
-    assert local_shape(origin) is None
+    assert known_shape(origin) is None
     with pytest.raises(InputError, match=r"^model/config\.json: no form of transformer is known with 'mamba'"):
         find_shape(origin, "student.model")
