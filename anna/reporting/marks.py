@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
@@ -11,7 +12,6 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 from anna.reporting import style
 from anna.reporting.curves import Floats
 from anna.reporting.distributions import Counts
-from anna.reporting.results import smooth
 from anna.reporting.style import light, words
 
 WIDTH = 9.6
@@ -22,6 +22,13 @@ def line(axes: Axes, x: Floats, y: Floats, role: str, label: str | None) -> None
     """Draw what differs from step to step twice, raw faint and smoothed bold."""
     axes.plot(x, y, color=light(role), linewidth=0.8, alpha=0.3)
     axes.plot(x, smooth(y), color=light(role), linewidth=1.8, label=label)
+
+
+def smooth(values: Floats, share: float = 0.08) -> Floats:
+    """Return the mean over a centred window of `share` of the steps, shorter at both ends, (N,)."""
+    window = np.ones(max(1, round(share * len(values)) | 1))
+    counts = np.convolve(np.ones_like(values), window, mode="same")
+    return np.asarray(np.convolve(values, window, mode="same") / counts)
 
 
 def histogram(axes: Axes, counts: Counts, edges: Floats, role: str, label: str) -> None:

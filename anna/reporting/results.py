@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from anna.reporting import sizes, style
-from anna.reporting.curves import Curve, Floats
+from anna.reporting.curves import Curve
 from anna.reporting.gather import Facts
 from anna.scores import align
 
@@ -143,13 +143,6 @@ def by_task(curve: Curve) -> list[TaskCurve]:
         part = max(1, len(values) // 5)
         result.append(TaskCurve(task, len(values), float(values[:part].mean()), float(values[-part:].mean())))
     return result
-
-
-def smooth(values: Floats, share: float = 0.08) -> Floats:
-    """Return the mean over a centred window of `share` of the steps, shorter at both ends, (N,)."""
-    window = np.ones(max(1, round(share * len(values)) | 1))
-    counts = np.convolve(np.ones_like(values), window, mode="same")
-    return np.asarray(np.convolve(values, window, mode="same") / counts)
 
 
 def _row(

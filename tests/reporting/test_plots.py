@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from anna.reporting import figures, plots, style
+from anna.reporting import figures, marks, plots, style
 from anna.reporting.curves import Curve
 from anna.reporting.distributions import Distributions, Entropies, Spread
 from anna.reporting.gather import Facts, IngestDrop
@@ -139,3 +139,14 @@ def test_a_dot_is_drawn_for_each_seed_of_a_variant_and_a_panel_for_each_score_th
     assert mean.lines[1].get_xdata() == pytest.approx([-0.01, 0.01])
     assert sts.lines[1].get_xdata() == pytest.approx([-0.05])
     assert [tick.get_text() for tick in mean.get_yticklabels()] == ["without soft labels"]
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 96])
+def test_smoothing_keeps_length_and_constants(size: int) -> None:
+    assert marks.smooth(np.full(size, 2.5)) == pytest.approx(np.full(size, 2.5))
+
+
+def test_smoothing_is_a_centred_mean_that_shortens_at_the_ends() -> None:
+    values = np.arange(10.0) ** 2
+    expected = [values[max(0, at - 1) : at + 2].mean() for at in range(10)]
+    assert marks.smooth(values, share=0.3) == pytest.approx(expected)

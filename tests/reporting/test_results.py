@@ -112,17 +112,6 @@ def test_sizes_of_held_out_samples_are_not_those_of_mtebs_own_tasks(facts: Facts
     assert all(row.counts == [] for row in (*results.task_rows(ranked), *results.category_rows(ranked)))
 
 
-@pytest.mark.parametrize("size", [1, 2, 7, 96])
-def test_smoothing_keeps_length_and_constants(size: int) -> None:
-    assert results.smooth(np.full(size, 2.5)) == pytest.approx(np.full(size, 2.5))
-
-
-def test_smoothing_is_a_centred_mean_that_shortens_at_the_ends() -> None:
-    values = np.arange(10.0) ** 2
-    expected = [values[max(0, at - 1) : at + 2].mean() for at in range(10)]
-    assert results.smooth(values, share=0.3) == pytest.approx(expected)
-
-
 def test_curve_by_task_compares_first_and_last_fifth(facts: Facts) -> None:
     for row in results.by_task(facts.curve):
         values = facts.curve.values["info_nce"][np.array(facts.curve.tasks) == row.task]
