@@ -16,7 +16,7 @@ def forward(shape: Shape, context: float) -> float:
         shape: Of the model.
         context: Keys that a token sees, mean.
     """
-    return shape.layers * (2 * shape.matrices + _attention(shape, context))
+    return shape.layers * _layer(shape, context)
 
 
 def forward_read(shape: Shape, context: float, texts_per_token: float) -> float:
@@ -24,14 +24,13 @@ def forward_read(shape: Shape, context: float, texts_per_token: float) -> float:
 
     Of other tokens it needs keys and values (`anna.modeling.attention.read_early`).
     """
-    whole = 2 * shape.matrices + _attention(shape, context)
-    return (shape.layers - 1) * whole + last_layer(shape, context, texts_per_token)
+    return (shape.layers - 1) * _layer(shape, context) + last_layer(shape, context, texts_per_token)
 
 
 def last_layer(shape: Shape, context: float, texts_per_token: float) -> float:
     """Return the operations of that last layer for one token."""
-    whole = 2 * shape.matrices + _attention(shape, context)
-    return 2 * shape.key_matrices + texts_per_token * (whole - 2 * shape.key_matrices)
+    keys = 2 * shape.key_matrices
+    return keys + texts_per_token * (_layer(shape, context) - keys)
 
 
 def training(
@@ -50,10 +49,10 @@ def training(
     `recomputed` of the layers, and GradCache one more for the share `twice` of all tokens that lie in batches that are
     cut.
     """
-    once = forward_read(shape, context, texts_per_token)
     passes = 2 + (method == "full") + recomputed + twice
-    return once * passes
+    return forward_read(shape, context, texts_per_token) * passes
 
 
-def _attention(shape: Shape, context: float) -> float:
-    return 4 * shape.heads * shape.head_dim * context
+def _layer(shape: Shape, context: float) -> float:
+    """Return the operations of one layer for one token."""
+    return 2 * shape.matrices + 4 * shape.heads * shape.head_dim * context
