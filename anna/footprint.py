@@ -5,8 +5,7 @@ here: they count 16 bytes of optimizer and gradients for *every* weight, where L
 they assume 16-bit weights, also on a CPU; they know no ZeRO 0 and 1, no activations, and no GPU that must hold the
 whole weights before ZeRO 3 shards them. Where all weights are trained in 16 bits the two agree: a test says how nearly.
 
-Legend: D hidden dimensions, A all query heads' dimensions, K all key heads', F inner dimensions of the MLP, b bytes of
-a number (2: bfloat16, 4: float32), n ranks.
+Legend: T trained weights, b bytes of a number (2: bfloat16, 4: float32), n ranks.
 """
 
 from collections.abc import Callable, Sequence
@@ -139,8 +138,7 @@ def saved_by_layer(setup: Setup) -> float:
     input after dropout, where dropout fell (one byte), and its middle.
     """
     shape, b = setup.shape, setup.weight_bytes
-    queries, keys = shape.heads * shape.head_dim, shape.key_heads * shape.head_dim
-    own = 2 * (4 + 2 * b) * shape.hidden + (3 * queries + 2 * keys + 4 * shape.ffn) * b
+    own = 2 * (4 + 2 * b) * shape.hidden + (3 * shape.query_dims + 2 * shape.key_dims + 4 * shape.ffn) * b
     if setup.method == "full":
         return float(own)
     return float(own + sum(inputs * (b + 1) + setup.lora_rank * b for inputs, _ in shape.linears))
@@ -153,15 +151,15 @@ def saved_by_compiled_layer(setup: Setup) -> float:
     adapters' middles. All else is computed again.
     """
     shape = setup.shape
-    queries, keys = shape.heads * shape.head_dim, shape.key_heads * shape.head_dim
     middles = len(shape.linears) * setup.lora_rank * (setup.method == "lora")
-    return float((4 * shape.hidden + 2 * queries + 2 * keys + 2 * shape.ffn + middles) * setup.weight_bytes)
+    numbers = 4 * shape.hidden + 2 * shape.query_dims + 2 * shape.key_dims + 2 * shape.ffn + middles
+    return float(numbers * setup.weight_bytes)
 
 
 def saved_by_last_layer(setup: Setup) -> float:
     """Return the bytes that the last layer keeps of a token for the backward pass: keys, values and their inputs."""
     shape, b = setup.shape, setup.weight_bytes
-    return (4 + 2 * b) * shape.hidden + 2 * shape.key_heads * shape.head_dim * b
+    return (4 + 2 * b) * shape.hidden + 2 * shape.key_dims * b
 
 
 def activations(setup: Setup) -> float:

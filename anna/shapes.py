@@ -59,11 +59,21 @@ class Shape(NamedTuple):
         return self._replace(layers=min(layers or self.layers, self.layers))
 
     @property
+    def query_dims(self) -> int:
+        """Dimensions of all query heads together."""
+        return self.heads * self.head_dim
+
+    @property
+    def key_dims(self) -> int:
+        """Dimensions of all key heads together, and of all value heads."""
+        return self.key_heads * self.head_dim
+
+    @property
     def linears(self) -> tuple[tuple[int, int], ...]:
         """Inputs and outputs of each matrix of a layer."""
-        queries, keys = self.heads * self.head_dim, self.key_heads * self.head_dim
-        attention = ((self.hidden, queries), (self.hidden, keys), (self.hidden, keys), (queries, self.hidden))
-        return (*attention, *((self.hidden, self.ffn),) * (1 + self.is_decoder), (self.ffn, self.hidden))
+        hidden, queries, keys = self.hidden, self.query_dims, self.key_dims
+        attention = ((hidden, queries), (hidden, keys), (hidden, keys), (queries, hidden))
+        return (*attention, *((hidden, self.ffn),) * (1 + self.is_decoder), (self.ffn, hidden))
 
     @property
     def matrices(self) -> int:

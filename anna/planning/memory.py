@@ -43,7 +43,7 @@ def inference_memory(stage: str, shape: Shape, at_once: float, hardware: Hardwar
     Weights, and per token what one layer holds at a time.
     """
     number = 2 if hardware.is_gpu and not is_wide else 4
-    working = at_once * (16 * shape.hidden + 3 * (shape.ffn + shape.heads * shape.head_dim) * number)
+    working = at_once * (16 * shape.hidden + 3 * (shape.ffn + shape.query_dims) * number)
     base = GPU_BASE if hardware.is_gpu else LIBRARIES[stage]
     return base + inference_weights(stage, shape, hardware, is_wide=is_wide) + working
 

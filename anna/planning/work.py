@@ -10,7 +10,7 @@ from anna.shapes import Shape
 
 
 def forward(shape: Shape, context: float) -> float:
-    """Return the operations of all layers for one token: 2 per weight of a matrix, and 4 A per key that it sees.
+    """Return the operations of all layers for one token.
 
     Args:
         shape: Of the model.
@@ -54,5 +54,5 @@ def training(
 
 
 def _layer(shape: Shape, context: float) -> float:
-    """Return the operations of one layer for one token."""
-    return 2 * shape.matrices + 4 * shape.heads * shape.head_dim * context
+    """Return the operations of one layer for one token: 2 per weight; 4 per query dimension and key that it sees."""
+    return 2 * shape.matrices + 4 * shape.query_dims * context
