@@ -83,6 +83,21 @@ class Counts:
     """Filters of rows that are not applied, and of which task: there may be fewer rows."""
 
     @property
+    def queries(self) -> int:
+        """Of all tasks together."""
+        return sum(task.queries for task in self.tasks)
+
+    @property
+    def docs(self) -> int:
+        """Of all tasks together."""
+        return sum(task.docs for task in self.tasks)
+
+    @property
+    def groups(self) -> int:
+        """To train on, of all tasks together."""
+        return sum(task.groups for task in self.tasks)
+
+    @property
     def trained(self) -> tuple[Task, ...]:
         """Tasks that have groups to train on."""
         return tuple(task for task in self.tasks if task.groups)

@@ -47,10 +47,12 @@ def dense(case: Case) -> Estimate:
         compared = task.docs * lists if task.docs >= params.index.min_docs else float(task.docs) * task.queries
         search += 2.0 * shape.hidden * compared
     # In the store, where they are searched, and in the table of vectors, all at once.
-    disk = 3 * texts * shape.hidden * 4 + sum(task.queries for task in case.counts.tasks) * params.depth * ROW_BYTES
-    seconds = START["retrieve_dense"] + operations / (hardware.rate * scorers(case)) + search / hardware.search_rate
+    disk = 3 * texts * shape.hidden * 4 + case.counts.queries * params.depth * ROW_BYTES
+    used = scorers(case)
+    seconds = START["retrieve_dense"] + operations / (hardware.rate * used) + search / hardware.search_rate
     memory = scoring_memory("retrieve_dense", case, params.tokens_per_batch)
-    return Estimate("retrieve_dense", total, operations, memory, disk, seconds, f"{texts:,.0f} texts{_where(case)}")
+    note = f"{texts:,.0f} texts{_gpus(case, used)}"
+    return Estimate("retrieve_dense", total, operations, memory, disk, seconds, note)
 
 
 def rerank(case: Case) -> Estimate:
@@ -71,8 +73,9 @@ def rerank(case: Case) -> Estimate:
             operations += own * work.forward(shape, read / 2) + number * asked * 2 * shape.table
         total, pairs = total + own, pairs + number
     memory = scoring_memory("rerank", case, params.tokens_per_batch)
-    seconds = START["rerank"] + operations / (hardware.rate * scorers(case))
-    note = f"{pairs:,.0f} pairs{_where(case)}"
+    used = scorers(case)
+    seconds = START["rerank"] + operations / (hardware.rate * used)
+    note = f"{pairs:,.0f} pairs{_gpus(case, used)}"
     return Estimate("rerank", total, operations, memory, pairs * ROW_BYTES, seconds, note)
 
 
@@ -166,10 +169,6 @@ def scorers(case: Case) -> int:
 def _local_gpus(case: Case, workers: int | None) -> int:
     """Return the GPUs that so many models on one machine compute on."""
     return min(case.hardware.devices, workers or case.hardware.devices, GPUS_OF_MACHINE)
-
-
-def _where(case: Case) -> str:
-    return _gpus(case, scorers(case))
 
 
 def _gpus(case: Case, used: int) -> str:

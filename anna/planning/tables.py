@@ -37,7 +37,7 @@ ROW_BYTES = 40
 
 def ingest(case: Case) -> Estimate:
     """Return the estimate of `ingest`, fetching not counted."""
-    docs = sum(task.docs for task in case.counts.tasks)
+    docs = case.counts.docs
     text = _text_bytes(case)
     memory = LIBRARIES["ingest"] + 3 * text + INGEST_BYTES * docs
     return Estimate("ingest", 0, 0, memory, 0.7 * text, 14 + docs * INGEST_SECONDS, f"{docs:,} documents")
@@ -47,10 +47,10 @@ def bm25(case: Case) -> Estimate:
     """Return the estimate of `retrieve_bm25`, which compares a query with every document of its task."""
     pairs = sum(float(task.queries) * task.docs for task in case.counts.tasks)
     largest = max(task.docs * mean(task.doc_lengths, 1e9) for task in case.counts.tasks)
-    rows = sum(task.queries for task in case.counts.tasks) * case.settings.retrieve_bm25.depth
+    rows = case.counts.queries * case.settings.retrieve_bm25.depth
     memory = LIBRARIES["retrieve_bm25"] + BM25_BYTES * largest
     cores = case.hardware.cores
-    seconds = 1 + sum(task.docs for task in case.counts.tasks) * BM25_INDEX_SECONDS + pairs * BM25_SECONDS / cores
+    seconds = 1 + case.counts.docs * BM25_INDEX_SECONDS + pairs * BM25_SECONDS / cores
     return Estimate("retrieve_bm25", 0, 0, memory, rows * ROW_BYTES, seconds, f"on {cores} CPU cores")
 
 
@@ -70,12 +70,12 @@ def report(case: Case) -> Estimate:
 
 def read_by_rank(case: Case) -> float:
     """Return the memory of the documents that every rank of training reads, before it keeps those of its groups."""
-    return READ_BYTES * sum(task.docs for task in case.counts.tasks) + _text_bytes(case)
+    return READ_BYTES * case.counts.docs + _text_bytes(case)
 
 
 def _documents(case: Case, *, copies: int) -> float:
     """Return the memory of all documents' ids and of so many copies of their texts."""
-    return DOC_BYTES * sum(task.docs for task in case.counts.tasks) + copies * _text_bytes(case)
+    return DOC_BYTES * case.counts.docs + copies * _text_bytes(case)
 
 
 def _text_bytes(case: Case) -> float:

@@ -146,7 +146,7 @@ def last_layer(settings: Settings, counts: Counts, shape: Shape) -> float:
     if settings.student.last_layer == "pretrained":
         return 0.0
     train, tokens = settings.train, 0.0
-    total = sum(task.groups for task in counts.trained)
+    total = counts.groups
     share = min(1.0, SAMPLE / total)
     exampled = min(EXAMPLED, EXAMPLED_PER_BATCH * total / train.batch_queries) if train.max_examples else 0.0
     shown = (train.max_examples + 1) / 2
@@ -165,7 +165,7 @@ def alone(settings: Settings, counts: Counts, shape: Shape) -> float:
     first = settings.train.last_layer_first
     if first is None:
         return 0.0
-    share = min(1.0, ALONE / sum(task.groups for task in counts.trained))
+    share = min(1.0, ALONE / counts.groups)
     operations = 0.0
     for task in counts.trained:
         done = plan_pass(task, settings, first.batch_queries, examples=0)
@@ -193,7 +193,7 @@ def start(settings: Settings, counts: Counts, own: Setup) -> float:
 def _start_memory(settings: Settings, counts: Counts, shape: Shape) -> float:
     if settings.student.last_layer == "pretrained":
         return 0.0
-    share = min(1.0, SAMPLE / sum(task.groups for task in counts.trained))
+    share = min(1.0, SAMPLE / counts.groups)
     tokens = 0.0
     for task in counts.trained:
         asked, read = own_tokens(task, settings)
@@ -205,7 +205,7 @@ def _alone_memory(settings: Settings, counts: Counts, own: Setup) -> float:
     first = settings.train.last_layer_first
     if first is None:
         return 0.0
-    share = min(1.0, ALONE / sum(task.groups for task in counts.trained))
+    share = min(1.0, ALONE / counts.groups)
     known = largest = 0.0
     for task in counts.trained:
         queries = share * task.groups
