@@ -114,9 +114,9 @@ def tokens(text: str) -> float:
     return len(text.encode()) / BYTES_PER_TOKEN
 
 
-def prompt_tokens(task: Any) -> float:
+def prompt_tokens(prompt: Any) -> float:
     """Return about how many tokens a zero-shot prompt has."""
-    return tokens(query_prefix(task.instruction))
+    return tokens(query_prefix(prompt.instruction))
 
 
 def count(settings: Settings, params: Path, given: Mapping[str, int]) -> Counts:

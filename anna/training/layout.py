@@ -25,7 +25,7 @@ class Layout(NamedTuple):
     """Distinct documents that it embeds."""
     columns: list[list[int]]
     """Columns of each group's documents, positive first."""
-    is_masked: list[list[int]]
+    masked: list[list[int]]
     """Columns of documents in the batch that must not count as negatives of the group's query, ascending."""
     text_ids: list[str]
     """Queries of all ranks, by rank, then their documents, by column."""
@@ -63,7 +63,7 @@ def lay_out(batch: Batch, rank: int, world_size: int, texts: Texts) -> Layout:
         share=tuple(share),
         doc_ids=doc_blocks[rank],
         columns=[[place[doc_id] for doc_id in group.doc_ids] for group in share],
-        is_masked=_not_negative(share, place, contents, texts),
+        masked=_not_negative(share, place, contents, texts),
         text_ids=text_ids,
         contents=[contents[text_id] for text_id in text_ids],
         own=own,

@@ -155,7 +155,7 @@ def _targets(layout: Layout, device: torch.device) -> Targets:
     for row, group in enumerate(share):
         group_QG[row, : len(group.doc_ids)] = torch.tensor(layout.columns[row])
         soft_labels_QG[row, : len(group.soft_labels)] = torch.tensor(group.soft_labels)
-        is_masked_QN[row, layout.is_masked[row]] = True
+        is_masked_QN[row, layout.masked[row]] = True
     return Targets(group_QG.to(device), soft_labels_QG.to(device), is_masked_QN.to(device))
 
 

@@ -167,7 +167,7 @@ def test_the_relabelled_are_positives_of_the_training_split() -> None:
     named = {"queries": {"q0": "query 0", "q3": "query 3"}, "docs": {f"d{n}": f"doc {n}" for n in range(6)}}
     layout = lay_out(batch, 0, 1, texts._replace(**named))
     assert layout.doc_ids == ["d1", "d5", "d2", "d3"]
-    assert layout.is_masked == [[2], []]  # in q0's batch as another query's positive, but no negative of q0
+    assert layout.masked == [[2], []]  # in q0's batch as another query's positive, but no negative of q0
 
 
 @pytest.mark.parametrize("reason", ["above_positive", "inside_margin", "duplicate_of_positive"])
@@ -195,7 +195,7 @@ def test_what_the_filter_found_too_close_is_no_negative_in_a_batch_either(reason
     assert texts.spared == {"q0": frozenset({"d3"})}
     layout = lay_out(Batch("A", tuple(groups), ()), 0, 1, texts)
     assert layout.doc_ids == ["d1", "d2", "d3", "d4"]
-    assert layout.is_masked == [[2], []]
+    assert layout.masked == [[2], []]
 
 
 def test_examples_keep_their_order() -> None:

@@ -37,7 +37,7 @@ def test_layout_names_each_document_once_and_masks_labelled_positives(world_size
         own = [*(group.query_id for group in layout.share), *layout.doc_ids]
         assert [layout.text_ids[place] for place in layout.own] == own
         assert (layout.sizes.queries[rank], layout.sizes.docs[rank]) == (len(layout.share), len(layout.doc_ids))
-        for group, columns, masked in zip(layout.share, layout.columns, layout.is_masked, strict=True):
+        for group, columns, masked in zip(layout.share, layout.columns, layout.masked, strict=True):
             assert tuple(ids[column] for column in columns) == group.doc_ids
             assert [ids[column] for column in masked] == (["d10"] if group.query_id == "q2" else [])
 
@@ -61,7 +61,7 @@ def test_masks_are_those_of_every_query_beside_every_document(seed: int) -> None
         layout = lay_out(batch, rank, 3, known)
         texts_of = [normalise(said[text_id]) for text_id in layout.text_ids]
         assert [layout.contents.index(content) for content in layout.contents] == [*map(texts_of.index, texts_of)]
-        for group, masked in zip(layout.share, layout.is_masked, strict=True):
+        for group, masked in zip(layout.share, layout.masked, strict=True):
             query = group.query_id
             expected = [
                 column
@@ -84,7 +84,7 @@ def test_a_question_that_is_asked_twice_is_no_negative_of_itself() -> None:
     known = texts(members)
     same = {"a-q000": known.docs["a-d1"], "a-q002": known.docs["a-d1"], "a-q003": known.docs["a-d0"]}
     layout = lay_out(Batch("a", tuple(members), ()), 0, 1, known._replace(queries={**known.queries, **same}))
-    named = [[layout.doc_ids[column] for column in masked] for masked in layout.is_masked]
+    named = [[layout.doc_ids[column] for column in masked] for masked in layout.masked]
     assert named == [[], [], ["a-d1"], ["a-d0"]]
 
 
@@ -93,7 +93,7 @@ def test_of_a_label_task_the_same_class_is_no_negative_and_every_other_is() -> N
     labels = {"a-q000": "x", "a-d0": "x", "a-d1": "y", "a-q001": "y", "a-d2": "y", "a-q002": "y", "a-d3": "x"}
     known = texts(members)._replace(labels=labels)  # of q3 and d4 none is known
     layout = lay_out(Batch("a", tuple(members), ()), 0, 1, known)
-    named = [[layout.doc_ids[column] for column in masked] for masked in layout.is_masked]
+    named = [[layout.doc_ids[column] for column in masked] for masked in layout.masked]
     assert named == [["a-d3"], [], ["a-d1"], []]
 
 
