@@ -89,7 +89,8 @@ def main() -> None:
     io.write(QUERIES, queries, schemas.QUERIES)
     io.write(QRELS, qrels, schemas.QRELS)
     shown = examples.load_examples(params.examples, scored_texts, cleaning, count=params.examples_per_task)
-    ingest.write_tables(EVAL_TABLES, held_out_tables(held_out, shown), SCHEMAS)
+    for name, table in held_out_tables(held_out, shown).items():
+        io.write(EVAL_TABLES[name], table, SCHEMAS[name])
     io.write(DROPS, drops.table(), schemas.INGEST_DROPS)
     io.write_json(METRICS, ingest.summarise(collections, held_out, drops))
 

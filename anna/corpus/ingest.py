@@ -3,12 +3,9 @@
 import logging
 from collections import defaultdict
 from collections.abc import Container, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
-from anna import io, log
+from anna import log
 from anna.corpus.collection import Collection, Pair, build_collection, make_pairs
 from anna.corpus.decontaminate import HeldOutTexts
 from anna.corpus.drops import DropLog, remedies, remedy
@@ -193,12 +190,6 @@ def _warn_of_near_duplicates(name: str, left: int, dropped: Mapping[str, int]) -
             merged,
             left + merged,
         )
-
-
-def write_tables(paths: Mapping[str, Path], tables: Mapping[str, pa.Table], schemas: Mapping[str, pa.Schema]) -> None:
-    """Write each table to the path of its name."""
-    for name, path in paths.items():
-        io.write(path, tables[name], schemas[name])
 
 
 def summarise(collections: Sequence[Collection], held_out: Sequence[HeldOutTask], drops: DropLog) -> dict[str, Any]:
