@@ -101,12 +101,8 @@ class Judgement(NamedTuple):
     """`Verdict` of each candidate, (C,)."""
     query_verdicts: NDArray[np.int8]
     """`Verdict` of each query, (Q,): KEPT, WEAK_POSITIVE or TOO_FEW_NEGATIVES."""
-    positives: Int
-    """Row of the labelled positive that the teacher ranks first, (Q,)."""
-    is_clear: Bool
-    """Whether a candidate stands above the background and the query's lowest score, (C,)."""
-    references: Float
-    """p, the score that the margin is measured from, (Q,)."""
+    standing: Standing
+    """Of the same candidates and queries."""
 
 
 def judge_candidates(candidates: Candidates, rules: Rules, margin: float) -> Judgement:
@@ -149,7 +145,7 @@ def judge_candidates(candidates: Candidates, rules: Rules, margin: float) -> Jud
         (~is_kept_C, Verdict.BEYOND_QUOTA),
     )
     verdict_C = np.where(standing.verdicts == Verdict.KEPT, verdict_C, standing.verdicts)
-    return Judgement(verdict_C, query_verdict_Q, standing.positives, standing.is_clear, standing.references)
+    return Judgement(verdict_C, query_verdict_Q, standing)
 
 
 def find_positives(judgement: Judgement, candidates: Candidates, most: int | None) -> Bool:
@@ -164,10 +160,10 @@ def find_positives(judgement: Judgement, candidates: Candidates, most: int | Non
         candidates: Of some queries.
         most: The first so many of each query, >= 1; None: all.
     """
-    starts_Q, num_rows = candidates.starts, len(candidates.scores)
-    is_labelled_C = candidates.is_positive & judgement.is_clear
-    is_labelled_C[judgement.positives] = True
-    is_high_C = candidates.scores >= candidates.spread(judgement.references)
+    starts_Q, num_rows, standing = candidates.starts, len(candidates.scores), judgement.standing
+    is_labelled_C = candidates.is_positive & standing.is_clear
+    is_labelled_C[standing.positives] = True
+    is_high_C = candidates.scores >= candidates.spread(standing.references)
     is_relabelled_C = (judgement.verdicts == Verdict.RELABELLED) & is_high_C
     is_kept_C = segments.spread(judgement.query_verdicts == Verdict.KEPT, starts_Q, num_rows)
     labelled_C = candidates.spread(segments.total(is_labelled_C, starts_Q))

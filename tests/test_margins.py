@@ -28,7 +28,7 @@ def test_equal_to_judging_each_margin(queries: list[Query], settings: dict[str, 
         assert swept.query_verdicts[place].tolist() == judgement.query_verdicts.tolist()
         is_kept = judgement.verdicts == Verdict.KEPT
         hardest = segments.highest(np.where(is_kept, candidates.scores, -np.inf), candidates.starts)
-        gaps = np.where(np.isfinite(hardest), judgement.references - hardest, np.nan)
+        gaps = np.where(np.isfinite(hardest), judgement.standing.references - hardest, np.nan)
         np.testing.assert_array_equal(swept.gaps[place], gaps)
 
 

@@ -163,7 +163,7 @@ def test_nothing_above_the_positive_is_ever_kept_that_nobody_has_judged(
     judgement = judge(queries, **settings)
     scores = np.array([row.score for rows, _ in queries for row in rows])
     starts = np.cumsum([0, *(len(rows) for rows, _ in queries)])[:-1]
-    reference = segments.spread(judgement.references, starts, len(scores))
+    reference = segments.spread(judgement.standing.references, starts, len(scores))
     is_judged = np.array([row.is_judged_negative for rows, _ in queries for row in rows])
     assert (is_judged | (scores <= reference))[judgement.verdicts == Verdict.KEPT].all()
 
@@ -226,7 +226,7 @@ def test_the_relabelled_are_no_negatives_and_no_reference() -> None:
         "relabelled",
         "kept",
     ]
-    assert (judgement.references.tolist(), judgement.positives.tolist()) == ([2.0], [1])
+    assert (judgement.standing.references.tolist(), judgement.standing.positives.tolist()) == ([2.0], [1])
 
 
 def test_the_weakest_positive_is_the_reference() -> None:
@@ -252,7 +252,7 @@ def test_of_a_class_the_best_positive_is_the_reference() -> None:
     rows = [Candidate(score, score in (3.0, 1.0), False) for score in (3.0, 2.0, 1.0, 0.0)]
     judgement = judge([(rows, True)], rule="absolute", margin=0.0)
     assert [Verdict(code).reason for code in judgement.verdicts] == ["labelled_positive", "kept"] * 2
-    assert judgement.positives.tolist() == [0]
+    assert judgement.standing.positives.tolist() == [0]
 
 
 def test_hardest_are_kept_first() -> None:

@@ -82,7 +82,7 @@ def make_drops(rows: pl.DataFrame, judgement: Judgement, starts_Q: Int) -> pl.Da
         starts_Q: First row of each query.
     """
     reasons = np.array([verdict.reason for verdict in Verdict], dtype=object)
-    reference_C = segments.spread(judgement.references, starts_Q, rows.height)
+    reference_C = segments.spread(judgement.standing.references, starts_Q, rows.height)
     scores = numbers(rows, "fused_score").astype(np.float64)
     columns = ["query_id", "doc_id", "task", "reason", "margin", "score"]
     candidates = rows.with_columns(
