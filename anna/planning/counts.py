@@ -20,7 +20,7 @@ from anna.errors import InputError
 from anna.params import last_read
 from anna.planning.known_rows import ASSUMED, Known
 from anna.planning.settings import Settings
-from anna.planning.sources import LISTS, filters, known_rows
+from anna.planning.sources import LISTS, filters, known_rows, rows_of
 from anna.prompts import query_prefix
 
 BYTES_PER_TOKEN = 4.4
@@ -181,7 +181,7 @@ def _from_params(settings: Settings, given: Mapping[str, int]) -> Counts:
                 filtered += filters(source, source.task)
             # What is given of a task is shared among its sources; the parts add up to it.
             part = (given[source.task] + place) // len(sources) if source.task in given else None
-            rows = _rows_of(source, known, part)
+            rows = rows_of(source, known, ASSUMED.rows) if part is None else part
             known = known or (Known(ASSUMED.rows) if LISTS.isdisjoint(source.columns) else ASSUMED)
             per_query, per_row = KEPT[source.kind]
             queries += rows * per_query
@@ -192,15 +192,6 @@ def _from_params(settings: Settings, given: Mapping[str, int]) -> Counts:
 
 def _unique(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
-
-
-def _rows_of(source: Any, known: Known | None, given: int | None) -> int:
-    """Return the rows of a source: what the user says of them, else what there are, at most what params ask for."""
-    if given is not None:
-        return given
-    if source.rows is None:
-        return (known or ASSUMED).rows
-    return min(int(source.rows), known.rows) if known else int(source.rows)
 
 
 def _task(sources: tuple[Any, ...], queries: int, docs: int, settings: Settings) -> Task:
@@ -234,7 +225,7 @@ def _distractors(source: Any, assumed: list[str], filtered: list[str]) -> float:
         if part.rows is None and known is None:
             assumed.append(f"{name} (set rows there)")
         filtered += filters(part, name)
-        docs += _rows_of(part, known, None) * (known.docs if known else 1.0) * KEPT[source.kind][1]
+        docs += rows_of(part, known, ASSUMED.rows) * (known.docs if known else 1.0) * KEPT[source.kind][1]
     return docs
 
 

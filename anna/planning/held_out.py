@@ -11,7 +11,7 @@ from anna import io, schemas
 from anna.params import HELD_OUT
 from anna.planning.counts import ASSUMED_LENGTHS, BYTES_PER_TOKEN, Lengths, is_ingested, prompt_tokens
 from anna.planning.settings import Settings
-from anna.planning.sources import filters, known_rows
+from anna.planning.sources import filters, known_rows, rows_of
 
 TABLES = {
     "corpus": (("text",), False),
@@ -116,9 +116,7 @@ def _of_source(source: Any, settings: Settings) -> list[Texts]:
 
 
 def _rows(source: Any) -> int:
-    """Return the rows of a held-out source: what is asked for, or all that there are."""
-    known, asked = known_rows(source), source.rows
-    return min(asked or known.rows, known.rows) if known else asked or ASSUMED_ROWS
+    return rows_of(source, known_rows(source), ASSUMED_ROWS)
 
 
 def _listed(source: Any) -> float:

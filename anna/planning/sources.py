@@ -40,6 +40,18 @@ def known_rows(source: Any) -> Known | None:
     return ROWS.get((origin.repo, origin.split)) if isinstance(origin, HubOrigin) else None
 
 
+def rows_of(source: Any, known: Known | None, assumed: int) -> int:
+    """Return the rows that are read of a source: what params ask for, at most what there are, else `assumed`.
+
+    Args:
+        source: As params have it.
+        known: What `known_rows` gives of it.
+        assumed: Rows where neither says how many.
+    """
+    asked: int | None = source.rows
+    return min(asked or known.rows, known.rows) if known else asked or assumed
+
+
 def filters(source: Any, name: str) -> list[str]:
     """Return the filters of rows that a source sets: a plan applies none of them."""
     return [f"`{key}` of {name}" for key in FILTERS if getattr(source, key)]

@@ -86,9 +86,8 @@ def test_params_ask_for_no_more_rows_than_there_are(paper: Settings) -> None:
     source = paper.ingest.train[0]
     asks = [source.model_copy(update={"rows": rows}) for rows in (None, 3, 500_000)]
     known, unknown = Known(4_065), None
-    assert [counts._rows_of(ask, known, None) for ask in asks] == [4_065, 3, 4_065]
-    assert [counts._rows_of(ask, unknown, None) for ask in asks] == [50_000, 3, 500_000]
-    assert [counts._rows_of(ask, known, given) for ask in asks for given in (0, 7)] == [0, 7] * 3
+    assert [sources.rows_of(ask, known, 50_000) for ask in asks] == [4_065, 3, 4_065]
+    assert [sources.rows_of(ask, unknown, 50_000) for ask in asks] == [50_000, 3, 500_000]
 
 
 def test_tables_count_while_their_sources_are_the_same(tmp_path: Path) -> None:
