@@ -102,6 +102,9 @@ class Encoder(nn.Module):
             prefix: Prompt put before each text.
             max_tokens: Longest text, EOS included; the prefix comes on top. Longer texts lose their end, never EOS. One
                 token more is left where the text's first word takes in the prefix's last space.
+
+        Raises:
+            InputError: If prefix and text together may be longer than the encoder takes, or a text ends in no EOS.
         """
         limit = self.count(prefix) + max_tokens
         if limit > self.config.max_tokens:

@@ -99,6 +99,9 @@ def append_eos(tokenizer: PreTrainedTokenizerFast) -> None:
 
     transformers 5 ignores `add_eos_token` for some tokenizers (mteb #5237), so the rule is part of tokenizer.json,
     where truncation accounts for it.
+
+    Raises:
+        InputError: If the tokenizer has no EOS.
     """
     eos = tokenizer.eos_token
     if eos is None:

@@ -108,7 +108,11 @@ def plan_pass(task: Task, settings: Settings, queries: float, examples: float) -
 
 
 def plan(settings: Settings, counts: Counts, shape: Shape, ranks: int) -> Work:
-    """Return the work of `train.epochs` epochs, or of `train.max_steps` steps."""
+    """Return the work of `train.epochs` epochs, or of `train.max_steps` steps.
+
+    Raises:
+        InputError: If there is no group to train on.
+    """
     train = settings.train
     if not counts.trained:
         raise InputError("no training group is left of so few rows; raise --rows, or rows in ingest.train")

@@ -17,7 +17,11 @@ from anna.teachers.filtering import FilterParams
 
 
 def of_run(folder: Path, params: FilterParams, rule: Rule | None = None) -> Calibration:
-    """Return what every margin would keep of the tables in `folder`; see `calibrate`."""
+    """Return what every margin would keep of the tables in `folder`; see `calibrate`.
+
+    Raises:
+        InputError: As `calibrate`, or if there is no query.
+    """
     queries = io.read(folder / "queries.parquet", schemas.QUERIES)
     if not queries.num_rows:
         raise InputError(f"{folder / 'queries.parquet'} is empty, so no margin keeps anything; run: dvc repro ingest")

@@ -26,6 +26,9 @@ def texts_of(pairs: pl.DataFrame, corpus: pa.Table, queries: pa.Table) -> list[t
         pairs: (query_id, doc_id).
         corpus: Table CORPUS.
         queries: Table QUERIES.
+
+    Raises:
+        InputError: If corpus or queries lack an id.
     """
 
     def side(name: str, table: pa.Table) -> Iterable[str]:
