@@ -77,13 +77,14 @@ def summary(ingest: Mapping[str, Any], tested: Sequence[str]) -> dict[str, Any]:
     """
     trained = training_tasks(ingest)
     flagged = trained_on(trained, tested)
-    shared = overlapping(trained, tested) | same_source(ingest["train"], ingest.get("held_out", ()))
+    found = overlapping(trained, tested), same_source(ingest["train"], ingest.get("held_out", ()))
+    shared = {task: sorted({other for each in found for other in each.get(task, ())}) for task in sorted(set(tested))}
     return {
         "zero_shot_percentage": zero_shot_percentage(len(flagged), len(set(tested))),
         "tasks": len(set(tested)),
         "tasks_trained_on": len(flagged),
         "trained_on": flagged,
-        "same_source": {task: others for task, others in shared.items() if task in tested and task not in flagged},
+        "same_source": {task: others for task, others in shared.items() if others and task not in flagged},
     }
 
 

@@ -63,3 +63,11 @@ def test_the_papers_size_says_what_it_trains_on() -> None:
         "STS14": ["STSBenchmark"],
         "STS15": ["STSBenchmark"],
     }
+
+
+def test_a_task_that_shares_texts_and_a_file_with_training_names_both() -> None:
+    def source(task: str, path: str) -> dict[str, object]:
+        return {"task": task, "origin": {"kind": "files", "path": path}}
+
+    ingest = {"train": [source("STSBenchmark", "a"), source("Foo", "b")], "held_out": [source("STS13", "b")]}
+    assert contamination.summary(ingest, ["STS13"])["same_source"] == {"STS13": ["Foo", "STSBenchmark"]}
