@@ -6,7 +6,7 @@ common, as many as there are rows for. Rows that hold a text of training, or a n
 distractors, examples and what a classifier is fitted on stay the same. It ends with a Markdown table, of the samples
 mean and standard deviation. Results are kept in `runs/samples`, and a run that was stopped goes on.
 
-Usage: python -m benchmarks.samples [--samples 5]
+Usage: python -m benchmarks.samples [--samples 5]   (after `make repro`, whose model and data it reads)
 """
 
 import argparse
@@ -17,9 +17,7 @@ from dataclasses import replace
 from itertools import zip_longest
 from statistics import mean
 
-import polars as pl
-
-from anna import io, log
+from anna import io, log, schemas
 from anna.corpus import ingest
 from anna.corpus.decontaminate import HeldOutTexts
 from anna.corpus.drops import DropLog
@@ -64,14 +62,23 @@ def fresh_samples(task: HeldOutTask, rows: int, trained: HeldOutTexts, most: int
 
 
 def read_samples(params: IngestParams, most: int) -> list[list[HeldOutTask]]:
-    """Return the samples, each of all tasks that have so many; rows are read and cleaned as `ingest` does it."""
+    """Return the samples, each of all tasks that have so many; rows are read and cleaned as `ingest` does it.
+
+    Raises:
+        InputError: If there is none.
+    """
     rows = {source.task: source.rows for source in params.held_out if source.rows}
     whole = [source.model_copy(update={"rows": None}) for source in params.held_out if source.rows]
     cleaning = Cleaning(params.max_faulty_share, params.near_duplicate, derive_seed(RandomParams.load().seed, "ingest"))
     loaded = ingest.load_held_out(whole, DropLog(), cleaning, num_examples=params.examples_per_task)
-    texts = pl.concat([pl.read_parquet(path, columns=["text"]) for path in (CORPUS, QUERIES)])["text"]
-    trained = HeldOutTexts(texts, params.near_duplicate)
+    tables = io.read(CORPUS, schemas.CORPUS), io.read(QUERIES, schemas.QUERIES)
+    trained = HeldOutTexts((text for own in tables for text in own["text"].to_pylist()), params.near_duplicate)
     by_task = [fresh_samples(task, rows[task.source.task], trained, most) for task in loaded]
+    if not any(by_task):
+        raise InputError(
+            f"--samples {most}: no source of ingest.held_out has a sample besides its `rows` ({rows}); lower those, or "
+            "ask for 1 or more"
+        )
     return [[task for task in number if task] for number in zip_longest(*by_task)]
 
 
@@ -127,10 +134,11 @@ def main() -> None:
     """Draw the samples, score them one after another, print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--samples", type=int, default=5, help="of each task, at most")
-    samples = read_samples(IngestParams.load(), parser.parse_args().samples)
-    results = [score(sample) for sample in log.progress(samples, unit="samples", desc="samples")]
+    count = parser.parse_args().samples
     detail = from_detail(io.read_json(DETAIL, remedy="run: dvc repro evaluate"))
     in_sight = [score for score in detail if score.mode == ZERO_SHOT]
+    samples = read_samples(IngestParams.load(), count)
+    results = [score(sample) for sample in log.progress(samples, unit="samples", desc="samples")]
     sys.stdout.write(f"\n{table(in_sight, results)}\n")
 
 

@@ -18,8 +18,7 @@ SAMPLED = 1000
 """Texts of each side of which it is told how many lose their end."""
 
 BARE = ("retrieval", "Retrieval", "Reranking")
-"""Kinds of training sources and types of held-out tasks whose documents are scored without a prompt, if params say so.
-"""
+"""Kinds of training sources and types of held-out tasks whose documents may be scored without a prompt."""
 
 _log = logging.getLogger(__name__)
 
@@ -59,6 +58,9 @@ def check_sides(kinds: Mapping[str, str], prompts: Mapping[str, TaskInstruction]
     Args:
         kinds: By task, the kind of its training source or the type of its held-out one.
         prompts: By task.
+
+    Raises:
+        InputError: With the task and its kind.
     """
     for task, kind in kinds.items():
         if kind not in BARE and task in prompts and not prompts[task].symmetric:

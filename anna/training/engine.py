@@ -28,7 +28,7 @@ from deepspeed.utils import set_z3_leaf_module  # noqa: E402
 
 PATIENCE = timedelta(hours=1)
 """How long ranks that have met wait for one that is at work alone, where PyTorch and DeepSpeed end a run after ten
-minutes: a checkpoint of 100 GB may take longer to a slow disk, and one machine may have to fetch the model."""
+minutes: a checkpoint of 100 GB may take longer to a slow disk, and one machine may have to fetch the model (ours)."""
 
 _log = logging.getLogger(__name__)
 

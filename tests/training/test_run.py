@@ -11,6 +11,7 @@ import torch
 
 from anna import ranks
 from anna.errors import InputError
+from anna.machine import num_cpus
 from anna.training import engine as engines
 from anna.training import launch, loop, run
 from anna.training.batches import Batch
@@ -226,12 +227,15 @@ def test_relaunch_runs_every_rank_and_reports_a_failure(tmp_path: Path, monkeypa
     forget_launcher(monkeypatch)
     (tmp_path / "good.py").write_text(
         "import os, pathlib; from anna import ranks; "
-        "pathlib.Path(f'{ranks.rank()}.txt').write_text(f'{os.environ[\"WORLD_SIZE\"]} {os.environ[ranks.STARTER]}')"
+        "told = ('WORLD_SIZE', ranks.STARTER, 'RAYON_NUM_THREADS'); "
+        "pathlib.Path(f'{ranks.rank()}.txt').write_text(' '.join(map(os.environ.get, told)))"
     )
     (tmp_path / "bad.py").write_text("raise SystemExit(3)")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
+    monkeypatch.delenv("RAYON_NUM_THREADS", raising=False)
     assert launch.relaunch("good", 2) is True
-    assert [(tmp_path / f"{rank}.txt").read_text() for rank in (0, 1)] == [f"2 {os.getpid()}"] * 2
+    told = f"2 {os.getpid()} {max(1, num_cpus() // 2)}"
+    assert [(tmp_path / f"{rank}.txt").read_text() for rank in (0, 1)] == [told] * 2
     with pytest.raises(InputError, match="bad failed on 2 processes"):
         launch.relaunch("bad", 2)
